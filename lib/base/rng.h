@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* Random numbers.  Philox4x32-10 addressed by (key, counter): the same numbers on all machines and
+ * thread counts; and torch's CPU generator (MT19937) to the bit, for seeds that users share. */
+#ifndef SLR_BASE_RNG_H
+#define SLR_BASE_RNG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+void slr_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+/* A stream of draws: key = seed, counter = (position, stream, item).  Copying copies the state. */
+typedef struct slr_rng {
+    uint64_t seed, position;
+    uint32_t stream, item;
+    uint32_t cache[4];
+    int left; /* words of cache still unused */
+} slr_rng;
+
+/* `stream` names the use (SLR_STREAM_*), `item` the sample, so that independent uses never meet. */
+void slr_rng_init(slr_rng *r, uint64_t seed, uint32_t stream, uint32_t item);
+uint32_t slr_rng_u32(slr_rng *r);
+uint64_t slr_rng_below(slr_rng *r, uint64_t n); /* unbiased, n > 0 */
+double slr_rng_real(slr_rng *r);                /* [0,1), 53 bits */
+void slr_rng_normal(slr_rng *r, float *out, size_t n);
+void slr_rng_shuffle(slr_rng *r, void *base, size_t n, size_t size);
+
+enum {
+    SLR_STREAM_INIT = 1,    /* network weights; item = module index */
+    SLR_STREAM_ORDER = 2,   /* batch order; item = epoch */
+    SLR_STREAM_CAPTION = 3, /* caption shuffling and dropping */
+    SLR_STREAM_AUGMENT = 4, /* flip, crop */
+    SLR_STREAM_NOISE = 5,   /* training noise; */
+    SLR_STREAM_TIME = 6,    /* timesteps */
+    SLR_STREAM_DROPOUT = 7,
+    SLR_STREAM_SPLIT = 8,
+    SLR_STREAM_EVAL = 9
+};
+
+/* torch.Generator("cpu").manual_seed(seed) and torch.randn (inference.md §4.8). */
+typedef struct slr_torch_rng {
+    uint32_t state[624];
+    int at;
+    int has_next;
+    double next;
+} slr_torch_rng;
+void slr_torch_seed(slr_torch_rng *r, uint64_t seed);
+uint32_t slr_torch_u32(slr_torch_rng *r);
+void slr_torch_randn(slr_torch_rng *r, float *out, size_t n);
+
+#endif

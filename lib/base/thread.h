@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads: one pool (OpenMP) per process, a wished-for team size per context, and the small atomics
+ * that refcounts and cancel flags need. */
+#ifndef SLR_BASE_THREAD_H
+#define SLR_BASE_THREAD_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* Calls body over [0,n) in pieces of `grain` with at most `threads` threads.  Pieces are dealt out
+ * statically; which thread runs one must not matter.  A nested call runs on the calling thread.
+ * Inside a piece, OpenMP-built libraries (OpenBLAS) use one thread. */
+void slr_parallel(int threads, int64_t n, int64_t grain,
+                  void (*body)(void *arg, int64_t lo, int64_t hi), void *arg);
+int slr_threads_default(void); /* cores this process may use */
+
+typedef _Atomic int32_t slr_refs;
+void slr_refs_init(slr_refs *r);
+void slr_refs_get(slr_refs *r);
+int slr_refs_put(slr_refs *r); /* 1 when the last one went */
+
+/* Set by any thread or signal handler, read between kernels. */
+typedef _Atomic int slr_cancel_flag;
+
+#endif

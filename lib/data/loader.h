@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* Batches of latents and captions in an order fixed by the seed.  Prefetches the next batch on a thread. */
+#ifndef SLR_DATA_LOADER_H
+#define SLR_DATA_LOADER_H
+
+#include "data/dataset.h"
+
+/* Encodes n images [n,h,w,3] f32 in [-1,1] into latents [n,h/8,w/8,4] (scaled).  Called on the caller's thread. */
+typedef int (*slr_encode_fn)(void *user, const float *image, int64_t n, int64_t h, int64_t w, float *latents);
+/* Told of progress while the cache is filled; non-zero cancels. */
+typedef int (*slr_cache_progress_fn)(void *user, int64_t done, int64_t total);
+
+typedef struct slr_loader_config {
+    slr_mem *mem;
+    slr_log log;
+    slr_encode_fn encode;
+    void *encode_user;
+    const char *encoder_id;    /* names the VAE: part of the cache key */
+    int factor;                /* pixels per latent, 8 */
+    slr_cache_progress_fn progress;
+    void *progress_user;
+    const slr_cancel_flag *cancel;
+    uint64_t seed;
+    int threads;
+} slr_loader_config;
+
+typedef struct slr_batch {
+    int64_t n, w, h;               /* n samples of w x h pixels */
+    const float *latents;          /* [n,h/8,w/8,4] */
+    const char *const *captions;   /* n, processed (shuffled, dropped ...) */
+    const float *loss_weight;      /* n: prior_loss_weight for reg images, else 1 */
+    const size_t *items;           /* n indices into the dataset */
+    int64_t epoch, index;          /* 0-based epoch; index of the batch in it */
+} slr_batch;
+
+typedef struct slr_loader slr_loader;
+/* Fills the latent cache (memory; and disk with cache_latents_to_disk) before it returns. */
+int slr_loader_new(slr_loader **out, slr_dataset *d, const slr_loader_config *config);
+void slr_loader_free(slr_loader *l);
+/* The batch number `index` of `epoch`: any order of calls gives the same bytes.  Lifetime: until the next call.
+ * step: optimiser steps done so far (token warm-up). */
+int slr_loader_get(slr_loader *l, int64_t epoch, int64_t index, int64_t step, const slr_batch **out);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* Files: mmap views, bounded reads, atomic writes (temporary file, fsync, rename, fsync of the directory), directory
+ * listings in byte order.  Regular files only; FIFOs and devices are refused. */
+#ifndef SLR_IO_FILE_H
+#define SLR_IO_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/mem.h"
+#include "tensor/tensor.h"
+
+bool slr_file_exists(const char *path);
+bool slr_dir_exists(const char *path);
+int slr_file_size(const char *path, uint64_t *size);
+/* Whole file, refused above `limit`; NUL-terminated. Caller frees. */
+int slr_file_read(slr_mem *m, const char *path, uint64_t limit, void **bytes, size_t *n);
+/* Reads [offset, offset+n); a short read is EIO. */
+int slr_file_read_at(const char *path, uint64_t offset, void *bytes, size_t n);
+/* A read-only mapping as a storage whose pages the kernel may drop. */
+int slr_file_map(slr_storage **out, slr_mem *m, const char *path);
+/* Tells the kernel that a mapped range is not needed for now. */
+void slr_file_forget(const void *data, size_t bytes);
+
+typedef struct slr_writer slr_writer;
+int slr_writer_open(slr_writer **out, slr_mem *m, const char *path);
+int slr_writer_put(slr_writer *w, const void *bytes, size_t n);
+int slr_writer_commit(slr_writer **w); /* the file appears whole under its name; *w becomes NULL even on failure */
+void slr_writer_abort(slr_writer **w); /* leaves no trace; NULL-safe */
+int slr_file_write(slr_mem *m, const char *path, const void *bytes, size_t n); /* atomic */
+int slr_file_append_line(const char *path, const char *line); /* one write of line + "\n" */
+
+/* Names in a directory, sorted by bytes, without "." and "..". Free with slr_list_free. */
+typedef struct slr_list {
+    slr_mem *m;
+    char **item;
+    size_t n, cap;
+} slr_list;
+int slr_dir_list(slr_list *out, slr_mem *m, const char *path);
+void slr_list_free(slr_list *l);
+int slr_dir_make(const char *path); /* like mkdir -p */
+
+/* "dir/name" (caller frees), borrowed basename, stem length without extension. */
+char *slr_path_join(slr_mem *m, const char *dir, const char *name);
+const char *slr_path_base(const char *path);
+size_t slr_path_stem(const char *base);
+/* Plain relative name without "..", for paths that come out of files. */
+bool slr_path_is_inner(const char *name);
+
+#endif

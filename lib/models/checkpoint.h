@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/* A model on disk: opens LDM .safetensors, torch .ckpt/.pt and diffusers folders, tells the family, and
+ * gives each part's weights under canonical names.  Immutable after open; atomically refcounted. */
+#ifndef SLR_MODELS_CHECKPOINT_H
+#define SLR_MODELS_CHECKPOINT_H
+
+#include "base/log.h"
+#include "models/family.h"
+#include "models/nn.h"
+#include "models/weights.h"
+
+typedef struct slr_checkpoint slr_checkpoint;
+
+typedef struct slr_checkpoint_config {
+    slr_mem *mem;
+    slr_log log;
+    bool use_ema;     /* take EMA weights where the file has them */
+    int predict;      /* SLR_PREDICT_*, or -1: detect */
+} slr_checkpoint_config;
+
+int slr_checkpoint_open(slr_checkpoint **out, const char *path, const slr_checkpoint_config *config);
+/* Random weights of a named architecture ("sd15", "sd21", "sdxl", "tiny"), made by a counter-based generator:
+ * for benchmarks and full-size tests without a file.  dtype: SDLORA_F16 or SDLORA_F32. */
+int slr_checkpoint_synthetic(slr_checkpoint **out, const char *arch, uint32_t dtype, uint64_t seed,
+                             const slr_checkpoint_config *config);
+slr_checkpoint *slr_checkpoint_ref(slr_checkpoint *c);
+void slr_checkpoint_unref(slr_checkpoint *c);
+
+const char *slr_checkpoint_path(const slr_checkpoint *c);
+const slr_family *slr_checkpoint_family(const slr_checkpoint *c);
+int slr_checkpoint_predict(const slr_checkpoint *c);
+/* NULL when the file has no such part. Borrowed. */
+slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part);
+/* The safetensors __metadata__ (or NULL), borrowed. */
+const char *slr_checkpoint_metadata(const slr_checkpoint *c, const char *key);
+/* Which parts were missing, unknown keys, layout; for info and logs. */
+const char *slr_checkpoint_layout(const slr_checkpoint *c); /* "ldm", "diffusers", ... */
+
+/* A VAE by itself: *.vae.pt, *.vae.safetensors, diffusers VAE, or a whole checkpoint's. */
+int slr_vae_weights_open(slr_weights **out, const char *path, const slr_checkpoint_config *config);
+
+#endif

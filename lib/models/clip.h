@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* The CLIP text encoder as a graph. */
+#ifndef SLR_MODELS_CLIP_H
+#define SLR_MODELS_CLIP_H
+
+#include "models/bpe.h"
+#include "models/family.h"
+#include "models/nn.h"
+
+typedef struct slr_clip_shape {
+    int64_t width, layers, heads, positions, vocab;
+} slr_clip_shape;
+int slr_clip_read(slr_clip_shape *out, const slr_family *family, const slr_weights *te);
+
+/* ids [B,77] i32 -> states [B,77,width].  clip_skip 1: final layer norm of the last layer's output;
+ * n > 1: of hidden_states[-n] (inference.md §2.4). */
+slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip);
+int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_fn fn, void *user);
+
+/* kohya's training chunking: max_token_length 75 (one chunk of 77), 150 or 225 (training.md §5.9).  ids receives
+ * [n_chunks,77]; n_chunks is 1, 2 or 3. */
+int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family, const char *caption, int n_chunks,
+                         int32_t *ids);
+/* States of n_chunks chunks [B*n_chunks,77,width] -> [B,75*n_chunks+2,width] by kohya's rule (BOS of the first, 75 of
+ * each, EOS of the last); n_chunks 1: as they are. */
+slr_val slr_clip_join(slr_graph *g, slr_val states, int n_chunks);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* txt2img: prompts to pictures.  Keeps text states by string and graphs by shape, so that the next picture pays only for
+ * its steps.  One thread at a time. */
+#ifndef SLR_SAMPLE_GENERATOR_H
+#define SLR_SAMPLE_GENERATOR_H
+
+#include "base/thread.h"
+#include "io/image.h"
+#include "networks/network.h"
+#include "sample/prompt.h"
+#include "sample/solver.h"
+
+typedef struct slr_generator slr_generator;
+
+/* vae Nullable: the checkpoint's own.  bpe Nullable: made here. */
+int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoint *base, slr_weights *vae,
+                      slr_devices *devices, slr_bpe *bpe);
+void slr_generator_free(slr_generator *g);
+
+/* Finds the network of a <lora:name> tag: returns a reference in *out, or ENOTFOUND. */
+typedef int (*slr_find_network_fn)(void *user, const char *name, slr_network **out);
+void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *user);
+
+typedef int (*slr_sample_progress_fn)(void *user, int step, int total, const float *latents);
+
+typedef struct slr_request {
+    const char *prompt, *negative;
+    const char *sampler, *scheduler; /* NULL: "Euler a", "Automatic" */
+    int steps, width, height, clip_skip, count;
+    double cfg, eta;
+    int64_t seed;                    /* image k uses seed + k */
+    const slr_stack_item *networks;  /* besides those of the prompt's tags */
+    size_t n_networks;
+    const float *latents_in;         /* Nullable: initial noise instead of the seed's, [count,4,h,w] NCHW (tests) */
+    slr_sample_progress_fn progress;
+    void *progress_user;
+    const slr_cancel_flag *cancel;
+} slr_request;
+
+typedef struct slr_picture {
+    slr_pixels pixels;
+    char *infotext;   /* A1111's parameters text */
+    int64_t seed;
+    float *latents;   /* [h/8,w/8,4] final, scaled */
+} slr_picture;
+
+/* pictures: array of `count`, filled; free each with slr_picture_free. */
+int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures);
+void slr_picture_free(slr_mem *m, slr_picture *p);
+
+#endif

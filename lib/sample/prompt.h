@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* Prompts as AUTOMATIC1111 reads them: <lora:..> tags, emphasis, 75-token chunks; and their text states. */
+#ifndef SLR_SAMPLE_PROMPT_H
+#define SLR_SAMPLE_PROMPT_H
+
+#include "backend/registry.h"
+#include "models/bpe.h"
+#include "models/clip.h"
+
+/* A <kind:args> tag cut out of the prompt. */
+typedef struct slr_prompt_tag {
+    char *kind, *name;       /* "lora" */
+    double te, unet;
+    int dyn;                 /* rank limit, 0: none */
+} slr_prompt_tag;
+/* text without tags and the tags in order; malformed numbers: the tag is skipped and named in *note (Nullable). */
+typedef struct slr_prompt_tags {
+    slr_mem *m;
+    char *text;
+    slr_prompt_tag *tag;
+    size_t n;
+} slr_prompt_tags;
+int slr_prompt_cut_tags(slr_prompt_tags *out, slr_mem *m, const char *prompt);
+void slr_prompt_tags_free(slr_prompt_tags *t);
+
+/* Emphasis: (text, weight) pairs; weight -1 with text "BREAK" is the break (inference.md §2.5). */
+typedef struct slr_fragment {
+    char *text;
+    double weight;
+} slr_fragment;
+int slr_prompt_emphasis(slr_mem *m, const char *prompt, slr_fragment **out, size_t *n);
+void slr_fragments_free(slr_mem *m, slr_fragment *f, size_t n);
+
+/* 77-token chunks with a weight per token (inference.md §2.3). */
+typedef struct slr_chunks {
+    slr_mem *m;
+    size_t n;         /* chunks, >= 1 */
+    int32_t *ids;     /* [n,77] */
+    float *weights;   /* [n,77] */
+} slr_chunks;
+int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_family *family, const char *prompt);
+void slr_chunks_free(slr_chunks *c);
+/* Applies weights to states [n,77,width] in place: mode Original restores the mean per chunk position (§2.5). */
+void slr_chunks_emphasise(const slr_chunks *c, float *states, int64_t width);
+
+#endif
