@@ -31,19 +31,19 @@ SDLORA_BEGIN_DECLS
  * The numbers are pinned; new ones are only appended.
  */
 enum {
-    SDLORA_OK        = 0,
-    SDLORA_DONE      = 1,   /**< not an error: a loop has reached its end */
-    SDLORA_ERROR     = -1,  /**< none of the below fits */
-    SDLORA_ENOMEM    = -2,  /**< memory, or the context's byte budget, is used up */
-    SDLORA_EINVAL    = -3,  /**< an argument or option is wrong: fix the call */
-    SDLORA_ENOTSUP   = -4,  /**< asked for something this build or model cannot do */
-    SDLORA_EIO       = -5,  /**< the operating system refused a read or write */
-    SDLORA_EFORMAT   = -6,  /**< a file is broken, or not what it was taken for */
-    SDLORA_ENOTFOUND = -7,  /**< no such file, tensor, option or network */
-    SDLORA_ECANCELED = -8,  /**< a cancel or a callback ended the job */
-    SDLORA_EBACKEND  = -9,  /**< a device or its library failed */
-    SDLORA_EVERSION  = -10, /**< made for another version of the library */
-    SDLORA_ENAN      = -11  /**< a loss, gradient or image is not finite */
+    SDLORA_OK = 0,
+    SDLORA_DONE = 1,       /**< not an error: a loop has reached its end */
+    SDLORA_ERROR = -1,     /**< none of the below fits */
+    SDLORA_ENOMEM = -2,    /**< memory, or the context's byte budget, is used up */
+    SDLORA_EINVAL = -3,    /**< an argument or option is wrong: fix the call */
+    SDLORA_ENOTSUP = -4,   /**< asked for something this build or model cannot do */
+    SDLORA_EIO = -5,       /**< the operating system refused a read or write */
+    SDLORA_EFORMAT = -6,   /**< a file is broken, or not what it was taken for */
+    SDLORA_ENOTFOUND = -7, /**< no such file, tensor, option or network */
+    SDLORA_ECANCELED = -8, /**< a cancel or a callback ended the job */
+    SDLORA_EBACKEND = -9,  /**< a device or its library failed */
+    SDLORA_EVERSION = -10, /**< made for another version of the library */
+    SDLORA_ENAN = -11      /**< a loss, gradient or image is not finite */
 };
 
 typedef struct sdlora_context sdlora_context;
@@ -58,7 +58,7 @@ typedef struct sdlora_image sdlora_image;
 
 /** The last failure on this thread. */
 typedef struct sdlora_error {
-    int32_t code;        /**< SDLORA_E*, or 0 */
+    int32_t code; /**< SDLORA_E*, or 0 */
     int32_t reserved0;
     const char *message; /**< one sentence, UTF-8; "" after success */
     const char *where;   /**< the internal function that noticed */

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file sdlora/bench.h
+ * Timings of a model's parts as shares of what the machine can do in the same run.
+ * Return, out and text rules: see sdlora/context.h.
+ */
+#ifndef SDLORA_BENCH_H
+#define SDLORA_BENCH_H
+
+#include <sdlora/types.h>
+
+SDLORA_BEGIN_DECLS
+
+/**
+ * Measures and returns JSON text (give it back with sdlora_text_free): the machine's best sgemm
+ * rate and copy bandwidth; then for each part seconds (median and best), counted TFLOP, rate, share
+ * of the sgemm rate, peak memory of the process.
+ * @param opts  kind "bench": what ("forward,step,vae,text"), width, height, batch, repeats,
+ * network_dim, profile.
+ */
+SDLORA_API int sdlora_bench(sdlora_context *ctx, sdlora_checkpoint *ckpt,
+                            const sdlora_options *opts, char **json);
+
+SDLORA_END_DECLS
+#endif /* SDLORA_BENCH_H */

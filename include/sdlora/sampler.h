@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file sdlora/sampler.h
+ * Pictures from prompts (txt2img).  A generator keeps text states by string and graphs by shape, so
+ * the next picture pays only for its steps.
+ *
+ * Thread: one thread at a time per generator; generators may share a checkpoint.
+ * Return, out and text rules: see sdlora/context.h.
+ */
+#ifndef SDLORA_SAMPLER_H
+#define SDLORA_SAMPLER_H
+
+#include <sdlora/image.h>
+#include <sdlora/types.h>
+
+SDLORA_BEGIN_DECLS
+
+/** @param vae  Nullable: the one inside the checkpoint. */
+SDLORA_API int sdlora_generator_new(sdlora_generator **out, sdlora_checkpoint *ckpt,
+                                    sdlora_vae *vae);
+SDLORA_API sdlora_generator *sdlora_generator_ref(sdlora_generator *g);
+SDLORA_API void sdlora_generator_unref(sdlora_generator *g);
+
+/** Adds a directory that <lora:name> tags are looked up in (by file stem, then by ss_output_name).
+ */
+SDLORA_API int sdlora_generator_add_lora_dir(sdlora_generator *g, const char *dir);
+
+/** Applies a network to every picture from now on, besides those of the prompt's tags.  Same
+ * network again: other strengths; both 0 removes it. */
+SDLORA_API int sdlora_generator_set_network(sdlora_generator *g, sdlora_network *net, double te,
+                                            double unet);
+
+/** Called after each sampling step.  @return 0 to go on; anything else cancels. */
+typedef int (*sdlora_sample_fn)(int64_t step, int64_t total, void *user);
+SDLORA_API int sdlora_generator_set_progress(sdlora_generator *g, sdlora_sample_fn fn, void *user);
+
+/**
+ * Makes `count` pictures; picture k uses seed + k.
+ * @param opts    kind "generate": prompt, negative, steps, cfg, sampler, scheduler, seed, width,
+ * height, clip_skip, count.
+ * @param images  receives `count` images, each one reference.  cap: how many fit; EINVAL when too
+ * few.
+ */
+SDLORA_API int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts,
+                                    sdlora_image **images, size_t cap);
+
+/** Asks a running run() to stop between two kernels.  Thread: any, and signal handlers. */
+SDLORA_API void sdlora_generator_cancel(sdlora_generator *g);
+
+/** Names of samplers and schedules, in table order; NULL past the last. */
+SDLORA_API const char *sdlora_sampler_name(size_t i);
+SDLORA_API const char *sdlora_scheduler_name(size_t i);
+
+SDLORA_END_DECLS
+#endif /* SDLORA_SAMPLER_H */
