@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A model on disk: opens LDM .safetensors, torch .ckpt/.pt and diffusers folders, tells the family, and
- * gives each part's weights under canonical names.  Immutable after open; atomically refcounted. */
+/* A model on disk: opens LDM .safetensors, torch .ckpt/.pt and diffusers folders, tells the family,
+ * and gives each part's weights under canonical names.  Immutable after open; atomically
+ * refcounted. */
 #ifndef SLR_MODELS_CHECKPOINT_H
 #define SLR_MODELS_CHECKPOINT_H
 
@@ -14,13 +15,15 @@ typedef struct slr_checkpoint slr_checkpoint;
 typedef struct slr_checkpoint_config {
     slr_mem *mem;
     slr_log log;
-    bool use_ema;     /* take EMA weights where the file has them */
-    int predict;      /* SLR_PREDICT_*, or -1: detect */
+    bool use_ema; /* take EMA weights where the file has them */
+    int predict;  /* SLR_PREDICT_*, or -1: detect */
 } slr_checkpoint_config;
 
-int slr_checkpoint_open(slr_checkpoint **out, const char *path, const slr_checkpoint_config *config);
-/* Random weights of a named architecture ("sd15", "sd21", "sdxl", "tiny"), made by a counter-based generator:
- * for benchmarks and full-size tests without a file.  dtype: SDLORA_F16 or SDLORA_F32. */
+int slr_checkpoint_open(slr_checkpoint **out, const char *path,
+                        const slr_checkpoint_config *config);
+/* Random weights of a named architecture ("sd15", "sd21", "sdxl", "tiny"), made by a counter-based
+ * generator: for benchmarks and full-size tests without a file.  dtype: SDLORA_F16 or SDLORA_F32.
+ */
 int slr_checkpoint_synthetic(slr_checkpoint **out, const char *arch, uint32_t dtype, uint64_t seed,
                              const slr_checkpoint_config *config);
 slr_checkpoint *slr_checkpoint_ref(slr_checkpoint *c);

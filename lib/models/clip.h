@@ -17,12 +17,12 @@ int slr_clip_read(slr_clip_shape *out, const slr_family *family, const slr_weigh
 slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip);
 int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_fn fn, void *user);
 
-/* kohya's training chunking: max_token_length 75 (one chunk of 77), 150 or 225 (training.md §5.9).  ids receives
- * [n_chunks,77]; n_chunks is 1, 2 or 3. */
-int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family, const char *caption, int n_chunks,
-                         int32_t *ids);
-/* States of n_chunks chunks [B*n_chunks,77,width] -> [B,75*n_chunks+2,width] by kohya's rule (BOS of the first, 75 of
- * each, EOS of the last); n_chunks 1: as they are. */
+/* kohya's training chunking: max_token_length 75 (one chunk of 77), 150 or 225 (training.md §5.9).
+ * ids receives [n_chunks,77]; n_chunks is 1, 2 or 3. */
+int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family,
+                         const char *caption, int n_chunks, int32_t *ids);
+/* States of n_chunks chunks [B*n_chunks,77,width] -> [B,75*n_chunks+2,width] by kohya's rule (BOS
+ * of the first, 75 of each, EOS of the last); n_chunks 1: as they are. */
 slr_val slr_clip_join(slr_graph *g, slr_val states, int n_chunks);
 
 #endif

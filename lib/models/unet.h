@@ -9,9 +9,9 @@
 #define SLR_UNET_LEVELS 8
 typedef struct slr_unet_shape {
     int n_levels;
-    int64_t channels[SLR_UNET_LEVELS];  /* output channels of each level */
-    int resnets[SLR_UNET_LEVELS];       /* per down level; up levels have one more */
-    int depth[SLR_UNET_LEVELS];         /* transformer blocks per attention; 0: none */
+    int64_t channels[SLR_UNET_LEVELS]; /* output channels of each level */
+    int resnets[SLR_UNET_LEVELS];      /* per down level; up levels have one more */
+    int depth[SLR_UNET_LEVELS];        /* transformer blocks per attention; 0: none */
     int mid_depth;
     int64_t in_channels, out_channels, context, time_dim;
     int64_t heads[SLR_UNET_LEVELS];

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Frozen weights by name: canonical name -> tensor view.  Canonical names are those of diffusers for the
- * UNet and VAE ("down_blocks.0.resnets.0.conv1.weight") and of Hugging Face CLIP for text encoders
- * ("text_model.encoder.layers.0.mlp.fc1.weight"), without any prefix, one set per part.  Immutable after
- * it is filled; atomically refcounted; holds references to the storages under its tensors. */
+/* Frozen weights by name: canonical name -> tensor view.  Canonical names are those of diffusers
+ * for the UNet and VAE ("down_blocks.0.resnets.0.conv1.weight") and of Hugging Face CLIP for text
+ * encoders
+ * ("text_model.encoder.layers.0.mlp.fc1.weight"), without any prefix, one set per part.  Immutable
+ * after it is filled; atomically refcounted; holds references to the storages under its tensors. */
 #ifndef SLR_MODELS_WEIGHTS_H
 #define SLR_MODELS_WEIGHTS_H
 
@@ -12,12 +13,15 @@
 
 typedef struct slr_weights slr_weights;
 
-int slr_weights_new(slr_weights **out, slr_mem *m, const char *label); /* label: file name for messages */
+int slr_weights_new(slr_weights **out, slr_mem *m,
+                    const char *label); /* label: file name for messages */
 slr_weights *slr_weights_ref(slr_weights *w);
 void slr_weights_unref(slr_weights *w);
-/* Takes a reference to t->storage; gives the tensor an id if it has none.  Replaces an equal name. */
+/* Takes a reference to t->storage; gives the tensor an id if it has none.  Replaces an equal name.
+ */
 int slr_weights_put(slr_weights *w, const char *name, const slr_tensor *t);
-const slr_tensor *slr_weights_find(const slr_weights *w, const char *name); /* NULL: absent (no error set) */
+const slr_tensor *slr_weights_find(const slr_weights *w,
+                                   const char *name); /* NULL: absent (no error set) */
 /* ENOTFOUND: "model.safetensors: unet has no tensor down_blocks.0..." */
 int slr_weights_get(const slr_weights *w, const char *name, const slr_tensor **out);
 size_t slr_weights_count(const slr_weights *w);
