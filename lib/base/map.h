@@ -17,6 +17,7 @@ void slr_map_free(slr_map *map);
 int slr_map_set(slr_map *map, const char *key, int64_t value);
 bool slr_map_get(const slr_map *map, const char *key, int64_t *value);
 bool slr_map_getn(const slr_map *map, const char *key, size_t n, int64_t *value);
+void slr_map_clear(slr_map *map); /* drops all pairs */
 size_t slr_map_count(const slr_map *map);
 /* i-th pair in insertion order; the key is borrowed. */
 const char *slr_map_at(const slr_map *map, size_t i, int64_t *value);

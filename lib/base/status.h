@@ -18,11 +18,13 @@ int slr_wrap(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Every public entry calls this first. */
 void slr_clear(void);
 
+enum { SLR_ERROR_WHERE = 64, SLR_ERROR_TEXT = 1024 }; /* bytes, with the NUL; longer is cut */
+
 /* Carries a failure from a worker thread to the thread that waits for it. */
 typedef struct slr_error_copy {
     int code;
-    char where[64];
-    char text[512];
+    char where[SLR_ERROR_WHERE];
+    char text[SLR_ERROR_TEXT];
 } slr_error_copy;
 void slr_error_take(slr_error_copy *out);        /* copies this thread's slot */
 int slr_error_put(const slr_error_copy *error);  /* sets it here, returns code */

@@ -54,6 +54,9 @@ size_t slr_utf8_valid(const char *p, size_t n);
 size_t slr_utf8_next(const char *p, size_t n, uint32_t *cp);
 size_t slr_utf8_put(char out[4], uint32_t cp);
 
+/* a + b into out; EINVAL when it does not fit. */
+int slr_text_join(char *out, size_t cap, const char *a, const char *b);
+
 /* Edit distance with a cap, for "did you mean". */
 size_t slr_str_distance(const char *a, const char *b, size_t cap);
 
