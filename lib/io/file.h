@@ -1,34 +1,52 @@
 /* SPDX-License-Identifier: MIT */
-/* Files: mmap views, bounded reads, atomic writes (temporary file, fsync, rename, fsync of the directory), directory
- * listings in byte order.  Regular files only; FIFOs and devices are refused. */
+/* Files: mmap views, bounded reads, atomic writes (temporary file, fsync, rename, fsync of the
+ * directory), directory listings in byte order.  Regular files only; FIFOs and devices are refused
+ * and can't make a call hang.  Every descriptor is closed on exec.  A missing file is ENOTFOUND,
+ * anything else that is not a regular file EINVAL, a refusal of the operating system EIO. */
 #ifndef SLR_IO_FILE_H
 #define SLR_IO_FILE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/mem.h"
 #include "tensor/tensor.h"
 
-bool slr_file_exists(const char *path);
+bool slr_file_exists(const char *path); /* a regular file, perhaps behind a link */
 bool slr_dir_exists(const char *path);
 int slr_file_size(const char *path, uint64_t *size);
 /* Whole file, refused above `limit`; NUL-terminated. Caller frees. */
 int slr_file_read(slr_mem *m, const char *path, uint64_t limit, void **bytes, size_t *n);
 /* Reads [offset, offset+n); a short read is EIO. */
 int slr_file_read_at(const char *path, uint64_t offset, void *bytes, size_t n);
-/* A read-only mapping as a storage whose pages the kernel may drop. */
+/* A read-only mapping as a storage whose pages the kernel may drop.  Should another process
+ * truncate the file while it is mapped, reading the lost pages raises SIGBUS: that is the price of
+ * never copying weights, and why headers are read by slr_file_fd_read() instead. */
 int slr_file_map(slr_storage **out, slr_mem *m, const char *path);
-/* Tells the kernel that a mapped range is not needed for now. */
+/* Tells the kernel that a mapped range is not needed for now; it comes back from the file when
+ * touched.  Only for bytes inside a storage of slr_file_map(): heap memory would be emptied. */
 void slr_file_forget(const void *data, size_t bytes);
 
+/* The same steps for several looks at one file: the descriptor pins which file it is. */
+int slr_file_fd_open(int *fd, uint64_t *size, const char *path);
+int slr_file_fd_read(int fd, const char *path, uint64_t offset, void *bytes, size_t n);
+int slr_file_fd_map(slr_storage **out, slr_mem *m, int fd, uint64_t size, const char *path);
+void slr_file_fd_close(int fd); /* negative: nothing */
+
+/* Writes beside `path` and appears there whole at commit, with the permissions of the file that it
+ * replaces.  A symbolic link at `path` is replaced, not followed. */
 typedef struct slr_writer slr_writer;
 int slr_writer_open(slr_writer **out, slr_mem *m, const char *path);
-int slr_writer_put(slr_writer *w, const void *bytes, size_t n);
-int slr_writer_commit(slr_writer **w); /* the file appears whole under its name; *w becomes NULL even on failure */
+int slr_writer_put(slr_writer *w, const void *bytes,
+                   size_t n); /* after a failure: the same again */
+/* The file appears whole under its name; *w becomes NULL even on failure. */
+int slr_writer_commit(slr_writer **w);
 void slr_writer_abort(slr_writer **w); /* leaves no trace; NULL-safe */
 int slr_file_write(slr_mem *m, const char *path, const void *bytes, size_t n); /* atomic */
 int slr_file_append_line(const char *path, const char *line); /* one write of line + "\n" */
+/* Removes what killed writers of this machine left in a directory; counts them if asked. */
+int slr_writer_sweep(slr_mem *m, const char *dir, size_t *removed);
 
 /* Names in a directory, sorted by bytes, without "." and "..". Free with slr_list_free. */
 typedef struct slr_list {

@@ -11,11 +11,12 @@
 typedef struct slr_sha256 slr_sha256;
 int slr_sha256_new(slr_sha256 **out, slr_mem *m);
 int slr_sha256_add(slr_sha256 *s, const void *bytes, size_t n);
-int slr_sha256_hex(slr_sha256 **s, char hex[65]); /* ends it */
+/* Ends it: *s becomes NULL, even on failure.  hex Nullable: only frees.  *s NULL: nothing. */
+int slr_sha256_hex(slr_sha256 **s, char hex[65]);
 
 int slr_hash_bytes(const void *bytes, size_t n, char hex[65]);
-int slr_hash_file(const char *path, char hex[65]);           /* whole file */
-int slr_hash_legacy(const char *path, char hex[9]);          /* 0x10000 bytes at 0x100000, 8 digits */
-int slr_hash_tensors(const char *path, char hex[65]);        /* bytes after the safetensors header */
+int slr_hash_file(const char *path, char hex[65]);    /* whole file */
+int slr_hash_legacy(const char *path, char hex[9]);   /* 0x10000 bytes at 0x100000, 8 digits */
+int slr_hash_tensors(const char *path, char hex[65]); /* bytes after the safetensors header */
 
 #endif

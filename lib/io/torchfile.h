@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Torch files (.ckpt, .pt, .bin): zip and legacy containers through a restricted pickle machine that builds values and
- * never runs code.  Gives the tensors of the state dict by name. */
+/* Torch files (.ckpt, .pt, .bin): zip and legacy containers through a restricted pickle machine
+ * that builds values and never runs code.  Gives the tensors of the state dict by name. */
 #ifndef SLR_IO_TORCHFILE_H
 #define SLR_IO_TORCHFILE_H
 
@@ -9,8 +9,9 @@
 typedef struct slr_torchfile slr_torchfile;
 int slr_torchfile_open(slr_torchfile **out, slr_mem *m, const char *path);
 void slr_torchfile_close(slr_torchfile *f);
-/* Tensors below the root (or its `state_dict`), nested dict keys joined with '.'; views into the mapping when dense,
- * gathered copies otherwise.  Storage borrowed until close: take a reference to keep it. */
+/* Tensors below the root (or its `state_dict`), nested dict keys joined with '.'; views into the
+ * mapping when dense, gathered copies otherwise.  Storage borrowed until close: take a reference to
+ * keep it. */
 size_t slr_torchfile_count(const slr_torchfile *f);
 const char *slr_torchfile_at(const slr_torchfile *f, size_t i, slr_tensor *t);
 
