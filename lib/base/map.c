@@ -94,6 +94,14 @@ void slr_map_free(slr_map *map)
     slr_mem_unref(m);
 }
 
+void slr_map_clear(slr_map *map)
+{
+    slr_arena_clear(map->keys);
+    map->count = 0;
+    if (map->n_slots)
+        memset(map->slots, 0, map->n_slots * sizeof *map->slots);
+}
+
 /* The slot that holds the key, or the empty one where it would go. */
 static size_t probe(const slr_map *map, const char *key, size_t n, uint64_t hash)
 {

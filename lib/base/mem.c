@@ -316,18 +316,25 @@ int slr_arena_new(slr_arena **out, slr_mem *m)
     return SDLORA_OK;
 }
 
+void slr_arena_clear(slr_arena *a)
+{
+    chunk *next;
+
+    for (chunk *c = a->top; c; c = next) {
+        next = c->next;
+        slr_free(a->m, c);
+    }
+    a->top = NULL;
+}
+
 void slr_arena_free(slr_arena *a)
 {
     slr_mem *m;
-    chunk *c, *next;
 
     if (!a)
         return;
     m = a->m;
-    for (c = a->top; c; c = next) {
-        next = c->next;
-        slr_free(m, c);
-    }
+    slr_arena_clear(a);
     slr_free(m, a);
     slr_mem_unref(m);
 }

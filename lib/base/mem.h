@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory: the caller's allocator hooks behind one handle, a byte budget, overflow-safe arrays and an
- * arena.  All memory of the library comes from here; every block is aligned to 64 bytes.  A failure
- * sets the error slot (SDLORA_ENOMEM) and returns NULL.  `m` NULL means the plain C allocator. */
+/* Memory: the caller's allocator hooks behind one handle, a byte budget, overflow-safe arrays and
+ * an arena.  All memory of the library comes from here; every block is aligned to 64 bytes.  A
+ * failure sets the error slot (SDLORA_ENOMEM) and returns NULL.  `m` NULL means the plain C
+ * allocator. */
 #ifndef SLR_BASE_MEM_H
 #define SLR_BASE_MEM_H
 
@@ -25,10 +26,11 @@ void slr_mem_unref(slr_mem *m);
 uint64_t slr_mem_used(const slr_mem *m); /* bytes handed out now */
 uint64_t slr_mem_peak(const slr_mem *m);
 
-void *slr_alloc(slr_mem *m, size_t bytes);                       /* not cleared; 0 bytes gives a block */
-void *slr_calloc(slr_mem *m, size_t n, size_t size);             /* cleared, overflow checked */
-void *slr_realloc(slr_mem *m, void *ptr, size_t n, size_t size); /* overflow checked; old stays on failure */
-void slr_free(slr_mem *m, void *ptr);                            /* NULL does nothing */
+void *slr_alloc(slr_mem *m, size_t bytes);           /* not cleared; 0 bytes gives a block */
+void *slr_calloc(slr_mem *m, size_t n, size_t size); /* cleared, overflow checked */
+void *slr_realloc(slr_mem *m, void *ptr, size_t n,
+                  size_t size);       /* overflow checked; old stays on failure */
+void slr_free(slr_mem *m, void *ptr); /* NULL does nothing */
 char *slr_strdup(slr_mem *m, const char *text);
 char *slr_strndup(slr_mem *m, const char *text, size_t n);
 
@@ -39,6 +41,7 @@ int slr_grow(slr_mem *m, void *array_ptr, size_t *cap, size_t want, size_t size)
 typedef struct slr_arena slr_arena;
 int slr_arena_new(slr_arena **out, slr_mem *m);
 void slr_arena_free(slr_arena *a);
+void slr_arena_clear(slr_arena *a); /* gives all blocks back; the arena stays */
 void *slr_arena_alloc(slr_arena *a, size_t n, size_t size); /* cleared, 16-byte aligned */
 char *slr_arena_strdup(slr_arena *a, const char *text);
 

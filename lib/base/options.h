@@ -15,10 +15,10 @@ enum { SLR_OPT_INT = 1, SLR_OPT_REAL = 2, SLR_OPT_TEXT = 3, SLR_OPT_BOOL = 4, SL
 
 /* LIST is text with one item per line ("\n" between).  An unset value without default is "none". */
 typedef struct slr_option_row {
-    const char *kind;    /* "train", "dataset", "network", "generate", "checkpoint", "context", ... */
-    const char *name;    /* kohya's spelling where kohya has one */
-    int type;            /* SLR_OPT_* */
-    double min, max;     /* for INT and REAL; inclusive */
+    const char *kind; /* "train", "dataset", "network", "generate", "checkpoint", "context", ... */
+    const char *name; /* kohya's spelling where kohya has one */
+    int type;         /* SLR_OPT_* */
+    double min, max;  /* for INT and REAL; inclusive */
     const char *choices; /* "a|b|c" for TEXT, or NULL */
     const char *def;     /* text, or NULL = none */
     const char *help;    /* one line */
@@ -36,16 +36,17 @@ const char *slr_options_kind(const sdlora_options *o);
 /* Unknown name: ENOTFOUND with the nearest name.  Bad value: EINVAL with range or choices. */
 int slr_options_set_int(sdlora_options *o, const char *name, int64_t v);
 int slr_options_set_real(sdlora_options *o, const char *name, double v);
-int slr_options_set_text(sdlora_options *o, const char *name, const char *v); /* parses for any type */
+int slr_options_set_text(sdlora_options *o, const char *name,
+                         const char *v); /* parses for any type */
 
 /* Readers of known names (a wrong name is a bug caught by tests).  o NULL: defaults of `kind`. */
 typedef struct slr_opt {
     const sdlora_options *o;
     const char *kind;
 } slr_opt;
-bool slr_opt_given(slr_opt o, const char *name);       /* set by the caller */
-bool slr_opt_has(slr_opt o, const char *name);         /* set, or has a default */
-int64_t slr_opt_int(slr_opt o, const char *name);      /* 0 when none */
+bool slr_opt_given(slr_opt o, const char *name);  /* set by the caller */
+bool slr_opt_has(slr_opt o, const char *name);    /* set, or has a default */
+int64_t slr_opt_int(slr_opt o, const char *name); /* 0 when none */
 double slr_opt_real(slr_opt o, const char *name);
 bool slr_opt_bool(slr_opt o, const char *name);
 const char *slr_opt_text(slr_opt o, const char *name); /* NULL when none; borrowed */

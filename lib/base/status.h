@@ -26,25 +26,25 @@ typedef struct slr_error_copy {
     char where[SLR_ERROR_WHERE];
     char text[SLR_ERROR_TEXT];
 } slr_error_copy;
-void slr_error_take(slr_error_copy *out);        /* copies this thread's slot */
-int slr_error_put(const slr_error_copy *error);  /* sets it here, returns code */
+void slr_error_take(slr_error_copy *out);       /* copies this thread's slot */
+int slr_error_put(const slr_error_copy *error); /* sets it here, returns code */
 
 /* "out of memory (N bytes)" */
 int slr_nomem(const char *where, size_t bytes);
 
 /* Returns on a negative value. */
-#define SLR_TRY(expr)        \
-    do {                     \
-        int rc_ = (expr);    \
-        if (rc_ < 0)         \
-            return rc_;      \
+#define SLR_TRY(expr)                                                                              \
+    do {                                                                                           \
+        int rc_ = (expr);                                                                          \
+        if (rc_ < 0)                                                                               \
+            return rc_;                                                                            \
     } while (0)
 
 /* An argument check: EINVAL with the failed condition as text. */
-#define slr_require(cond)                                                              \
-    do {                                                                               \
-        if (!(cond))                                                                   \
-            return slr_fail(SDLORA_EINVAL, __func__, "argument check failed: %s", #cond); \
+#define slr_require(cond)                                                                          \
+    do {                                                                                           \
+        if (!(cond))                                                                               \
+            return slr_fail(SDLORA_EINVAL, __func__, "argument check failed: %s", #cond);          \
     } while (0)
 
 #endif

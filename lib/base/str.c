@@ -362,6 +362,18 @@ size_t slr_utf8_put(char out[4], uint32_t cp)
     return len;
 }
 
+int slr_text_join(char *out, size_t cap, const char *a, const char *b)
+{
+    size_t na = strlen(a), nb = strlen(b);
+
+    if (na >= cap || nb >= cap - na)
+        return slr_fail(SDLORA_EINVAL, __func__, "'%.200s%.200s' is longer than %zu bytes", a, b,
+                        cap ? cap - 1 : 0);
+    memcpy(out, a, na);
+    memcpy(out + na, b, nb + 1);
+    return SDLORA_OK;
+}
+
 static size_t least(size_t a, size_t b)
 {
     return a < b ? a : b;
