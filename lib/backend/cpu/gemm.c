@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* MATMUL and BMM over a BLAS.  The library is only ever called for one tile on one thread, and
+ * tiles depend on shapes alone, so results do not depend on the number of threads.  Refuses to know
+ * packing inside a product: that is the library's. */
+#include "backend/cpu/gemm.h"
+
+#include <cblas.h>
+#include <string.h>
+
+#include "base/status.h"
+
+void slr_sgemm(int64_t m, int64_t n, int64_t k, float alpha, slr_mat a, slr_mat b, float beta,
+               float *c, int64_t ldc)
+{
+    cblas_sgemm(CblasRowMajor, a.trans ? CblasTrans : CblasNoTrans,
+                b.trans ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha, a.p,
+                (blasint)a.ld, b.p, (blasint)b.ld, beta, c, (blasint)ldc);
+}
+
+/* Below this many multiply-adds a second thread costs more than it brings: about 10 us of one core.
+ */
+#define SMALL_WORK (INT64_C(1) << 19)
+
+static int64_t split_evenly(int64_t n, int64_t parts)
+{
+    int64_t each = (n + parts - 1) / parts;
+    return (each + 15) / 16 * 16; /* whole vectors */
+}
+
+slr_tiling slr_gemm_tiling(int64_t m, int64_t n, int64_t k)
+{
+    slr_tiling t = {.tm = m, .tn = n, .rows = 1, .cols = 1};
+    if (m < 1 || n < 1 || m * n <= SMALL_WORK / (k < 1 ? 1 : k))
+        return t;
+    /* Tall enough that the library's packing of b is paid back, small enough for its caches. */
+    int64_t rows = (m + 255) / 256, cols = (n + 639) / 640;
+    t.tm = split_evenly(m, rows);
+    t.tn = split_evenly(n, cols);
+    /* Enough pieces to share out, while each is still worth a hand-over. */
+    while ((m + t.tm - 1) / t.tm * ((n + t.tn - 1) / t.tn) < 16 &&
+           t.tm * t.tn * k > 2 * SMALL_WORK) {
+        if (t.tn > t.tm && t.tn > 64)
+            t.tn = split_evenly(t.tn, 2);
+        else if (t.tm > 64)
+            t.tm = split_evenly(t.tm, 2);
+        else if (t.tn > 64)
+            t.tn = split_evenly(t.tn, 2);
+        else
+            break;
+    }
+    t.rows = (m + t.tm - 1) / t.tm;
+    t.cols = (n + t.tn - 1) / t.tn;
+    return t;
+}
+
+float slr_gemm_seed(float *c, int64_t ldc, const float *bias, const float *add, int64_t ldadd,
+                    int64_t m, int64_t n)
+{
+    if (!bias && !add)
+        return 0.0f;
+    for (int64_t i = 0; i < m; i++) {
+        float *row = c + i * ldc;
+        const float *from = add ? add + i * ldadd : bias;
+        if (add && bias)
+            for (int64_t j = 0; j < n; j++)
+                row[j] = from[j] + bias[j];
+        else if (from != row)
+            memcpy(row, from, (size_t)n * sizeof *row);
+    }
+    return 1.0f;
+}
+
+/* --- the operations
+ * ------------------------------------------------------------------------------------ */
+
+enum { IN_A = 0, IN_B = 1, IN_BIAS = 2, IN_ADD = 3 };
+
+typedef struct gemm_kernel {
+    sdlora_kernel head;
+    int64_t batch, m, n, k;
+    bool ta, tb;
+    float alpha;
+    slr_tiling tiling;
+    bool has_bias, has_add;
+} gemm_kernel;
+
+typedef struct gemm_job {
+    const gemm_kernel *g;
+    const float *a, *b, *bias, *add;
+    float *c;
+} gemm_job;
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void run_tile(const gemm_job *job, int64_t tile)
+{
+    const gemm_kernel *g = job->g;
+    const slr_tiling *t = &g->tiling;
+    const int64_t col = tile % t->cols, row = tile / t->cols % t->rows,
+                  z = tile / t->cols / t->rows;
+    const int64_t i = row * t->tm, j = col * t->tn;
+    const int64_t m = min64(t->tm, g->m - i), n = min64(t->tn, g->n - j);
+    const float *a = job->a + z * g->m * g->k, *b = job->b + z * g->k * g->n;
+    float *c = job->c + z * g->m * g->n + i * g->n + j;
+    const slr_mat am = {a + (g->ta ? i : i * g->k), g->ta ? g->m : g->k, g->ta};
+    const slr_mat bm = {b + (g->tb ? j * g->k : j), g->tb ? g->k : g->n, g->tb};
+    const float *add = job->add ? job->add + i * g->n + j : NULL;
+    float beta = slr_gemm_seed(c, g->n, job->bias ? job->bias + j : NULL, add, g->n, m, n);
+    slr_sgemm(m, n, g->k, g->alpha, am, bm, beta, c, g->n);
+}
+
+static void run_tiles(void *arg, int64_t lo, int64_t hi)
+{
+    for (int64_t tile = lo; tile < hi; tile++)
+        run_tile(arg, tile);
+}
+
+static int gemm_launch(sdlora_kernel *k, const slr_cpu_env *env, void *const *ptr, void *scratch)
+{
+    const gemm_kernel *g = (const gemm_kernel *)k;
+    (void)scratch;
+    gemm_job job = {
+        .g = g,
+        .a = ptr[IN_A],
+        .b = ptr[IN_B],
+        .bias = g->has_bias ? ptr[IN_BIAS] : NULL,
+        .add = g->has_add ? ptr[IN_ADD] : NULL,
+        .c = ptr[k->n_in],
+    };
+    if (g->m == 0 || g->n == 0)
+        return SDLORA_OK;
+    int64_t tiles = g->batch * g->tiling.rows * g->tiling.cols;
+    /* A tile below the limit is one of many small ones: hand over several at once. */
+    int64_t work = g->tiling.tm * g->tiling.tn * (g->k ? g->k : 1);
+    int64_t grain = work < SMALL_WORK ? SMALL_WORK / (work ? work : 1) : 1;
+    slr_cpu_parallel(env, tiles, grain, run_tiles, &job);
+    return SDLORA_OK;
+}
+
+static int64_t last_dim(const sdlora_tdesc *t)
+{
+    return t->dim[t->rank - 1];
+}
+
+static int64_t rows_of(const sdlora_tdesc *t)
+{
+    return last_dim(t) ? slr_cpu_count(t) / last_dim(t) : 0;
+}
+
+static bool given(const sdlora_opdesc *op, uint32_t i)
+{
+    return i < op->n_in && op->in[i].dtype;
+}
+
+static int check_dense(const sdlora_opdesc *op, uint32_t min_rank)
+{
+    for (uint32_t i = 0; i < op->n_in + op->n_out; i++) {
+        const sdlora_tdesc *t = i < op->n_in ? &op->in[i] : &op->out[i - op->n_in];
+        bool matrix = i < 2 || i >= op->n_in;
+        if (t->dtype && (!slr_cpu_f32(t) || t->rank < (matrix ? min_rank : 1)))
+            return slr_fail(
+                SDLORA_ENOTSUP, __func__,
+                "a product takes dense f32 of rank >= %u; operand %u is type %u, rank %u",
+                (unsigned)min_rank, (unsigned)i, (unsigned)t->dtype, (unsigned)t->rank);
+    }
+    return SDLORA_OK;
+}
+
+/* Makes the kernel of batch x [m,n,k]; the descriptor was checked. */
+static int make(sdlora_kernel **out, const slr_cpu_env *env, const sdlora_opdesc *op,
+                gemm_kernel want)
+{
+    if (want.m > INT32_MAX || want.n > INT32_MAX || want.k > INT32_MAX)
+        return slr_fail(SDLORA_ENOTSUP, __func__, "a product of more than 2^31 rows or columns");
+    gemm_kernel *g = slr_cpu_kernel_new(env, sizeof *g, gemm_launch);
+    if (!g)
+        return SDLORA_ENOMEM;
+    want.head = g->head;
+    *g = want;
+    g->ta = op->n_int > 0 && op->ints[0];
+    g->tb = op->n_int > 1 && op->ints[1];
+    g->alpha = op->n_real > 0 ? (float)op->reals[0] : 1.0f;
+    g->tiling = slr_gemm_tiling(g->m, g->n, g->k);
+    *out = &g->head;
+    return SDLORA_OK;
+}
+
+static int matmul_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                          const sdlora_opdesc *op)
+{
+    *scratch = 0;
+    slr_require(op->n_in >= 2 && op->n_out == 1);
+    SLR_TRY(check_dense(op, 2));
+    const sdlora_tdesc *a = &op->in[IN_A], *b = &op->in[IN_B], *c = &op->out[0];
+    const bool ta = op->n_int > 0 && op->ints[0], tb = op->n_int > 1 && op->ints[1];
+    gemm_kernel g = {
+        .batch = 1,
+        .m = ta ? last_dim(a) : rows_of(a),
+        .k = ta ? rows_of(a) : last_dim(a),
+        .n = tb ? rows_of(b) : last_dim(b),
+        .has_bias = given(op, IN_BIAS),
+        .has_add = given(op, IN_ADD),
+    };
+    const int64_t bk = tb ? last_dim(b) : rows_of(b);
+    if (bk != g.k || slr_cpu_count(c) != g.m * g.n || last_dim(c) != g.n ||
+        (g.has_bias && slr_cpu_count(&op->in[IN_BIAS]) != g.n) ||
+        (g.has_add && slr_cpu_count(&op->in[IN_ADD]) != g.m * g.n))
+        return slr_fail(
+            SDLORA_EINVAL, __func__,
+            "matmul: [%lld,%lld] by [%lld,%lld] does not give the shapes of its operands",
+            (long long)g.m, (long long)g.k, (long long)bk, (long long)g.n);
+    return make(out, env, op, g);
+}
+
+static int bmm_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                       const sdlora_opdesc *op)
+{
+    *scratch = 0;
+    slr_require(op->n_in == 2 && op->n_out == 1);
+    SLR_TRY(check_dense(op, 3));
+    const sdlora_tdesc *a = &op->in[IN_A], *b = &op->in[IN_B], *c = &op->out[0];
+    const bool ta = op->n_int > 0 && op->ints[0], tb = op->n_int > 1 && op->ints[1];
+    const uint32_t r = a->rank;
+    slr_require(b->rank == r && c->rank == r);
+    gemm_kernel g = {.batch = 1,
+                     .m = a->dim[r - (ta ? 1 : 2)],
+                     .k = a->dim[r - (ta ? 2 : 1)],
+                     .n = b->dim[r - (tb ? 2 : 1)]};
+    bool same = b->dim[r - (tb ? 1 : 2)] == g.k && c->dim[r - 2] == g.m && c->dim[r - 1] == g.n;
+    for (uint32_t i = 0; i + 2 < r; i++) {
+        g.batch *= a->dim[i];
+        same = same && b->dim[i] == a->dim[i] && c->dim[i] == a->dim[i];
+    }
+    if (!same)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "bmm: %lld products [%lld,%lld,%lld] do not fit the shapes of the operands",
+                        (long long)g.batch, (long long)g.m, (long long)g.k, (long long)g.n);
+    return make(out, env, op, g);
+}
+
+const slr_cpu_row slr_cpu_rows_gemm[] = {
+    {.op = SDLORA_OP_MATMUL, .prepare = matmul_prepare},
+    {.op = SDLORA_OP_BMM, .prepare = bmm_prepare},
+    {0},
+};
