@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: MIT */
+/* CONV2D and its two gradients in f32, channels last.  A tile of output pixels is one sum of
+ * products: for each tap of the filter (or group of taps, where channels are few) the pixels under
+ * it are gathered into a block that stays in cache, and one library call adds block x weights to
+ * the tile.  So there is no im2col of the image, no padding copy, and any stride works.  Gradient
+ * by x: the same sum over the taps that reach a pixel, one set of taps per residue of the pixel's
+ * place modulo the stride. Refuses to know how a product is computed (gemm.c) and where weights
+ * come from (pack.c). */
+#include "backend/cpu/cpu.h"
+
+#include <string.h>
+
+#include "backend/cpu/gemm.h"
+#include "backend/cpu/pack.h"
+#include "base/status.h"
+
+enum {
+    TILE_PIXELS = 256, /* rows of a tile: enough to pay back the packing of weights */
+    TILE_DEPTH = 640,  /* columns of a gathered block: 256 x 640 floats are 640 KiB */
+    GROUP_DEPTH = 256, /* taps are taken together until a block is this wide */
+    WEIGHT_COLUMNS = 640
+};
+
+/* Below this many multiply-adds everything is one piece on the calling thread. */
+#define SMALL_WORK (INT64_C(1) << 19)
+
+/* One side of the sum: an image that is read under the taps. */
+typedef struct image {
+    int64_t n, h, w, c; /* c: all channels */
+} image;
+
+typedef struct conv_shape {
+    image x, y; /* y.c is K */
+    int64_t r, s, stride_h, stride_w, pad_top, pad_left, groups;
+    int64_t cg, kg; /* channels and filters of one group */
+} conv_shape;
+
+/* Taps that reach output pixels of one residue class.  FORWARD has one class with all taps. */
+typedef struct phase {
+    int64_t y0, x0, step_h, step_w; /* pixels y0 + i step_h, x0 + j step_w of the result */
+    int64_t rows, cols;             /* how many: i < rows, j < cols */
+    int64_t tap0, n_taps;           /* its part of the tap list */
+    int64_t tile0;                  /* number of the phase's first tile */
+} phase;
+
+/* For tap t, result pixel (i, j) of the phase reads source pixel (i * mul + dy, j * mul + dx). */
+typedef struct tap {
+    int64_t dy, dx, index; /* index: r * S + s, where its weights lie */
+} tap;
+
+typedef struct conv_kernel {
+    sdlora_kernel head;
+    conv_shape shape;
+    bool backward; /* gradient by x: source is dy, result is dx */
+    image src, dst;
+    int64_t src_cg, dst_cg; /* channels of one group on either side */
+    int64_t mul_h, mul_w;   /* source pixels per result pixel of a phase */
+    float alpha;
+    bool has_bias, has_add, frozen;
+    int layout;         /* SLR_PACK_CONV_*: of the weights that are not frozen, and how to read */
+    bool weights_trans; /* a tap's weights lie as [dst_cg][src_cg] */
+    bool direct;        /* 1x1, stride 1, no padding: the source is the block */
+    int64_t tm, tn, col_tiles, n_tiles;
+    int64_t depth_taps; /* taps in one block */
+    int64_t depth_cols; /* channels in one block when depth_taps is 1 */
+    int64_t block_floats, tile_floats, pack_floats;
+    phase *phases;
+    tap *taps;
+    int64_t n_phases;
+} conv_kernel;
+
+typedef struct conv_job {
+    const conv_kernel *k;
+    const float *src, *w, *bias, *add;
+    float *dst, *blocks; /* blocks: one per slot, then one tile per slot */
+} conv_job;
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* --- a tile
+ * -------------------------------------------------------------------------------------------- */
+
+/* Copies channels [c0, c0+c) of the pixels under one tap to rows of `block` (row length ld). */
+static void gather(const conv_kernel *k, const phase *ph, const tap *t, const float *src,
+                   int64_t first, int64_t rows, int64_t c0, int64_t c, float *block, int64_t ld)
+{
+    const image *im = &k->src;
+    int64_t j = first % ph->cols, i = first / ph->cols % ph->rows, n = first / ph->cols / ph->rows;
+    for (int64_t at = 0; at < rows;) {
+        /* the rest of one row of the result */
+        int64_t run = min64(ph->cols - j, rows - at);
+        int64_t y = i * k->mul_h + t->dy, x = j * k->mul_w + t->dx;
+        bool outside = y < 0 || y >= im->h;
+        const float *from = src + ((n * im->h + (outside ? 0 : y)) * im->w) * im->c + c0;
+        float *to = block + at * ld;
+        for (int64_t p = 0; p < run; p++, x += k->mul_w, to += ld) {
+            if (outside || x < 0 || x >= im->w)
+                memset(to, 0, (size_t)c * sizeof *to);
+            else
+                memcpy(to, from + x * im->c, (size_t)c * sizeof *to);
+        }
+        at += run;
+        j = 0;
+        if (++i == ph->rows) {
+            i = 0;
+            n++;
+        }
+    }
+}
+
+/* Weights of tap t for source channels from c0 and result channels from j. */
+static slr_mat weights_at(const conv_kernel *k, const float *w, int64_t group, const tap *t,
+                          int64_t c0, int64_t j)
+{
+    const conv_shape *s = &k->shape;
+    const float *p = w + (group * s->r * s->s + t->index) * s->cg * s->kg;
+    if (k->weights_trans)
+        return (slr_mat){p + j * k->src_cg + c0, k->src_cg, true};
+    return (slr_mat){p + c0 * k->dst_cg + j, k->dst_cg, false};
+}
+
+/* Adds all taps of the phase to c[rows, cols]. */
+static void sum_taps(const conv_job *job, const phase *ph, int64_t group, int64_t first,
+                     int64_t rows, int64_t j, int64_t cols, float beta, float *c, int64_t ldc,
+                     float *block)
+{
+    const conv_kernel *k = job->k;
+    const int64_t chunks = ceil_div(k->src_cg, k->depth_cols);
+    for (int64_t t = 0; t < ph->n_taps; t += k->depth_taps) {
+        const tap *taps = k->taps + ph->tap0 + t;
+        const int64_t n = min64(k->depth_taps, ph->n_taps - t);
+        for (int64_t chunk = 0; chunk < chunks; chunk++) {
+            const int64_t c0 = chunk * k->depth_cols, cn = min64(k->depth_cols, k->src_cg - c0);
+            const int64_t from = group * k->src_cg + c0, depth = n * cn;
+            slr_mat a = {block, depth, false};
+            if (k->direct) {
+                a = (slr_mat){job->src + first * k->src.c + from, k->src.c, false};
+            } else {
+                for (int64_t u = 0; u < n; u++)
+                    gather(k, ph, taps + u, job->src, first, rows, from, cn, block + u * cn, depth);
+            }
+            slr_sgemm(rows, cols, depth, k->alpha, a, weights_at(k, job->w, group, taps, c0, j),
+                      beta, c, ldc);
+            beta = 1.0f;
+        }
+    }
+    if (ph->n_taps == 0 && beta == 0.0f) /* stride wider than the filter: nothing reaches here */
+        for (int64_t i = 0; i < rows; i++)
+            memset(c + i * ldc, 0, (size_t)cols * sizeof *c);
+}
+
+/* Where result pixel `at` of a phase lies. */
+static int64_t place(const conv_kernel *k, const phase *ph, int64_t at)
+{
+    int64_t j = at % ph->cols, i = at / ph->cols % ph->rows, n = at / ph->cols / ph->rows;
+    return ((n * k->dst.h + ph->y0 + i * ph->step_h) * k->dst.w + ph->x0 + j * ph->step_w) *
+           k->dst.c;
+}
+
+static void run_tile(void *arg, int64_t tile, int slot)
+{
+    const conv_job *job = arg;
+    const conv_kernel *k = job->k;
+    const phase *ph = k->phases;
+    while (ph + 1 < k->phases + k->n_phases && tile >= ph[1].tile0)
+        ph++;
+    float *block = job->blocks + slot * (k->block_floats + k->tile_floats);
+    const int64_t u = tile - ph->tile0, group = u % k->shape.groups;
+    const int64_t v = u / k->shape.groups, j = v % k->col_tiles * k->tn;
+    const int64_t first = v / k->col_tiles * k->tm;
+    const int64_t rows = min64(k->tm, k->dst.n * ph->rows * ph->cols - first);
+    const int64_t cols = min64(k->tn, k->dst_cg - j), to = group * k->dst_cg + j;
+    if (k->n_phases == 1) { /* result pixels follow each other: add up in place */
+        float *c = job->dst + first * k->dst.c + to;
+        const float *add = job->add ? job->add + first * k->dst.c + to : NULL;
+        float beta = slr_gemm_seed(c, k->dst.c, job->bias ? job->bias + to : NULL, add, k->dst.c,
+                                   rows, cols);
+        sum_taps(job, ph, group, first, rows, j, cols, beta, c, k->dst.c, block);
+        return;
+    }
+    float *c = block + k->block_floats;
+    sum_taps(job, ph, group, first, rows, j, cols, 0.0f, c, cols, block);
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(job->dst + place(k, ph, first + i) + to, c + i * cols, (size_t)cols * sizeof *c);
+}
+
+static int conv_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr, void *scratch)
+{
+    const conv_kernel *k = (const conv_kernel *)head;
+    float *pack = scratch;
+    conv_job job = {
+        .k = k,
+        .src = ptr[0],
+        .w = ptr[1],
+        .bias = k->has_bias ? ptr[2] : NULL,
+        .add = k->has_add ? ptr[3] : NULL,
+        .dst = ptr[head->n_in],
+        .blocks = pack + k->pack_floats,
+    };
+    if (!k->frozen) {
+        const conv_shape *s = &k->shape;
+        const int64_t dim[4] = {s->y.c, s->cg, s->r, s->s};
+        slr_cpu_pack_conv(pack, ptr[1], dim, s->groups, k->layout);
+        job.w = pack;
+    }
+    slr_cpu_spread(env, k->n_tiles, run_tile, &job);
+    return SDLORA_OK;
+}
+
+/* --- preparing
+ * ----------------------------------------------------------------------------------------- */
+
+static void conv_free(sdlora_kernel *head, const slr_cpu_env *env)
+{
+    conv_kernel *k = (conv_kernel *)head;
+    if (k->phases)
+        env->host->free(env->host->self, k->phases);
+}
+
+static int64_t floor_mod(int64_t a, int64_t b)
+{
+    int64_t m = a % b;
+    return m < 0 ? m + b : m;
+}
+
+/* Forward: result (i, j) reads (i stride - pad + r, j stride - pad + s). */
+static void forward_phase(conv_kernel *k)
+{
+    const conv_shape *s = &k->shape;
+    k->mul_h = s->stride_h;
+    k->mul_w = s->stride_w;
+    k->n_phases = 1;
+    k->phases[0] = (phase){
+        .step_h = 1, .step_w = 1, .rows = k->dst.h, .cols = k->dst.w, .n_taps = s->r * s->s};
+    for (int64_t i = 0; i < s->r * s->s; i++)
+        k->taps[i] = (tap){i / s->s - s->pad_top, i % s->s - s->pad_left, i};
+}
+
+/* Backward: dx(y, x) gets dy((y + pad - r) / stride, ...) for the r with y + pad - r divisible by
+ * stride. */
+static void backward_phases(conv_kernel *k)
+{
+    const conv_shape *s = &k->shape;
+    int64_t n_taps = 0;
+    k->mul_h = k->mul_w = 1;
+    k->n_phases = 0;
+    for (int64_t y0 = 0; y0 < min64(s->stride_h, k->dst.h); y0++)
+        for (int64_t x0 = 0; x0 < min64(s->stride_w, k->dst.w); x0++) {
+            phase *ph = &k->phases[k->n_phases++];
+            *ph = (phase){.y0 = y0,
+                          .x0 = x0,
+                          .step_h = s->stride_h,
+                          .step_w = s->stride_w,
+                          .rows = ceil_div(k->dst.h - y0, s->stride_h),
+                          .cols = ceil_div(k->dst.w - x0, s->stride_w),
+                          .tap0 = n_taps};
+            for (int64_t i = 0; i < s->r * s->s; i++) {
+                int64_t dy = y0 + s->pad_top - i / s->s, dx = x0 + s->pad_left - i % s->s;
+                if (floor_mod(dy, s->stride_h) || floor_mod(dx, s->stride_w))
+                    continue;
+                k->taps[n_taps++] = (tap){dy / s->stride_h, dx / s->stride_w, i};
+            }
+            ph->n_taps = n_taps - ph->tap0;
+        }
+}
+
+/* Taps of neighbouring numbers are one matrix only where weights lie as [taps][src][dst]. */
+static void choose_blocks(conv_kernel *k)
+{
+    k->depth_taps = 1;
+    k->depth_cols = k->src_cg;
+    if (k->direct)
+        return;
+    if (k->src_cg > TILE_DEPTH)
+        k->depth_cols = ceil_div(ceil_div(k->src_cg, ceil_div(k->src_cg, TILE_DEPTH)), 16) * 16;
+    else if (!k->weights_trans && k->n_phases == 1)
+        k->depth_taps = min64(k->shape.r * k->shape.s, ceil_div(GROUP_DEPTH, k->src_cg));
+}
+
+static void choose_tiles(conv_kernel *k)
+{
+    const int64_t taps = k->shape.r * k->shape.s / k->n_phases;
+    const int64_t pixels = k->dst.n * k->phases[0].rows * k->phases[0].cols;
+    const int64_t per_pixel = k->src_cg * (taps ? taps : 1);
+    k->tm = pixels;
+    k->tn = k->dst_cg;
+    if (pixels * per_pixel * k->dst_cg * k->shape.groups > SMALL_WORK) {
+        k->tm = ceil_div(pixels, ceil_div(pixels, TILE_PIXELS));
+        k->tn = ceil_div(ceil_div(k->dst_cg, ceil_div(k->dst_cg, WEIGHT_COLUMNS)), 16) * 16;
+        /* small images: cut columns, then rows, until there is something to share out */
+        while (ceil_div(pixels, k->tm) * ceil_div(k->dst_cg, k->tn) * k->shape.groups *
+                       k->n_phases <
+                   8 &&
+               k->tm * k->tn * per_pixel > 2 * SMALL_WORK) {
+            if (k->tn >= 128)
+                k->tn = ceil_div(k->tn / 2, 16) * 16;
+            else if (k->tm >= 64)
+                k->tm = ceil_div(k->tm, 2);
+            else
+                break;
+        }
+    }
+    k->tm = min64(k->tm, 4 * TILE_PIXELS);
+    k->col_tiles = ceil_div(k->dst_cg, k->tn);
+    for (int64_t i = 0; i < k->n_phases; i++) {
+        phase *ph = &k->phases[i];
+        ph->tile0 = k->n_tiles;
+        k->n_tiles +=
+            ceil_div(k->dst.n * ph->rows * ph->cols, k->tm) * k->col_tiles * k->shape.groups;
+    }
+}
+
+static int64_t int_at(const sdlora_opdesc *op, uint32_t i, int64_t otherwise)
+{
+    return i < op->n_int ? op->ints[i] : otherwise;
+}
+
+/* Reads and checks what all three operations share; w gives K, Cg, R, S, and x or y may be
+ * computed. */
+static int read_shape(conv_shape *s, const sdlora_opdesc *op, const sdlora_tdesc *x,
+                      const sdlora_tdesc *y, const int64_t w[4])
+{
+    slr_require(op->n_int >= 2 && x->rank == 4 && y->rank == 4);
+    *s = (conv_shape){
+        .x = {x->dim[0], x->dim[1], x->dim[2], x->dim[3]},
+        .y = {y->dim[0], y->dim[1], y->dim[2], y->dim[3]},
+        .r = w[2],
+        .s = w[3],
+        .stride_h = op->ints[0],
+        .stride_w = op->ints[1],
+        .pad_top = int_at(op, 2, 0),
+        .pad_left = int_at(op, 3, 0),
+        .groups = int_at(op, 6, 1),
+    };
+    slr_require(s->stride_h > 0 && s->stride_w > 0 && s->groups > 0 && s->r > 0 && s->s > 0);
+    s->cg = s->x.c / s->groups;
+    s->kg = s->y.c / s->groups;
+    const int64_t h = s->x.h + s->pad_top + int_at(op, 4, 0) - s->r;
+    const int64_t wd = s->x.w + s->pad_left + int_at(op, 5, 0) - s->s;
+    if (s->cg * s->groups != s->x.c || s->kg * s->groups != s->y.c || w[0] != s->y.c ||
+        w[1] != s->cg || s->x.n != s->y.n || h < 0 || wd < 0 || h / s->stride_h + 1 != s->y.h ||
+        wd / s->stride_w + 1 != s->y.w)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "conv2d: [%lld,%lld,%lld,%lld] by [%lld,%lld,%lld,%lld] does not give "
+                        "[%lld,%lld,%lld,%lld]",
+                        (long long)s->x.n, (long long)s->x.h, (long long)s->x.w, (long long)s->x.c,
+                        (long long)w[0], (long long)w[1], (long long)w[2], (long long)w[3],
+                        (long long)s->y.n, (long long)s->y.h, (long long)s->y.w, (long long)s->y.c);
+    return SDLORA_OK;
+}
+
+static bool given(const sdlora_opdesc *op, uint32_t i)
+{
+    return i < op->n_in && op->in[i].dtype;
+}
+
+static int check_types(const sdlora_opdesc *op)
+{
+    for (uint32_t i = 0; i < op->n_in + op->n_out; i++) {
+        const sdlora_tdesc *t = i < op->n_in ? &op->in[i] : &op->out[i - op->n_in];
+        if (t->dtype && !slr_cpu_is_frozen(op, i) && !slr_cpu_f32(t))
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "a convolution takes dense f32; operand %u is of type %u or has gaps",
+                            (unsigned)i, (unsigned)t->dtype);
+    }
+    return SDLORA_OK;
+}
+
+static int finish(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env, conv_kernel want,
+                  const sdlora_opdesc *op)
+{
+    const conv_shape *s = &want.shape;
+    const int64_t n_taps = s->r * s->s;
+    const int64_t n_phases = want.backward ? s->stride_h * s->stride_w : 1;
+    conv_kernel *k = slr_cpu_kernel_new(env, sizeof *k, conv_launch);
+    if (!k)
+        return SDLORA_ENOMEM;
+    want.head = k->head;
+    *k = want;
+    k->head.free = conv_free;
+    *out = &k->head; /* the caller frees it when the rest fails */
+    const size_t phase_bytes = (size_t)n_phases * sizeof(phase);
+    k->phases = env->host->alloc(env->host->self, phase_bytes + (size_t)n_taps * sizeof(tap), 64);
+    if (!k->phases)
+        return SDLORA_ENOMEM;
+    k->taps = (tap *)(void *)((char *)k->phases + phase_bytes);
+    if (k->backward)
+        backward_phases(k);
+    else
+        forward_phase(k);
+    k->direct = n_taps == 1 && s->stride_h == 1 && s->stride_w == 1 && s->pad_top == 0 &&
+                s->pad_left == 0 && s->x.h == s->y.h && s->x.w == s->y.w;
+    choose_blocks(k);
+    choose_tiles(k);
+    k->block_floats = k->direct ? 0 : ceil_div(k->tm * k->depth_taps * k->depth_cols, 16) * 16;
+    k->tile_floats = k->n_phases > 1 ? ceil_div(k->tm * k->tn, 16) * 16 : 0;
+    k->frozen = slr_cpu_is_frozen(op, 1);
+    k->pack_floats = k->frozen ? 0 : ceil_div(s->y.c * s->cg * n_taps, 16) * 16;
+    *scratch = 4 * (uint64_t)(k->pack_floats + env->slots * (k->block_floats + k->tile_floats));
+    return k->frozen ? slr_cpu_freeze(&k->head, op, 1, k->layout, s->groups) : SDLORA_OK;
+}
+
+static int conv_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                        const sdlora_opdesc *op)
+{
+    conv_kernel k = {.alpha = op->n_real ? (float)op->reals[0] : 1.0f, .layout = SLR_PACK_CONV_CK};
+    slr_require(op->n_in >= 2 && op->n_out == 1 && op->in[1].rank == 4);
+    SLR_TRY(check_types(op));
+    SLR_TRY(read_shape(&k.shape, op, &op->in[0], &op->out[0], op->in[1].dim));
+    k.has_bias = given(op, 2);
+    k.has_add = given(op, 3);
+    slr_require(!k.has_bias || slr_cpu_count(&op->in[2]) == k.shape.y.c);
+    slr_require(!k.has_add || slr_cpu_same_shape(&op->in[3], &op->out[0]));
+    k.src = k.shape.x;
+    k.dst = k.shape.y;
+    k.src_cg = k.shape.cg;
+    k.dst_cg = k.shape.kg;
+    return finish(out, scratch, env, k, op);
+}
+
+/* Where filters are few, blocks of one tap are thin: a layout of its own lets taps be taken
+ * together. */
+static int conv_bx_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                           const sdlora_opdesc *op)
+{
+    conv_kernel k = {.alpha = op->n_real ? (float)op->reals[0] : 1.0f, .backward = true};
+    slr_require(op->n_in == 2 && op->n_out == 1 && op->in[1].rank == 4);
+    SLR_TRY(check_types(op));
+    SLR_TRY(read_shape(&k.shape, op, &op->out[0], &op->in[0], op->in[1].dim));
+    k.src = k.shape.y;
+    k.dst = k.shape.x;
+    k.src_cg = k.shape.kg;
+    k.dst_cg = k.shape.cg;
+    k.weights_trans = k.src_cg >= GROUP_DEPTH;
+    k.layout = k.weights_trans ? SLR_PACK_CONV_CK : SLR_PACK_CONV_KC;
+    return finish(out, scratch, env, k, op);
+}
+
+/* --- gradient by the weights
+ * ---------------------------------------------------------------------------- */
+
+enum { BW_PIXELS = 512, BW_CHANNELS = 128 };
+
+typedef struct bw_kernel {
+    sdlora_kernel head;
+    conv_kernel geometry; /* forward phases and taps: which pixel lies under which tap */
+    int64_t tc, c_tiles;  /* channels of a piece */
+    int64_t slot_floats;
+} bw_kernel;
+
+typedef struct bw_job {
+    const bw_kernel *k;
+    const float *dy, *x;
+    float *dw, *scratch;
+} bw_job;
+
+/* One tap, one group, a range of channels: dw[kg, c] = sum over pixels of dy^T x, in chunks of
+ * fixed size in a fixed order. */
+static void bw_piece(void *arg, int64_t piece, int slot)
+{
+    const bw_job *job = arg;
+    const bw_kernel *b = job->k;
+    const conv_kernel *k = &b->geometry;
+    const conv_shape *s = &k->shape;
+    const int64_t c0 = piece % b->c_tiles * b->tc, cn = min64(b->tc, s->cg - c0);
+    const int64_t group = piece / b->c_tiles % s->groups, t = piece / b->c_tiles / s->groups;
+    float *block = job->scratch + slot * b->slot_floats, *sum = block + BW_PIXELS * b->tc;
+    const int64_t pixels = s->y.n * s->y.h * s->y.w;
+    for (int64_t first = 0; first < pixels; first += BW_PIXELS) {
+        const int64_t rows = min64(BW_PIXELS, pixels - first);
+        gather(k, k->phases, &k->taps[t], job->x, first, rows, group * s->cg + c0, cn, block, cn);
+        const slr_mat a = {job->dy + first * s->y.c + group * s->kg, s->y.c, true};
+        slr_sgemm(s->kg, cn, rows, k->alpha, a, (slr_mat){block, cn, false}, first ? 1.0f : 0.0f,
+                  sum, cn);
+    }
+    /* [kg][cn] -> [K,Cg,R,S] */
+    for (int64_t i = 0; i < s->kg; i++)
+        for (int64_t c = 0; c < cn; c++)
+            job->dw[((group * s->kg + i) * s->cg + c0 + c) * s->r * s->s + t] = sum[i * cn + c];
+}
+
+static int bw_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr, void *scratch)
+{
+    const bw_kernel *b = (const bw_kernel *)head;
+    const conv_shape *s = &b->geometry.shape;
+    bw_job job = {.k = b, .dy = ptr[0], .x = ptr[1], .dw = ptr[2], .scratch = scratch};
+    slr_cpu_spread(env, b->c_tiles * s->groups * s->r * s->s, bw_piece, &job);
+    return SDLORA_OK;
+}
+
+static void bw_free(sdlora_kernel *head, const slr_cpu_env *env)
+{
+    conv_free(&((bw_kernel *)head)->geometry.head, env);
+}
+
+static int conv_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                           const sdlora_opdesc *op)
+{
+    conv_shape s;
+    slr_require(op->n_in == 2 && op->n_out == 1 && op->out[0].rank == 4);
+    SLR_TRY(check_types(op));
+    SLR_TRY(read_shape(&s, op, &op->in[1], &op->in[0], op->out[0].dim));
+    bw_kernel *b = slr_cpu_kernel_new(env, sizeof *b, bw_launch);
+    if (!b)
+        return SDLORA_ENOMEM;
+    *out = &b->head;
+    b->head.free = bw_free;
+    conv_kernel *k = &b->geometry;
+    k->shape = s;
+    k->src = s.x;
+    k->dst = s.y;
+    k->alpha = op->n_real ? (float)op->reals[0] : 1.0f;
+    k->phases =
+        env->host->alloc(env->host->self, sizeof(phase) + (size_t)(s.r * s.s) * sizeof(tap), 64);
+    if (!k->phases)
+        return SDLORA_ENOMEM;
+    k->taps = (tap *)(void *)(k->phases + 1);
+    forward_phase(k);
+    b->tc = ceil_div(s.cg, ceil_div(s.cg, BW_CHANNELS));
+    b->c_tiles = ceil_div(s.cg, b->tc);
+    b->slot_floats = ceil_div((BW_PIXELS + s.kg) * b->tc, 16) * 16;
+    *scratch = 4 * (uint64_t)(env->slots * b->slot_floats);
+    return SDLORA_OK;
+}
+
+const slr_cpu_row slr_cpu_rows_conv[] = {
+    {.op = SDLORA_OP_CONV2D, .own_packs = true, .prepare = conv_prepare},
+    {.op = SDLORA_OP_CONV2D_BX, .own_packs = true, .prepare = conv_bx_prepare},
+    {.op = SDLORA_OP_CONV2D_BW, .prepare = conv_bw_prepare},
+    {0},
+};
