@@ -157,6 +157,11 @@ static int unknown_name(const sdlora_options *o, const char *name)
     const slr_option_row *near = NULL;
     size_t best = 1 + strlen(name) / 2, d; /* further than half the word is no hint */
 
+    for (size_t i = 0; i < N_ROWS; i++)
+        if (!strcmp(rows[i].name, name))
+            return slr_fail(SDLORA_ENOTFOUND, "slr_options_set",
+                            "there is no %s option '%s'; it is a %s option", o->first->kind, name,
+                            rows[i].kind);
     for (size_t i = 0; i < o->count; i++) {
         d = slr_str_distance(name, o->first[i].name, best);
         if (d < best) {
@@ -168,11 +173,6 @@ static int unknown_name(const sdlora_options *o, const char *name)
         return slr_fail(SDLORA_ENOTFOUND, "slr_options_set",
                         "there is no %s option '%s'; did you mean '%s'?", o->first->kind, name,
                         near->name);
-    for (size_t i = 0; i < N_ROWS; i++)
-        if (!strcmp(rows[i].name, name))
-            return slr_fail(SDLORA_ENOTFOUND, "slr_options_set",
-                            "there is no %s option '%s'; it is a %s option", o->first->kind, name,
-                            rows[i].kind);
     return slr_fail(SDLORA_ENOTFOUND, "slr_options_set", "there is no %s option '%s'",
                     o->first->kind, name);
 }

@@ -21,7 +21,7 @@ int64_t slr_tensor_count(const slr_tensor *t)
         if (t->dim[i] < 0)
             return -1;
         if (!t->dim[i])
-            zero = 1; /* an empty tensor, however large its other axes */
+            zero = 1; /* empty; the other axes must still make a product that fits */
         else if (__builtin_mul_overflow(n, t->dim[i], &n))
             return -1;
     }

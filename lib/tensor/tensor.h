@@ -31,9 +31,9 @@ typedef struct slr_tensor {
     slr_storage *storage;
 } slr_tensor;
 
-int64_t slr_tensor_count(const slr_tensor *t);
-size_t slr_tensor_bytes(const slr_tensor *t);
-uint64_t slr_tensor_next_id(void); /* a fresh, process-wide id */
+int64_t slr_tensor_count(const slr_tensor *t); /* -1: not a shape, or too large to count */
+size_t slr_tensor_bytes(const slr_tensor *t);  /* SIZE_MAX likewise */
+uint64_t slr_tensor_next_id(void);             /* a fresh, process-wide id */
 /* "[320,4,3,3]" into out. */
 const char *slr_shape_text(const int64_t *dim, int rank, char out[96]);
 /* All elements as f32 into dst; ENOTSUP for types without a rule. */
