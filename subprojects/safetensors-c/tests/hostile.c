@@ -178,6 +178,8 @@ static const row rows[] = {
     {J("{\"\\ud800\\ud800\":0}"), 0, ST_ESYNTAX, "lone surrogate"},
     {J("{\"\\ud800\\u0041\":0}"), 0, ST_ESYNTAX, "lone surrogate"},
     {J("{\"\\ud800\\ue000\":0}"), 0, ST_ESYNTAX, "lone surrogate"},
+    {J("{\"\\ud800\\udbff\":0}"), 0, ST_ESYNTAX, "lone surrogate \\ud800"},
+    {J("{\"\\udc00\\udc00\":0}"), 0, ST_ESYNTAX, "lone surrogate \\udc00"},
     {J("{\"\\udbff\\u"), 0, ST_ESYNTAX, "lone surrogate"},
     {J("{\"\\ud83d\\ude0\":0}"), 0, ST_ESYNTAX, "\\u needs four hex digits"},
     {J("{\"__metadata__\":{\"k\":\"\\u0000\"}}"), 0, ST_ESYNTAX, "metadata key \"k\": \\u0000"},
@@ -343,7 +345,7 @@ static void test_utf8(void)
         {"\xfc\x84\x80\x80\x80\x80", 0}, {"\x7f", 1}, {"\xdf\xbf", 1}, {"\xef\xbf\xbf", 1},
         {"\xf7\xbf\xbf\xbf", 0}, {"\xfb\xbf\xbf\xbf\xbf", 0}, {"\xfd\xbf\xbf\xbf\xbf\xbf", 0},
         {"\xed\x9f\xbf", 1}, {"\xee\x80\x80", 1}, {"\xef\xbf\xbd", 1}, {"\xf4\x8f\xbf\xbf", 1},
-        {"\xf4\x90\x80\x80", 0}, {"\x80", 0}, {"\xbf", 0}, {"\x80\xbf", 0}, {"\x80\xbf\x80", 0},
+        {"\xf4\x90\x80\x80", 0}, {"\xf5\x80\x80\x80", 0}, {"\x80", 0}, {"\xbf", 0}, {"\x80\xbf", 0}, {"\x80\xbf\x80", 0},
         {"\xc0 ", 0}, {"\xc1 ", 0}, {"\xc2 ", 0}, {"\xdf ", 0}, {"\xe0 ", 0}, {"\xef ", 0},
         {"\xf0 ", 0}, {"\xf4 ", 0}, {"\xf8 ", 0}, {"\xfc ", 0}, {"\xc3", 0}, {"\xe0\xa0", 0},
         {"\xf0\x90\x80", 0}, {"\xf8\x88\x80\x80", 0}, {"\xdf", 0}, {"\xef\xbf", 0},
@@ -539,6 +541,53 @@ static void test_changing_map(void)
     free(copy);
 }
 
+/* The same, and the second pass finds more than the first one made room for. */
+typedef struct swap {
+    char *at;
+    const char *to;
+} swap;
+
+static void swap_now(void *arg)
+{
+    swap *s = arg;
+    memset(s->at, ' ', 256);
+    memcpy(s->at, s->to, strlen(s->to));
+}
+
+static void test_growing_map(void)
+{
+    static const struct { const char *now, *then; int code; } r[] = {
+        {"{" E("t", "0", "0") "}", "{" E("t", "0", "0") "}", ST_OK},
+        {"{" E("a", "0", "0") "}", "{" E("a", "0", "0") "," E("b", "0", "0") "}", ST_EIO},
+        {"{" E("a_long_name_that_leaves_a_room", "0", "0") "}",
+         "{" E("a", "0", "0") "," E("b", "0", "0") "}", ST_EIO},
+        {"{\"t\":{" U8("[0]", "0", "0") "}}", "{\"t\":{" U8("[0,0,0,0,0,0]", "0", "0") "}}",
+         ST_EIO},
+        {"{\"__metadata__\":{\"abcdefgh\":\"\"}}", "{\"__metadata__\":{\"a\":\"\",\"b\":\"\"}}",
+         ST_EIO},
+        {"{\"__metadata__\":{\"\\u0061\":\"\"}}", "{\"__metadata__\":{\"abcdef\":\"\"}}", ST_EIO},
+        {"{\"__metadata__\":{\"\\u00e9\":\"\"}}", "{\"__metadata__\":{\"abc\":\"\"   }}", ST_EIO},
+        {"{" E("a", "0", "0") "," E("b", "0", "0") "}", "{" E("a", "0", "0") "}", ST_OK},
+    };
+    char buf[256];
+    size_t i;
+    for (i = 0; i < sizeof r / sizeof *r; i++) {
+        swap s = {buf, r[i].then};
+        check_heap heap = {0, 0, 0, swap_now, &s};
+        st_alloc hooks = check_hooks(&heap);
+        st_doc doc;
+        st_error err = {0, ""};
+        int rc;
+        memset(buf, ' ', sizeof buf);
+        memcpy(buf, r[i].now, strlen(r[i].now));
+        rc = st_parse(&doc, buf, sizeof buf, 8 + sizeof buf, NULL, &hooks, &err);
+        CHECK(rc == r[i].code, "row %d: %d %s", (int)i, rc, err.text);
+        CHECK(rc != ST_EIO || strstr(err.text, "changed while"), "%s", err.text);
+        st_free(&doc);
+        CHECK(!heap.alive, "leak");
+    }
+}
+
 int main(void)
 {
     test_rows();
@@ -551,5 +600,6 @@ int main(void)
     test_dtypes();
     test_shown_names();
     test_changing_map();
+    test_growing_map();
     return check_report();
 }
