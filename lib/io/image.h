@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* Pictures: PNG, JPEG and WebP files to and from 8-bit RGB, with size limits before allocation.  No
- * colour management, as Pillow's convert("RGB"). */
+ * colour management: the pixels are those of Pillow's convert("RGB").  The format is told by
+ * content, never by suffix.  JPEG files with mere warnings (stray bytes between markers) are read
+ * as Pillow reads them; files that end early are refused, as Pillow does. */
 #ifndef SLR_IO_IMAGE_H
 #define SLR_IO_IMAGE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/mem.h"
+
+#define SLR_IMAGE_MAX_PIXELS                                                                       \
+    UINT64_C(100000000) /* width * height, unless a caller says otherwise */
+#define SLR_IMAGE_MAX_SIDE 65535
 
 typedef struct slr_pixels {
     int32_t width, height, channels; /* 3 or 4 */
@@ -23,11 +30,15 @@ typedef struct slr_image_info {
 
 /* Reads the header only. */
 int slr_image_info_read(const char *path, slr_image_info *out);
+int slr_image_info_parse(const void *bytes, size_t n, const char *label, slr_image_info *out);
 /* alpha: keep a fourth channel if the file has one; else it is dropped (RGB as stored, like
- * Pillow). */
+ * Pillow).  The orientation is not applied. */
 int slr_image_read(slr_mem *m, const char *path, bool alpha, slr_pixels *out);
 int slr_image_decode(slr_mem *m, const void *bytes, size_t n, const char *label, bool alpha,
                      slr_pixels *out);
+/* max_pixels 0: SLR_IMAGE_MAX_PIXELS. */
+int slr_image_decode_limit(slr_mem *m, const void *bytes, size_t n, const char *label, bool alpha,
+                           uint64_t max_pixels, slr_pixels *out);
 /* EXIF orientation to upright pixels. */
 int slr_image_orient(slr_mem *m, slr_pixels *p, int orientation);
 /* text (Nullable): the `parameters` chunk: tEXt when Latin-1, iTXt otherwise.  Atomic. */
@@ -35,5 +46,8 @@ int slr_png_write(slr_mem *m, const char *path, const slr_pixels *p, const char 
 int slr_png_encode(slr_mem *m, const slr_pixels *p, const char *text, void **bytes, size_t *n);
 /* The `parameters` text of a PNG file; ENOTFOUND when it has none. Caller frees. */
 int slr_png_text(slr_mem *m, const char *path, char **text);
+/* The same for any keyword ("Comment", "prompt", ...), from bytes.  UTF-8; a later chunk wins. */
+int slr_png_text_find(slr_mem *m, const void *bytes, size_t n, const char *label,
+                      const char *keyword, char **text);
 
 #endif
