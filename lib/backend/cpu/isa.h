@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "backend/cpu/cpu.h"
 
@@ -47,35 +50,61 @@ static inline vf vselect(vi mask, vf yes, vf no)
     return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
 
+/* a where a > b, else b (so b where either is a NaN): what the x86 instruction does in one step. */
 static inline vf vmax(vf a, vf b)
 {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (vf)_mm_max_ps((__m128)a, (__m128)b);
+#else
     return vselect(a > b, a, b);
+#endif
 }
 
+/* a where a < b, else b. */
 static inline vf vmin(vf a, vf b)
 {
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (vf)_mm_min_ps((__m128)a, (__m128)b);
+#else
     return vselect(a < b, a, b);
+#endif
 }
 
-/* Sum and maximum over the lanes, in a fixed order. */
+/* 0, 1, 2, ... */
+static inline vi viota(void)
+{
+#if VN == 16
+    return (vi){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif VN == 8
+    return (vi){0, 1, 2, 3, 4, 5, 6, 7};
+#else
+    return (vi){0, 1, 2, 3};
+#endif
+}
+
+/* Sum and maximum over the lanes, in a fixed order: halves onto each other. */
 static inline float vsum(vf v)
 {
-    float s[VN];
-    memcpy(s, &v, sizeof s);
+#pragma GCC unroll 4
     for (int w = VN / 2; w; w /= 2)
-        for (int i = 0; i < w; i++)
-            s[i] += s[i + w];
-    return s[0];
+        v = v + __builtin_shuffle(v, viota() ^ w);
+    return v[0];
 }
 
 static inline float vhmax(vf v)
 {
-    float s[VN];
-    memcpy(s, &v, sizeof s);
+#pragma GCC unroll 4
     for (int w = VN / 2; w; w /= 2)
-        for (int i = 0; i < w; i++)
-            s[i] = s[i] > s[i + w] ? s[i] : s[i + w];
-    return s[0];
+        v = vmax(v, __builtin_shuffle(v, viota() ^ w));
+    return v[0];
 }
 
 /* e^x: 2^n * p(r), r in [-ln2/2, ln2/2], a polynomial of degree 6; error below 2 ulp.  Below -87.33

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT */
+/* ATTENTION and ATTENTION_B in f32: packs each head's keys, values and (backward) queries once per
+ * launch, then runs tiles of attention_tmpl.c over (sample, head, queries) forward and (sample,
+ * head, group of keys) backward.  Groups have a fixed size and their dq are added in a fixed order.
+ * Refuses to know the arithmetic inside a tile. */
+#include "backend/cpu/attention.h"
+
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "base/status.h"
+
+SLR_CPU_DECLARE(slr_attn_fn, slr_cpu_attention);
+
+enum {
+    PACK_TILES = 8,                  /* tiles of keys or queries that one piece packs */
+    GROUP_KEYS = 10 * SLR_ATTN_KEYS, /* keys of one backward piece */
+    PADDING_LSE = 1000000            /* 2^(score - this) is nothing */
+};
+
+/* Below this many multiply-adds everything runs on the calling thread. */
+#define SMALL_WORK (INT64_C(1) << 19)
+
+typedef struct attention_kernel {
+    sdlora_kernel head;
+    const slr_attn_fn *fn;
+    int64_t n, heads, tq, tk, d, dp;
+    int64_t tq_up, tk_up, groups;
+    int64_t q_row, q_sample, k_row, k_sample, v_row, v_sample; /* elements */
+    bool causal, backward, small;
+    float scale;
+    int64_t head_floats; /* packs of one (sample, head) */
+    int64_t slot_floats;
+} attention_kernel;
+
+typedef struct attention_job {
+    const attention_kernel *k;
+    const slr_cpu_env *env;
+    const float *q, *key, *v, *o, *lse_in, *d_o;
+    float *out, *lse, *dq, *dk, *dv;
+    float *packs, *slots;
+} attention_job;
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void run(const attention_job *job, int64_t n,
+                void (*body)(void *arg, int64_t piece, int slot))
+{
+    if (!job->k->small) {
+        slr_cpu_spread(job->env, n, body, (void *)job);
+        return;
+    }
+    for (int64_t piece = 0; piece < n; piece++)
+        body((void *)job, piece, 0);
+}
+
+/* --- where things lie
+ * ----------------------------------------------------------------------------------- */
+
+/* The parts of one head's packs; the parts that forward lacks are empty there. */
+typedef struct head_packs {
+    float *kt, *vt, *krow, *vrow, *qrow, *dorow, *lse2, *delta, *dq;
+    int64_t floats;
+} head_packs;
+
+static head_packs packs_at(const attention_kernel *k, float *base)
+{
+    const int64_t columns = k->tk_up * k->d, rows = k->tk_up * k->dp, queries = k->tq_up * k->dp;
+    const bool back = k->backward;
+    head_packs p = {.kt = base};
+    p.vt = p.kt + columns;
+    p.krow = p.vt + (back ? columns : 0);
+    p.vrow = p.krow + (back ? rows : 0);
+    p.qrow = p.vrow + (back ? 0 : rows);
+    p.dorow = p.qrow + (back ? queries : 0);
+    p.lse2 = p.dorow + (back ? queries : 0);
+    p.delta = p.lse2 + (back ? k->tq_up : 0);
+    p.dq = p.delta + (back ? k->tq_up : 0);
+    p.floats = slr_attn_up(p.dq - base + (back ? k->groups * queries : 0), 16);
+    return p;
+}
+
+static slr_attn_head head_at(const attention_job *job, int64_t z, head_packs *packs)
+{
+    const attention_kernel *k = job->k;
+    *packs = packs_at(k, job->packs + z * k->head_floats);
+    return (slr_attn_head){.tq = k->tq,
+                           .tk = k->tk,
+                           .d = k->d,
+                           .dp = k->dp,
+                           .causal = k->causal,
+                           .scale = k->scale,
+                           .kt = packs->kt,
+                           .vt = packs->vt,
+                           .krow = packs->krow,
+                           .vrow = packs->vrow,
+                           .qrow = packs->qrow,
+                           .dorow = packs->dorow,
+                           .lse2 = packs->lse2,
+                           .delta = packs->delta};
+}
+
+/* First element of head z = sample * heads + head in a tensor with the given strides. */
+static int64_t at_head(const attention_kernel *k, int64_t z, int64_t sample)
+{
+    return z / k->heads * sample + z % k->heads * k->d;
+}
+
+/* --- packing
+ * -------------------------------------------------------------------------------------------- */
+
+/* Rows [row0, row1) of [rows, d] -> [row][dp], times `factor`; zero beyond. */
+static void pack_rows(float *dst, const float *src, int64_t ld, int64_t rows, int64_t row0,
+                      int64_t row1, int64_t d, int64_t dp, float factor)
+{
+    for (int64_t i = row0; i < row1; i++) {
+        float *to = dst + i * dp;
+        for (int64_t j = 0; j < d; j++)
+            to[j] = i < rows ? src[i * ld + j] * factor : 0.0f;
+        for (int64_t j = d; j < dp; j++)
+            to[j] = 0.0f;
+    }
+}
+
+/* Rows [row0, row1), whole tiles, of [rows, d] -> [tile][d][KEYS]; zero beyond. */
+static void pack_columns(float *dst, const float *src, int64_t ld, int64_t rows, int64_t row0,
+                         int64_t row1, int64_t d)
+{
+    for (int64_t t = row0; t < row1; t += SLR_ATTN_KEYS)
+        for (int64_t j = 0; j < d; j++)
+            for (int64_t i = 0; i < SLR_ATTN_KEYS; i++)
+                dst[t * d + j * SLR_ATTN_KEYS + i] = t + i < rows ? src[(t + i) * ld + j] : 0.0f;
+}
+
+static void pack_keys(void *arg, int64_t piece, int slot)
+{
+    const attention_job *job = arg;
+    const attention_kernel *k = job->k;
+    const int64_t step = PACK_TILES * SLR_ATTN_KEYS, chunks = (k->tk_up + step - 1) / step;
+    const int64_t z = piece / chunks, row0 = piece % chunks * step;
+    const int64_t row1 = min64(row0 + step, k->tk_up);
+    const float *key = job->key + at_head(k, z, k->k_sample),
+                *v = job->v + at_head(k, z, k->v_sample);
+    head_packs p;
+    (void)slot;
+    head_at(job, z, &p);
+    pack_columns(p.kt, key, k->k_row, k->tk, row0, row1, k->d);
+    if (k->backward) {
+        pack_columns(p.vt, v, k->v_row, k->tk, row0, row1, k->d);
+        pack_rows(p.krow, key, k->k_row, k->tk, row0, row1, k->d, k->dp, 1.0f);
+    } else {
+        pack_rows(p.vrow, v, k->v_row, k->tk, row0, row1, k->d, k->dp, 1.0f);
+    }
+}
+
+static void pack_queries(void *arg, int64_t piece, int slot)
+{
+    const attention_job *job = arg;
+    const attention_kernel *k = job->k;
+    const int64_t step = PACK_TILES * SLR_ATTN_QUERIES, chunks = (k->tq_up + step - 1) / step;
+    const int64_t z = piece / chunks, row0 = piece % chunks * step;
+    const int64_t row1 = min64(row0 + step, k->tq_up), ld = k->heads * k->d;
+    const float *d_o = job->d_o + at_head(k, z, k->tq * ld),
+                *o = job->o + at_head(k, z, k->tq * ld);
+    head_packs p;
+    (void)slot;
+    head_at(job, z, &p);
+    pack_rows(p.qrow, job->q + at_head(k, z, k->q_sample), k->q_row, k->tq, row0, row1, k->d, k->dp,
+              k->scale * SLR_LOG2E);
+    pack_rows(p.dorow, d_o, ld, k->tq, row0, row1, k->d, k->dp, 1.0f);
+    for (int64_t i = row0; i < row1; i++) {
+        float sum = 0;
+        for (int64_t j = 0; i < k->tq && j < k->d; j++)
+            sum += d_o[i * ld + j] * o[i * ld + j];
+        p.delta[i] = sum;
+        p.lse2[i] = i < k->tq ? job->lse_in[z * k->tq + i] * SLR_LOG2E : (float)PADDING_LSE;
+    }
+    for (int64_t g = 0; g < k->groups; g++)
+        memset(p.dq + (g * k->tq_up + row0) * k->dp, 0,
+               (size_t)((row1 - row0) * k->dp) * sizeof(float));
+}
+
+/* --- the phases of a launch
+ * ----------------------------------------------------------------------------- */
+
+static void forward_piece(void *arg, int64_t piece, int slot)
+{
+    const attention_job *job = arg;
+    const attention_kernel *k = job->k;
+    const int64_t tiles = k->tq_up / SLR_ATTN_QUERIES, z = piece / tiles;
+    const int64_t ld = k->heads * k->d;
+    head_packs p;
+    slr_attn_head h = head_at(job, z, &p);
+    k->fn->forward(&h, piece % tiles * SLR_ATTN_QUERIES, job->q + at_head(k, z, k->q_sample),
+                   k->q_row, job->out + at_head(k, z, k->tq * ld), ld, job->lse + z * k->tq,
+                   job->slots + slot * k->slot_floats);
+}
+
+static void backward_piece(void *arg, int64_t piece, int slot)
+{
+    const attention_job *job = arg;
+    const attention_kernel *k = job->k;
+    const int64_t z = piece / k->groups, g = piece % k->groups, ld = k->heads * k->d;
+    const int64_t to = at_head(k, z, k->tk * ld), end = min64((g + 1) * GROUP_KEYS, k->tk);
+    head_packs p;
+    slr_attn_head h = head_at(job, z, &p);
+    for (int64_t k0 = g * GROUP_KEYS; k0 < end; k0 += SLR_ATTN_KEYS)
+        k->fn->backward(&h, k0, p.dq + g * k->tq_up * k->dp, job->dk + to, job->dv + to, ld,
+                        job->slots + slot * k->slot_floats);
+}
+
+/* dq = scale * sum over the groups, in order. */
+static void sum_groups(void *arg, int64_t piece, int slot)
+{
+    const attention_job *job = arg;
+    const attention_kernel *k = job->k;
+    const int64_t tiles = k->tq_up / SLR_ATTN_QUERIES, z = piece / tiles, ld = k->heads * k->d;
+    const int64_t q0 = piece % tiles * SLR_ATTN_QUERIES, q1 = min64(q0 + SLR_ATTN_QUERIES, k->tq);
+    float *dq = job->dq + at_head(k, z, k->tq * ld);
+    head_packs p;
+    (void)slot;
+    head_at(job, z, &p);
+    for (int64_t i = q0; i < q1; i++)
+        for (int64_t j = 0; j < k->d; j++) {
+            float sum = 0;
+            for (int64_t g = 0; g < k->groups; g++)
+                sum += p.dq[(g * k->tq_up + i) * k->dp + j];
+            dq[i * ld + j] = sum * k->scale;
+        }
+}
+
+static int64_t chunks(int64_t rows, int64_t tile)
+{
+    return (rows + PACK_TILES * tile - 1) / (PACK_TILES * tile);
+}
+
+static int forward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr,
+                          void *scratch)
+{
+    const attention_kernel *k = (const attention_kernel *)head;
+    const int64_t heads = k->n * k->heads;
+    const attention_job job = {
+        .k = k,
+        .env = env,
+        .q = ptr[0],
+        .key = ptr[1],
+        .v = ptr[2],
+        .out = ptr[3],
+        .lse = ptr[4],
+        .packs = scratch,
+        .slots = (float *)scratch + heads * k->head_floats,
+    };
+    run(&job, heads * chunks(k->tk_up, SLR_ATTN_KEYS), pack_keys);
+    run(&job, heads * (k->tq_up / SLR_ATTN_QUERIES), forward_piece);
+    return SDLORA_OK;
+}
+
+static int backward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr,
+                           void *scratch)
+{
+    const attention_kernel *k = (const attention_kernel *)head;
+    const int64_t heads = k->n * k->heads;
+    const attention_job job = {
+        .k = k,
+        .env = env,
+        .d_o = ptr[0],
+        .q = ptr[1],
+        .key = ptr[2],
+        .v = ptr[3],
+        .o = ptr[4],
+        .lse_in = ptr[5],
+        .dq = ptr[6],
+        .dk = ptr[7],
+        .dv = ptr[8],
+        .packs = scratch,
+        .slots = (float *)scratch + heads * k->head_floats,
+    };
+    run(&job, heads * chunks(k->tk_up, SLR_ATTN_KEYS), pack_keys);
+    run(&job, heads * chunks(k->tq_up, SLR_ATTN_QUERIES), pack_queries);
+    run(&job, heads * k->groups, backward_piece);
+    run(&job, heads * (k->tq_up / SLR_ATTN_QUERIES), sum_groups);
+    return SDLORA_OK;
+}
+
+/* --- preparing
+ * ------------------------------------------------------------------------------------------ */
+
+/* f32 [N,T,C] whose rows are dense; axes 0 and 1 may have any stride. */
+static bool rows_dense(const sdlora_tdesc *t)
+{
+    return t->dtype == SDLORA_F32 && t->rank == 3 && (t->stride[2] == 1 || t->dim[2] == 1);
+}
+
+static bool is_shape(const sdlora_tdesc *t, int64_t a, int64_t b, int64_t c)
+{
+    return t->rank == 3 && t->dim[0] == a && t->dim[1] == b && t->dim[2] == c;
+}
+
+/* q, k, v at `in`; the rest of the operands are dense and of the shapes that follow. */
+static int read_shape(attention_kernel *k, const sdlora_opdesc *op, const sdlora_tdesc *in)
+{
+    slr_require(op->n_int >= 1 && op->n_real >= 1 && op->ints[0] > 0);
+    for (int i = 0; i < 3; i++)
+        if (!rows_dense(&in[i]))
+            return slr_fail(
+                SDLORA_ENOTSUP, __func__,
+                "attention takes f32 [N,T,C] with dense rows; %c is of type %u, rank %u", "qkv"[i],
+                (unsigned)in[i].dtype, (unsigned)in[i].rank);
+    const int64_t c = in[0].dim[2];
+    k->heads = op->ints[0];
+    k->causal = op->n_int > 1 && op->ints[1];
+    k->scale = (float)op->reals[0];
+    k->n = in[0].dim[0];
+    k->tq = in[0].dim[1];
+    k->tk = in[1].dim[1];
+    k->d = c / k->heads;
+    if (k->d * k->heads != c || k->d == 0 || k->tk == 0 || !is_shape(&in[1], k->n, k->tk, c) ||
+        !is_shape(&in[2], k->n, k->tk, c) || (k->causal && k->tq != k->tk))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "attention: q [%lld,%lld,%lld] and k [%lld,%lld,%lld] with %lld heads",
+                        (long long)k->n, (long long)k->tq, (long long)c, (long long)in[1].dim[0],
+                        (long long)k->tk, (long long)in[1].dim[2], (long long)k->heads);
+    k->q_sample = in[0].stride[0];
+    k->q_row = in[0].stride[1];
+    k->k_sample = in[1].stride[0];
+    k->k_row = in[1].stride[1];
+    k->v_sample = in[2].stride[0];
+    k->v_row = in[2].stride[1];
+    return SDLORA_OK;
+}
+
+/* The operand must be dense f32 [a,b,c]. */
+static int check_dense(const sdlora_tdesc *t, int64_t a, int64_t b, int64_t c, const char *name)
+{
+    if (!slr_cpu_f32(t))
+        return slr_fail(SDLORA_ENOTSUP, __func__, "attention takes dense f32; %s is of type %u",
+                        name, (unsigned)t->dtype);
+    if (!is_shape(t, a, b, c))
+        return slr_fail(SDLORA_EINVAL, __func__, "attention: %s is not [%lld,%lld,%lld]", name,
+                        (long long)a, (long long)b, (long long)c);
+    return SDLORA_OK;
+}
+
+static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                attention_kernel want,
+                int (*launch)(sdlora_kernel *, const slr_cpu_env *, void *const *, void *))
+{
+    attention_kernel *k = slr_cpu_kernel_new(env, sizeof *k, launch);
+    if (!k)
+        return SDLORA_ENOMEM;
+    want.head = k->head;
+    *k = want;
+    *out = &k->head;
+    k->fn = SLR_CPU_PICK(env, slr_cpu_attention);
+    k->dp = slr_attn_up(k->d, k->fn->lanes);
+    k->tq_up = slr_attn_up(k->tq, SLR_ATTN_QUERIES);
+    k->tk_up = slr_attn_up(k->tk, SLR_ATTN_KEYS);
+    k->groups = (k->tk + GROUP_KEYS - 1) / GROUP_KEYS;
+    k->small = k->n * k->heads * k->tq * k->tk <= SMALL_WORK / k->d;
+    k->head_floats = packs_at(k, NULL).floats;
+    k->slot_floats = k->backward ? slr_attn_backward_floats(k->dp) : slr_attn_forward_floats(k->dp);
+    *scratch = 4 * (uint64_t)(k->n * k->heads * k->head_floats + env->slots * k->slot_floats);
+    return SDLORA_OK;
+}
+
+static int forward_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                           const sdlora_opdesc *op)
+{
+    attention_kernel k = {.backward = false};
+    slr_require(op->n_in == 3 && op->n_out == 2);
+    SLR_TRY(read_shape(&k, op, op->in));
+    const int64_t c = k.heads * k.d;
+    SLR_TRY(check_dense(&op->out[0], k.n, k.tq, c, "o"));
+    SLR_TRY(check_dense(&op->out[1], k.n, k.heads, k.tq, "lse"));
+    return make(out, scratch, env, k, forward_launch);
+}
+
+static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                            const sdlora_opdesc *op)
+{
+    attention_kernel k = {.backward = true};
+    slr_require(op->n_in == 6 && op->n_out == 3);
+    SLR_TRY(read_shape(&k, op, op->in + 1));
+    const int64_t c = k.heads * k.d;
+    SLR_TRY(check_dense(&op->in[0], k.n, k.tq, c, "do"));
+    SLR_TRY(check_dense(&op->in[4], k.n, k.tq, c, "o"));
+    SLR_TRY(check_dense(&op->in[5], k.n, k.heads, k.tq, "lse"));
+    SLR_TRY(check_dense(&op->out[0], k.n, k.tq, c, "dq"));
+    SLR_TRY(check_dense(&op->out[1], k.n, k.tk, c, "dk"));
+    SLR_TRY(check_dense(&op->out[2], k.n, k.tk, c, "dv"));
+    return make(out, scratch, env, k, backward_launch);
+}
+
+const slr_cpu_row slr_cpu_rows_attention[] = {
+    {.op = SDLORA_OP_ATTENTION, .prepare = forward_prepare},
+    {.op = SDLORA_OP_ATTENTION_B, .prepare = backward_prepare},
+    {0},
+};
