@@ -29,6 +29,7 @@ int slr_checkpoint_synthetic(slr_checkpoint **out, const char *arch, uint32_t dt
 slr_checkpoint *slr_checkpoint_ref(slr_checkpoint *c);
 void slr_checkpoint_unref(slr_checkpoint *c);
 
+slr_mem *slr_checkpoint_mem(const slr_checkpoint *c); /* borrowed */
 const char *slr_checkpoint_path(const slr_checkpoint *c);
 const slr_family *slr_checkpoint_family(const slr_checkpoint *c);
 int slr_checkpoint_predict(const slr_checkpoint *c);

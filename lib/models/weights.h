@@ -27,6 +27,7 @@ int slr_weights_get(const slr_weights *w, const char *name, const slr_tensor **o
 size_t slr_weights_count(const slr_weights *w);
 const char *slr_weights_at(const slr_weights *w, size_t i, const slr_tensor **t);
 const char *slr_weights_label(const slr_weights *w);
+slr_mem *slr_weights_mem(const slr_weights *w); /* that it was made with */
 /* Whether any name starts with prefix. */
 bool slr_weights_any(const slr_weights *w, const char *prefix);
 

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* How checkpoint.c and synthetic.c put a checkpoint together. */
+#ifndef SLR_MODELS_CHECKPOINT_PART_H
+#define SLR_MODELS_CHECKPOINT_PART_H
+
+#include "models/checkpoint.h"
+
+/* An empty handle; layout is a literal. */
+int slr_checkpoint_make(slr_checkpoint **out, slr_mem *m, const char *path,
+                        const slr_family *family, int predict, const char *layout);
+/* Takes a reference; before the handle is shared. */
+void slr_checkpoint_set_part(slr_checkpoint *c, int part, slr_weights *w);
+
+#endif

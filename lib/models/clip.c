@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/* The CLIP text encoder as a graph, and how training cuts captions into chunks.  Knows Hugging
+ * Face's names and kohya's chunk rule; refuses to know prompts with weights (sample/prompt) and
+ * files. */
+#include "models/clip.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/status.h"
+
+#define EPS_CLIP   1e-5
+#define CHUNK      75 /* content tokens between BOS and EOS */
+#define ROW        (CHUNK + 2)
+#define MAX_CHUNKS 3
+
+static int count_layers(const slr_weights *te)
+{
+    char path[192];
+    int n = 0;
+    while (slr_nn_has(te, slr_nn_path(path, "text_model.encoder.layers.%d.mlp.fc1", n)))
+        n++;
+    return n;
+}
+
+int slr_clip_read(slr_clip_shape *out, const slr_family *family, const slr_weights *te)
+{
+    const slr_tensor *table, *position;
+    SLR_TRY(slr_weights_get(te, "text_model.embeddings.token_embedding.weight", &table));
+    SLR_TRY(slr_weights_get(te, "text_model.embeddings.position_embedding.weight", &position));
+    if (table->rank != 2 || position->rank != 2 || position->dim[1] != table->dim[1] ||
+        table->dim[1] % family->te_head_dim != 0)
+        return slr_fail(SDLORA_EFORMAT, __func__,
+                        "%s: token and position embeddings do not fit a CLIP text encoder",
+                        slr_weights_label(te));
+    *out = (slr_clip_shape){
+        .width = table->dim[1],
+        .layers = count_layers(te),
+        .heads = table->dim[1] / family->te_head_dim,
+        .positions = position->dim[0],
+        .vocab = table->dim[0],
+    };
+    if (out->layers == 0)
+        return slr_fail(SDLORA_ENOTFOUND, __func__,
+                        "%s has no tensor text_model.encoder.layers.0.mlp.fc1.weight",
+                        slr_weights_label(te));
+    return SDLORA_OK;
+}
+
+static slr_val embed(slr_nn *nn, const slr_clip_shape *s, slr_val ids)
+{
+    slr_graph *g = nn->g;
+    slr_val x =
+        slr_embed(g, ids, slr_nn_weight(nn, "text_model.embeddings.token_embedding.weight"));
+    const char *name = "text_model.embeddings.position_embedding.weight";
+    const slr_tensor *t = slr_weights_find(nn->w, name);
+    slr_tensor position = *t; /* there, since the shape was read */
+    position.rank = 3;        /* [77,W] -> [1,T,W], repeated over the batch */
+    position.dim[0] = 1;
+    position.dim[1] = slr_dim(g, ids, 1);
+    position.dim[2] = s->width;
+    if (position.dim[1] != s->positions)
+        position.id = slr_tensor_next_id(); /* other contents than the whole table */
+    slr_val p = slr_const(g, name, &position);
+    if (slr_shape_of(g, x).dtype != slr_shape_of(g, p).dtype && slr_graph_status(g) == SDLORA_OK)
+        p = slr_cast(g, p, slr_shape_of(g, x).dtype);
+    return slr_add(g, x, p);
+}
+
+static slr_val layer(slr_nn *nn, const slr_family *family, const slr_clip_shape *s, int i,
+                     slr_val x)
+{
+    char base[192], p[192];
+    slr_graph *g = nn->g;
+    slr_nn_path(base, "text_model.encoder.layers.%d", i);
+    slr_val h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.layer_norm1", base), x, EPS_CLIP);
+    slr_val q = slr_nn_linear(nn, slr_nn_path(p, "%s.self_attn.q_proj", base), h, SLR_NONE);
+    slr_val k = slr_nn_linear(nn, slr_nn_path(p, "%s.self_attn.k_proj", base), h, SLR_NONE);
+    slr_val v = slr_nn_linear(nn, slr_nn_path(p, "%s.self_attn.v_proj", base), h, SLR_NONE);
+    slr_graph_push(g, base);
+    slr_val o =
+        slr_attention(g, q, k, v, (int)s->heads, true, 1.0 / sqrt((double)family->te_head_dim));
+    slr_graph_pop(g);
+    x = slr_nn_linear(nn, slr_nn_path(p, "%s.self_attn.out_proj", base), o, x);
+    h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.layer_norm2", base), x, EPS_CLIP);
+    h = slr_nn_linear(nn, slr_nn_path(p, "%s.mlp.fc1", base), h, SLR_NONE);
+    slr_graph_push(g, base);
+    h = slr_act(g, h, family->te_act);
+    slr_graph_pop(g);
+    return slr_nn_linear(nn, slr_nn_path(p, "%s.mlp.fc2", base), h, x);
+}
+
+slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip)
+{
+    slr_clip_shape s;
+    if (slr_graph_status(nn->g) < 0)
+        return SLR_NONE;
+    int rc = slr_clip_read(&s, family, nn->w);
+    if (rc == SDLORA_OK && (clip_skip < 1 || clip_skip > s.layers))
+        rc = slr_fail(SDLORA_EINVAL, __func__,
+                      "clip_skip is %d; %s has %lld layers, so 1 to %lld will do", clip_skip,
+                      slr_weights_label(nn->w), (long long)s.layers, (long long)s.layers);
+    if (rc == SDLORA_OK &&
+        (slr_shape_of(nn->g, ids).rank != 2 || slr_dim(nn->g, ids, 1) > s.positions))
+        rc = slr_fail(SDLORA_EINVAL, __func__, "token ids must be [n,%lld] or shorter rows",
+                      (long long)s.positions);
+    if (rc < 0)
+        return slr_graph_error(nn->g, rc);
+    slr_val x = embed(nn, &s, ids);
+    for (int i = 0; i < s.layers + 1 - clip_skip; i++)
+        x = layer(nn, family, &s, i, x);
+    return family->te_final_norm ? slr_nn_layer_norm(nn, "text_model.final_layer_norm", x, EPS_CLIP)
+                                 : x;
+}
+
+static void build_smallest(slr_nn *nn, const void *arg)
+{
+    const int64_t dim[2] = {1, 1};
+    slr_clip_build(nn, arg, slr_input(nn->g, "ids", SDLORA_I32, 2, dim), 1);
+}
+
+int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_fn fn, void *user)
+{
+    return slr_nn_layers(te, SLR_PART_TE, build_smallest, family, fn, user);
+}
+
+/* ---- captions ---- */
+
+int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family,
+                         const char *caption, int n_chunks, int32_t *ids)
+{
+    int32_t *token;
+    size_t n;
+    slr_require(n_chunks >= 1 && n_chunks <= MAX_CHUNKS);
+    SLR_TRY(slr_bpe_encode(bpe, m, caption, strlen(caption), &token, &n));
+    size_t room = (size_t)CHUNK * (size_t)n_chunks;
+    if (n > room)
+        n = room;
+    /* the long row: BOS, up to 75 n tokens, EOS, padding */
+    int32_t last = n == room ? family->eos : family->pad;
+    for (int c = 0; c < n_chunks; c++) {
+        int32_t *row = ids + (size_t)c * ROW;
+        row[0] = family->bos;
+        for (size_t i = 0; i <= CHUNK; i++) {
+            size_t at = (size_t)c * CHUNK + i;
+            row[1 + i] = at < n ? token[at] : at == n ? family->eos : family->pad;
+        }
+        if (n_chunks == 1)
+            break;
+        row[ROW - 1] = last;
+        if (family->pad == family->eos)
+            continue;
+        /* kohya's repair where padding differs from EOS: each chunk ends, and an empty one begins
+         * with EOS */
+        if (row[ROW - 2] != family->eos && row[ROW - 2] != family->pad)
+            row[ROW - 1] = family->eos;
+        if (row[1] == family->pad)
+            row[1] = family->eos;
+    }
+    slr_free(m, token);
+    return SDLORA_OK;
+}
+
+slr_val slr_clip_join(slr_graph *g, slr_val states, int n_chunks)
+{
+    slr_val piece[MAX_CHUNKS + 2];
+    int n = 0;
+    slr_shape s = slr_shape_of(g, states);
+    if (n_chunks == 1 || slr_graph_status(g) < 0)
+        return states;
+    if (n_chunks < 1 || n_chunks > MAX_CHUNKS || s.rank != 3 || s.dim[0] % n_chunks != 0 ||
+        s.dim[1] != ROW) {
+        slr_fail(SDLORA_EINVAL, __func__, "states of %d chunks cannot be joined", n_chunks);
+        return slr_graph_error(g, SDLORA_EINVAL);
+    }
+    /* [B*n,77,W] -> [B,n*77,W], then the columns that are kept */
+    const int64_t rows[3] = {s.dim[0] / n_chunks, s.dim[1] * n_chunks, s.dim[2]};
+    slr_val x = slr_reshape(g, states, 3, rows);
+    piece[n++] = slr_slice(g, x, 1, 0, 1);
+    for (int c = 0; c < n_chunks; c++)
+        piece[n++] = slr_slice(g, x, 1, (int64_t)c * ROW + 1, CHUNK);
+    piece[n++] = slr_slice(g, x, 1, rows[1] - 1, 1);
+    return slr_concat(g, piece, n, 1);
+}

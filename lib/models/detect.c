@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* Tells families and predictions apart.  Knows what marks each variant; refuses to guess from
+ * widths, since a family is a structure and small models of it exist. */
+#include "models/detect.h"
+
+#include <string.h>
+
+#include "base/status.h"
+#include "base/str.h"
+#include "io/file.h"
+#include "io/json.h"
+
+/* Tensors whose presence alone names a model that is not handled. */
+static const struct {
+    const char *suffix;
+    const char *what;
+} FOREIGN[] = {
+    {"x_embedder.proj.weight", "a Stable Diffusion 3 model"},
+    {"double_blocks.0.img_attn.norm.key_norm.scale", "a Flux model"},
+    {"roberta.embeddings.word_embeddings.weight", "an AltDiffusion model"},
+    {"depth_model.model.pretrained.act_postprocess3.0.project.0.bias",
+     "a Stable Diffusion 2 depth model"},
+    {"embedder.model.ln_final.weight", "an unCLIP model"},
+    {"control_model.input_blocks.0.0.weight", "a ControlNet"},
+    {".lora_down.weight", "a LoRA network, not a model"},
+    {".lora_A.weight", "a LoRA network, not a model"},
+    {".hada_w1_a", "a LyCORIS network, not a model"},
+};
+
+static bool has_suffix(const slr_bag *bag, const char *suffix)
+{
+    for (size_t i = 0; i < slr_bag_count(bag); i++)
+        if (slr_ends(slr_bag_at(bag, i, NULL), suffix))
+            return true;
+    return false;
+}
+
+static int64_t dim_of(const slr_weights *w, const char *name, int axis)
+{
+    const slr_tensor *t = w ? slr_weights_find(w, name) : NULL;
+    return t && axis < t->rank ? t->dim[axis] : 0;
+}
+
+/* The rank of the first transformer's proj_in: 4 in SD 1, 2 in later families; 0: no transformer.
+ */
+static int proj_rank(const slr_weights *unet)
+{
+    for (size_t i = 0; i < slr_weights_count(unet); i++) {
+        const slr_tensor *t;
+        if (slr_ends(slr_weights_at(unet, i, &t), ".proj_in.weight"))
+            return t->rank;
+    }
+    return 0;
+}
+
+static int unsupported(const char *label, const char *what)
+{
+    return slr_fail(SDLORA_ENOTSUP, __func__, "%s is %s, which is not supported", label, what);
+}
+
+static int check_unet(const slr_weights *unet, const char *label)
+{
+    int64_t in = dim_of(unet, "conv_in.weight", 1), out = dim_of(unet, "conv_out.weight", 0);
+    if (in > 0 && out > 0 && in != out)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s takes %lld channels where it gives %lld: an inpainting, editing or "
+                        "depth model, which is "
+                        "not supported",
+                        label, (long long)in, (long long)out);
+    if (dim_of(unet, "class_embedding.linear_1.weight", 0))
+        return unsupported(label, "a class-conditioned model");
+    if (dim_of(unet, "time_embedding.cond_proj.weight", 0))
+        return unsupported(label, "an LCM-distilled model");
+    return SDLORA_OK;
+}
+
+/* The second and third word of SDXL: base and refiner differ in the width of their vector. */
+static int which_sdxl(const slr_weights *unet, const char *label)
+{
+    int64_t vector = dim_of(unet, "add_embedding.linear_1.weight", 1);
+    return vector == 2560 ? unsupported(label, "a Stable Diffusion XL refiner") : SLR_FAMILY_SDXL;
+}
+
+int slr_detect_family(const slr_family **out, const slr_parts *p, const slr_bag *bag,
+                      const char *label)
+{
+    const slr_weights *unet = p->part[SLR_PART_UNET], *te = p->part[SLR_PART_TE];
+    int id = SLR_FAMILY_SD1;
+    *out = NULL;
+    for (size_t i = 0; i < sizeof FOREIGN / sizeof *FOREIGN; i++)
+        if (has_suffix(bag, FOREIGN[i].suffix))
+            return unsupported(label, FOREIGN[i].what);
+    if (!unet && !te && !p->part[SLR_PART_TE2] && !p->part[SLR_PART_VAE])
+        return slr_fail(SDLORA_EFORMAT, __func__,
+                        "%s: none of its %zu tensors is of a Stable Diffusion model", label,
+                        slr_bag_count(bag));
+    if (unet) {
+        SLR_TRY(check_unet(unet, label));
+        if (slr_weights_any(unet, "add_embedding."))
+            id = which_sdxl(unet, label);
+        else if (proj_rank(unet) == 2)
+            id = SLR_FAMILY_SD2;
+        if (id < 0)
+            return id;
+    } else if (p->part[SLR_PART_TE2]) {
+        id = SLR_FAMILY_SDXL;
+    } else if (te && p->spelling[SLR_PART_TE] == SLR_SPELL_OPEN) {
+        id = SLR_FAMILY_SD2;
+    }
+    *out = slr_family_by_id(id);
+    return SDLORA_OK;
+}
+
+/* ---- prediction ---- */
+
+/* Spellings of the two predictions in metadata and configurations; -1: other. */
+static int predict_of(const char *text)
+{
+    static const struct {
+        const char *text;
+        int predict;
+    } WORDS[] = {
+        {"epsilon", SLR_PREDICT_EPS},    {"eps", SLR_PREDICT_EPS},        {"v", SLR_PREDICT_V},
+        {"v_prediction", SLR_PREDICT_V}, {"v-prediction", SLR_PREDICT_V},
+    };
+    for (size_t i = 0; text && i < sizeof WORDS / sizeof *WORDS; i++)
+        if (strcmp(WORDS[i].text, text) == 0)
+            return WORDS[i].predict;
+    return -1;
+}
+
+static int from_scheduler(int *out, slr_mem *m, const char *path)
+{
+    slr_buf file;
+    json_t *root = NULL;
+    slr_buf_init(&file, m);
+    slr_buf_printf(&file, "%s/scheduler/scheduler_config.json", path);
+    int rc = slr_buf_ok(&file);
+    if (rc == SDLORA_OK && slr_file_exists(file.data)) {
+        rc = slr_json_read(&root, m, file.data, 1 << 20);
+        const char *type =
+            rc == SDLORA_OK ? json_string_value(json_object_get(root, "prediction_type")) : NULL;
+        if (type && (*out = predict_of(type)) < 0)
+            rc = slr_fail(SDLORA_ENOTSUP, __func__, "%s: prediction_type \"%s\" is not supported",
+                          file.data, type);
+    }
+    json_decref(root);
+    slr_buf_free(&file);
+    return rc;
+}
+
+/* A1111's habit: <stem>.yaml beside the file, of which only `parameterization:` matters here. */
+static int from_yaml(int *out, slr_mem *m, const char *path)
+{
+    const char *base = slr_path_base(path);
+    slr_buf file;
+    slr_buf_init(&file, m);
+    slr_buf_add(&file, path, (size_t)(base - path) + slr_path_stem(base));
+    slr_buf_puts(&file, ".yaml");
+    int rc = slr_buf_ok(&file);
+    if (rc == SDLORA_OK && slr_file_exists(file.data)) {
+        void *bytes = NULL;
+        size_t n = 0;
+        rc = slr_file_read(m, file.data, 1 << 20, &bytes, &n);
+        slr_str rest = {bytes, n}, line;
+        while (rc == SDLORA_OK && slr_str_next(&rest, '\n', &line)) {
+            slr_str key;
+            if (!slr_str_next(&line, ':', &key) ||
+                !slr_str_eq(slr_str_trim(key), "parameterization"))
+                continue;
+            slr_str value = slr_str_trim(line);
+            bool quoted = value.n >= 2 && (value.p[0] == '"' || value.p[0] == '\'');
+            if (quoted)
+                value = (slr_str){value.p + 1, value.n - 2};
+            *out = slr_str_eq(value, "v") ? SLR_PREDICT_V : SLR_PREDICT_EPS;
+        }
+        slr_free(m, bytes);
+    }
+    slr_buf_free(&file);
+    return rc;
+}
+
+int slr_detect_predict(int *out, slr_mem *m, const slr_family *family, const slr_bag *bag,
+                       const char *path)
+{
+    static const char *const KEYS[] = {"modelspec.predict_key", "modelspec.prediction_type"};
+    slr_tensor marker;
+    int found = -1;
+    if (slr_bag_find(bag, "v_pred", &marker))
+        found = SLR_PREDICT_V;
+    for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS && found < 0; i++)
+        found = predict_of(slr_bag_meta(bag, KEYS[i]));
+    if (found < 0 && slr_dir_exists(path))
+        SLR_TRY(from_scheduler(&found, m, path));
+    else if (found < 0)
+        SLR_TRY(from_yaml(&found, m, path));
+    *out = found < 0 ? family->predict : found;
+    return SDLORA_OK;
+}

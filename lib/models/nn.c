@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* Layers by weight name.  Knows how files shape weights and where the adapter hook goes; checks
+ * every shape here, so that a wrong file is a sentence with names and not a crash below.  Refuses
+ * to know architectures and what adapters do. */
+#include "models/nn.h"
+
+#include <stdio.h>
+
+#include "base/status.h"
+
+const char *slr_part_name(int part)
+{
+    static const char *const NAMES[SLR_PART_COUNT] = {
+        [SLR_PART_UNET] = "UNet",
+        [SLR_PART_TE] = "text encoder",
+        [SLR_PART_TE2] = "second text encoder",
+        [SLR_PART_VAE] = "autoencoder",
+    };
+    return part >= 0 && part < SLR_PART_COUNT ? NAMES[part] : "part";
+}
+
+const char *slr_nn_path(char buf[192], const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(buf, 192, fmt, ap);
+    va_end(ap);
+    return buf;
+}
+
+bool slr_nn_has(const slr_weights *w, const char *path)
+{
+    char name[192];
+    return slr_weights_find(w, slr_nn_path(name, "%s.weight", path)) != NULL;
+}
+
+static slr_val wrong_shape(slr_nn *nn, const char *name, const slr_tensor *t, const char *wanted)
+{
+    char shape[96];
+    slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is %s, wanted %s", slr_weights_label(nn->w), name,
+             slr_shape_text(t->dim, t->rank, shape), wanted);
+    return slr_graph_error(nn->g, SDLORA_EFORMAT);
+}
+
+/* NULL: absent, which is recorded as the graph's error unless it may be. */
+static const slr_tensor *tensor_of(slr_nn *nn, const char *name, bool optional)
+{
+    const slr_tensor *t = NULL;
+    if (slr_graph_status(nn->g) < 0)
+        return NULL;
+    if (optional)
+        return slr_weights_find(nn->w, name);
+    int rc = slr_weights_get(nn->w, name, &t);
+    if (rc < 0)
+        slr_graph_error(nn->g, rc);
+    return t;
+}
+
+slr_val slr_nn_weight(slr_nn *nn, const char *name)
+{
+    const slr_tensor *t = tensor_of(nn, name, false);
+    return t ? slr_const(nn->g, name, t) : SLR_NONE;
+}
+
+/* "<path>.<leaf>" as a vector of n elements. */
+static slr_val vector(slr_nn *nn, const char *path, const char *leaf, int64_t n, bool optional)
+{
+    char name[192], wanted[96];
+    const slr_tensor *t = tensor_of(nn, slr_nn_path(name, "%s.%s", path, leaf), optional);
+    if (!t)
+        return SLR_NONE;
+    if (t->rank != 1 || t->dim[0] != n)
+        return wrong_shape(nn, name, t, slr_shape_text(&n, 1, wanted));
+    return slr_const(nn->g, name, t);
+}
+
+static slr_val hook_weight(slr_nn *nn, const slr_layer *layer, slr_val w)
+{
+    return nn->adapter && nn->adapter->weight
+               ? nn->adapter->weight(nn->adapter->user, nn->g, layer, w)
+               : w;
+}
+
+static slr_val hook_output(slr_nn *nn, const slr_layer *layer, slr_val x, slr_val y)
+{
+    return nn->adapter && nn->adapter->output
+               ? nn->adapter->output(nn->adapter->user, nn->g, layer, x, y)
+               : y;
+}
+
+/* A layer whose kernel is 1x1: over the last axis of x, whatever the weight's rank. */
+static slr_val linear(slr_nn *nn, const slr_layer *layer, const char *name, slr_val x, slr_val add)
+{
+    slr_graph *g = nn->g;
+    slr_tensor flat = *layer->weight;
+    flat.rank = 2; /* [K,C,1,1] -> [K,C] */
+    slr_val w = hook_weight(nn, layer, slr_const(g, name, &flat));
+    slr_val bias = vector(nn, layer->path, "bias", layer->out, true);
+    slr_graph_push(g, layer->path);
+    slr_val y = slr_linear(g, x, w, bias, add);
+    slr_graph_pop(g);
+    return hook_output(nn, layer, x, y);
+}
+
+static slr_val layer_of(slr_nn *nn, const char *path, slr_val x, slr_val add, bool conv, slr_conv c)
+{
+    slr_graph *g = nn->g;
+    char name[192], wanted[96];
+    const slr_tensor *t = tensor_of(nn, slr_nn_path(name, "%s.weight", path), false);
+    if (!t)
+        return SLR_NONE;
+    bool square = t->rank == 4, dot = t->rank == 2 || (square && t->dim[2] == 1 && t->dim[3] == 1);
+    slr_layer layer = {
+        .part = nn->part,
+        .path = path,
+        .conv = square,
+        .out = t->dim[0],
+        .in = t->dim[1],
+        .kh = square ? t->dim[2] : 1,
+        .kw = square ? t->dim[3] : 1,
+        .geometry = c,
+        .weight = t,
+    };
+    if (!(dot || (conv && square)) || t->dim[1] != slr_dim(g, x, -1)) {
+        snprintf(wanted, sizeof wanted, conv ? "[%lld,%lld,3,3]" : "[%lld,%lld]",
+                 (long long)t->dim[0], (long long)slr_dim(g, x, -1));
+        return wrong_shape(nn, name, t, wanted);
+    }
+    if (dot && c.stride == 1 && !(c.pad_top | c.pad_left | c.pad_bottom | c.pad_right))
+        return linear(nn, &layer, name, x, add);
+    if (!square)
+        return wrong_shape(nn, name, t, "a convolution's four axes");
+    slr_val w = hook_weight(nn, &layer, slr_const(g, name, t));
+    slr_val bias = vector(nn, path, "bias", layer.out, true);
+    slr_graph_push(g, path);
+    slr_val y = slr_conv2d(g, x, w, bias, add, c, 1.0);
+    slr_graph_pop(g);
+    return hook_output(nn, &layer, x, y);
+}
+
+slr_val slr_nn_linear(slr_nn *nn, const char *path, slr_val x, slr_val add)
+{
+    return layer_of(nn, path, x, add, false, (slr_conv){.stride = 1});
+}
+
+slr_val slr_nn_conv(slr_nn *nn, const char *path, slr_val x, slr_val add, slr_conv c)
+{
+    return layer_of(nn, path, x, add, true, c);
+}
+
+slr_val slr_nn_group_norm(slr_nn *nn, const char *path, slr_val x, int groups, int act, double eps)
+{
+    int64_t n = slr_dim(nn->g, x, -1);
+    slr_val gamma = vector(nn, path, "weight", n, false);
+    slr_val beta = vector(nn, path, "bias", n, true);
+    slr_graph_push(nn->g, path);
+    slr_val y = slr_group_norm(nn->g, x, gamma, beta, groups, act, eps);
+    slr_graph_pop(nn->g);
+    return y;
+}
+
+slr_val slr_nn_layer_norm(slr_nn *nn, const char *path, slr_val x, double eps)
+{
+    int64_t n = slr_dim(nn->g, x, -1);
+    slr_val gamma = vector(nn, path, "weight", n, false);
+    slr_val beta = vector(nn, path, "bias", n, true);
+    slr_graph_push(nn->g, path);
+    slr_val y = slr_layer_norm(nn->g, x, gamma, beta, eps);
+    slr_graph_pop(nn->g);
+    return y;
+}
+
+/* ---- the list of layers ---- */
+
+typedef struct walk {
+    slr_layer_fn fn;
+    void *user;
+} walk;
+
+static slr_val visit(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y)
+{
+    walk *w = user;
+    if (slr_graph_status(g) < 0)
+        return y;
+    int rc = w->fn(w->user, layer);
+    return rc < 0 ? slr_graph_error(g, rc) : y;
+}
+
+int slr_nn_layers(const slr_weights *w, int part, slr_nn_build_fn build, const void *arg,
+                  slr_layer_fn fn, void *user)
+{
+    walk to = {fn, user};
+    slr_adapter adapter = {.user = &to, .output = visit};
+    slr_graph *g;
+    SLR_TRY(slr_graph_new(&g, slr_weights_mem(w), (slr_policy){.storage = SDLORA_F32}));
+    slr_nn nn = {.g = g, .w = w, .part = part, .adapter = &adapter};
+    build(&nn, arg);
+    int rc = slr_graph_status(g);
+    slr_graph_free(g);
+    return rc;
+}

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: MIT */
+/* Full-size models without a file: random weights of sensible scale for benchmarks and shape tests.
+ * Knows the shapes of the named architectures as rows; numbers come from a counter-based generator,
+ * so they do not depend on threads. */
+#include <math.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "models/checkpoint_part.h"
+
+typedef struct arch {
+    const char *name;
+    int family;
+    int n_levels, resnets; /* UNet */
+    int64_t channels[4];
+    int depth[4], mid_depth; /* transformer blocks per attention */
+    int64_t context, vector;
+    bool linear_proj;
+    int64_t vae[4]; /* widths */
+    int n_vae, vae_resnets;
+    int64_t te_width, te_mlp; /* te_layers 0: no text encoder */
+    int te_layers;
+} arch;
+
+static const arch ARCHS[] = {
+    {"sd15",
+     SLR_FAMILY_SD1,
+     4,
+     2,
+     {320, 640, 1280, 1280},
+     {1, 1, 1, 0},
+     1,
+     768,
+     0,
+     false,
+     {128, 256, 512, 512},
+     4,
+     2,
+     768,
+     3072,
+     12},
+    {"sd21",
+     SLR_FAMILY_SD2,
+     4,
+     2,
+     {320, 640, 1280, 1280},
+     {1, 1, 1, 0},
+     1,
+     1024,
+     0,
+     true,
+     {128, 256, 512, 512},
+     4,
+     2,
+     1024,
+     4096,
+     23},
+    {"sdxl",
+     SLR_FAMILY_SDXL,
+     3,
+     2,
+     {320, 640, 1280},
+     {0, 2, 10},
+     10,
+     2048,
+     2816,
+     true,
+     {128, 256, 512, 512},
+     4,
+     2,
+     768,
+     3072,
+     0},
+    {"tiny",
+     SLR_FAMILY_SD1,
+     3,
+     1,
+     {64, 128, 128},
+     {1, 1, 1},
+     1,
+     64,
+     0,
+     false,
+     {32, 64, 64, 128},
+     4,
+     1,
+     64,
+     256,
+     6},
+};
+
+#define LATENTS 4
+#define VOCAB   49408
+#define ROWS    77
+#define DRAWS   4096  /* distinct values per tensor */
+#define PIECE   65536 /* elements that one counter range covers */
+
+typedef struct maker {
+    slr_mem *m;
+    slr_weights *w;
+    uint32_t dtype;
+    uint64_t seed;
+    uint32_t n; /* tensors so far: the generator's stream */
+    int threads;
+    int rc; /* sticks */
+} maker;
+
+/* ---- numbers ---- */
+
+typedef struct filling {
+    char *to;
+    size_t size; /* of an element: 2 or 4 */
+    int64_t n;
+    uint64_t seed;
+    uint32_t stream;
+    char table[DRAWS * 4]; /* evenly spaced values in the tensor's own type */
+} filling;
+
+static void fill(void *arg, int64_t lo, int64_t hi)
+{
+    const filling *f = arg;
+    const uint32_t key[2] = {(uint32_t)f->seed, (uint32_t)(f->seed >> 32)};
+    for (int64_t piece = lo; piece < hi; piece++) {
+        int64_t end = (piece + 1) * PIECE < f->n ? (piece + 1) * PIECE : f->n;
+        for (int64_t i = piece * PIECE; i < end; i += 8) {
+            const uint32_t counter[4] = {(uint32_t)(i / 8), (uint32_t)(i >> 35), f->stream, 0};
+            uint32_t r[4];
+            slr_philox(counter, key, r);
+            for (int k = 0; k < 8 && i + k < end; k++) /* 12 bits of each half word */
+                memcpy(f->to + (size_t)(i + k) * f->size,
+                       f->table + ((r[k / 2] >> (16 * (k % 2))) & (DRAWS - 1)) * f->size, f->size);
+        }
+    }
+}
+
+/* Uniform in mean +- sqrt(3) deviation. */
+static void add(maker *k, const char *name, double mean, double deviation, int rank,
+                const int64_t *dim)
+{
+    slr_tensor t = {.dtype = k->dtype, .rank = rank};
+    if (k->rc < 0)
+        return;
+    memcpy(t.dim, dim, (size_t)rank * sizeof *dim);
+    filling *f = slr_alloc(k->m, sizeof *f);
+    k->rc = f ? slr_storage_new(&t.storage, k->m, slr_tensor_bytes(&t)) : SDLORA_ENOMEM;
+    if (k->rc == SDLORA_OK) {
+        float value[DRAWS];
+        for (int i = 0; i < DRAWS; i++)
+            value[i] = (float)(mean + deviation * sqrt(3.0) * (2.0 * (i + 0.5) / DRAWS - 1.0));
+        slr_dtype(k->dtype)->from_f32(f->table, value, DRAWS);
+        f->to = slr_storage_data(t.storage);
+        f->size = slr_dtype_size(k->dtype);
+        f->n = slr_tensor_count(&t);
+        f->seed = k->seed;
+        f->stream = k->n++;
+        slr_parallel(k->threads, (f->n + PIECE - 1) / PIECE, 1, fill, f);
+        t.data = f->to;
+        k->rc = slr_weights_put(k->w, name, &t);
+        slr_storage_unref(t.storage);
+    }
+    slr_free(k->m, f);
+}
+
+/* ---- shapes ---- */
+
+static void linear(maker *k, const char *path, int64_t out, int64_t in, bool bias)
+{
+    char name[192];
+    add(k, slr_nn_path(name, "%s.weight", path), 0.0, 1.0 / sqrt((double)in), 2,
+        (const int64_t[]){out, in});
+    if (bias)
+        add(k, slr_nn_path(name, "%s.bias", path), 0.0, 0.02, 1, &out);
+}
+
+static void conv(maker *k, const char *path, int64_t out, int64_t in, int64_t side)
+{
+    char name[192];
+    const int64_t dim[4] = {out, in, side, side};
+    add(k, slr_nn_path(name, "%s.weight", path), 0.0, 1.0 / sqrt((double)(in * side * side)), 4,
+        dim);
+    add(k, slr_nn_path(name, "%s.bias", path), 0.0, 0.02, 1, &out);
+}
+
+static void norm(maker *k, const char *path, int64_t n)
+{
+    char name[192];
+    add(k, slr_nn_path(name, "%s.weight", path), 1.0, 0.05, 1, &n);
+    add(k, slr_nn_path(name, "%s.bias", path), 0.0, 0.02, 1, &n);
+}
+
+/* time 0: the autoencoder's block */
+static void resnet(maker *k, const char *path, int64_t in, int64_t out, int64_t time)
+{
+    char p[192];
+    norm(k, slr_nn_path(p, "%s.norm1", path), in);
+    conv(k, slr_nn_path(p, "%s.conv1", path), out, in, 3);
+    if (time > 0)
+        linear(k, slr_nn_path(p, "%s.time_emb_proj", path), out, time, true);
+    norm(k, slr_nn_path(p, "%s.norm2", path), out);
+    conv(k, slr_nn_path(p, "%s.conv2", path), out, out, 3);
+    if (in != out)
+        conv(k, slr_nn_path(p, "%s.conv_shortcut", path), out, in, 1);
+}
+
+static void attend(maker *k, const char *path, int64_t c, int64_t context)
+{
+    char p[192];
+    linear(k, slr_nn_path(p, "%s.to_q", path), c, c, false);
+    linear(k, slr_nn_path(p, "%s.to_k", path), c, context, false);
+    linear(k, slr_nn_path(p, "%s.to_v", path), c, context, false);
+    linear(k, slr_nn_path(p, "%s.to_out.0", path), c, c, true);
+}
+
+static void transformer(maker *k, const arch *a, const char *path, int64_t c, int depth)
+{
+    char b[192], p[192];
+    norm(k, slr_nn_path(p, "%s.norm", path), c);
+    for (int end = 0; end < 2; end++) {
+        slr_nn_path(p, "%s.%s", path, end ? "proj_out" : "proj_in");
+        if (a->linear_proj)
+            linear(k, p, c, c, true);
+        else
+            conv(k, p, c, c, 1);
+    }
+    for (int d = 0; d < depth; d++) {
+        slr_nn_path(b, "%s.transformer_blocks.%d", path, d);
+        for (int i = 1; i <= 3; i++)
+            norm(k, slr_nn_path(p, "%s.norm%d", b, i), c);
+        attend(k, slr_nn_path(p, "%s.attn1", b), c, c);
+        attend(k, slr_nn_path(p, "%s.attn2", b), c, a->context);
+        linear(k, slr_nn_path(p, "%s.ff.net.0.proj", b), 8 * c, c, true);
+        linear(k, slr_nn_path(p, "%s.ff.net.2", b), c, 4 * c, true);
+    }
+}
+
+static void res_attn(maker *k, const arch *a, const char *block, int j, int64_t in, int64_t out,
+                     int depth)
+{
+    char p[192];
+    resnet(k, slr_nn_path(p, "%s.resnets.%d", block, j), in, out, 4 * a->channels[0]);
+    if (depth > 0)
+        transformer(k, a, slr_nn_path(p, "%s.attentions.%d", block, j), out, depth);
+}
+
+static void unet(maker *k, const arch *a)
+{
+    char block[192], p[192];
+    int64_t skip[64], c = a->channels[0], time = 4 * c;
+    int n = 0, last = a->n_levels - 1;
+    linear(k, "time_embedding.linear_1", time, c, true);
+    linear(k, "time_embedding.linear_2", time, time, true);
+    if (a->vector > 0) {
+        linear(k, "add_embedding.linear_1", time, a->vector, true);
+        linear(k, "add_embedding.linear_2", time, time, true);
+    }
+    conv(k, "conv_in", c, LATENTS, 3);
+    skip[n++] = c;
+    for (int i = 0; i <= last; i++) {
+        slr_nn_path(block, "down_blocks.%d", i);
+        for (int j = 0; j < a->resnets; j++) {
+            res_attn(k, a, block, j, c, a->channels[i], a->depth[i]);
+            skip[n++] = c = a->channels[i];
+        }
+        if (i < last) {
+            conv(k, slr_nn_path(p, "%s.downsamplers.0.conv", block), c, c, 3);
+            skip[n++] = c;
+        }
+    }
+    res_attn(k, a, "mid_block", 0, c, c, a->mid_depth);
+    resnet(k, "mid_block.resnets.1", c, c, time);
+    for (int i = last; i >= 0; i--) {
+        slr_nn_path(block, "up_blocks.%d", last - i);
+        for (int j = 0; j <= a->resnets; j++) {
+            res_attn(k, a, block, j, c + skip[--n], a->channels[i], a->depth[i]);
+            c = a->channels[i];
+        }
+        if (i > 0)
+            conv(k, slr_nn_path(p, "%s.upsamplers.0.conv", block), c, c, 3);
+    }
+    norm(k, "conv_norm_out", c);
+    conv(k, "conv_out", LATENTS, c, 3);
+}
+
+static void vae_middle(maker *k, const char *half, int64_t c)
+{
+    static const char *const LINEARS[] = {"to_q", "to_k", "to_v", "to_out.0"};
+    char p[192];
+    resnet(k, slr_nn_path(p, "%s.mid_block.resnets.0", half), c, c, 0);
+    norm(k, slr_nn_path(p, "%s.mid_block.attentions.0.group_norm", half), c);
+    for (int i = 0; i < 4; i++)
+        linear(k, slr_nn_path(p, "%s.mid_block.attentions.0.%s", half, LINEARS[i]), c, c, true);
+    resnet(k, slr_nn_path(p, "%s.mid_block.resnets.1", half), c, c, 0);
+}
+
+static void vae(maker *k, const arch *a)
+{
+    char p[192];
+    int last = a->n_vae - 1;
+    int64_t c = a->vae[0], top = a->vae[last];
+    conv(k, "encoder.conv_in", c, 3, 3);
+    for (int i = 0; i <= last; i++) {
+        for (int j = 0; j < a->vae_resnets; j++, c = a->vae[i])
+            resnet(k, slr_nn_path(p, "encoder.down_blocks.%d.resnets.%d", i, j), c, a->vae[i], 0);
+        if (i < last)
+            conv(k, slr_nn_path(p, "encoder.down_blocks.%d.downsamplers.0.conv", i), c, c, 3);
+    }
+    vae_middle(k, "encoder", top);
+    norm(k, "encoder.conv_norm_out", top);
+    conv(k, "encoder.conv_out", 2 * LATENTS, top, 3);
+    conv(k, "quant_conv", 2 * LATENTS, 2 * LATENTS, 1);
+    conv(k, "post_quant_conv", LATENTS, LATENTS, 1);
+    conv(k, "decoder.conv_in", top, LATENTS, 3);
+    vae_middle(k, "decoder", top);
+    for (int i = last; i >= 0; i--) {
+        for (int j = 0; j <= a->vae_resnets; j++, c = a->vae[i])
+            resnet(k, slr_nn_path(p, "decoder.up_blocks.%d.resnets.%d", last - i, j), c, a->vae[i],
+                   0);
+        if (i > 0)
+            conv(k, slr_nn_path(p, "decoder.up_blocks.%d.upsamplers.0.conv", last - i), c, c, 3);
+    }
+    norm(k, "decoder.conv_norm_out", a->vae[0]);
+    conv(k, "decoder.conv_out", 3, a->vae[0], 3);
+}
+
+static void text_encoder(maker *k, const arch *a)
+{
+    static const char *const PROJ[] = {"q_proj", "k_proj", "v_proj", "out_proj"};
+    char b[192], p[192];
+    int64_t w = a->te_width;
+    add(k, "text_model.embeddings.token_embedding.weight", 0.0, 0.1, 2,
+        (const int64_t[]){VOCAB, w});
+    add(k, "text_model.embeddings.position_embedding.weight", 0.0, 0.1, 2,
+        (const int64_t[]){ROWS, w});
+    for (int i = 0; i < a->te_layers; i++) {
+        slr_nn_path(b, "text_model.encoder.layers.%d", i);
+        norm(k, slr_nn_path(p, "%s.layer_norm1", b), w);
+        for (int j = 0; j < 4; j++)
+            linear(k, slr_nn_path(p, "%s.self_attn.%s", b, PROJ[j]), w, w, true);
+        norm(k, slr_nn_path(p, "%s.layer_norm2", b), w);
+        linear(k, slr_nn_path(p, "%s.mlp.fc1", b), a->te_mlp, w, true);
+        linear(k, slr_nn_path(p, "%s.mlp.fc2", b), w, a->te_mlp, true);
+    }
+    norm(k, "text_model.final_layer_norm", w);
+}
+
+static const struct {
+    int part;
+    void (*make)(maker *k, const arch *a);
+} PARTS[] = {{SLR_PART_UNET, unet}, {SLR_PART_VAE, vae}, {SLR_PART_TE, text_encoder}};
+
+static const arch *find(const char *name)
+{
+    for (size_t i = 0; i < sizeof ARCHS / sizeof *ARCHS; i++)
+        if (strcmp(ARCHS[i].name, name) == 0)
+            return &ARCHS[i];
+    return NULL;
+}
+
+int slr_checkpoint_synthetic(slr_checkpoint **out, const char *name, uint32_t dtype, uint64_t seed,
+                             const slr_checkpoint_config *config)
+{
+    const arch *a = find(name);
+    slr_mem *m = config->mem;
+    slr_checkpoint *c = NULL;
+    *out = NULL;
+    if (!a)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "no architecture is called \"%s\": sd15, sd21, sdxl and tiny are", name);
+    if (dtype != SDLORA_F16 && dtype != SDLORA_F32 && dtype != SDLORA_BF16)
+        return slr_fail(SDLORA_EINVAL, __func__, "synthetic weights are f16, bf16 or f32");
+    const slr_family *family = slr_family_by_id(a->family);
+    int predict = config->predict < 0 ? family->predict : config->predict;
+    SLR_TRY(slr_checkpoint_make(&c, m, name, family, predict, "synthetic"));
+    maker k = {.m = m, .dtype = dtype, .seed = seed, .threads = slr_threads_default()};
+    for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS && k.rc == SDLORA_OK; i++) {
+        char label[192];
+        if (PARTS[i].part == SLR_PART_TE && a->te_layers == 0)
+            continue;
+        k.rc = slr_weights_new(&k.w, m,
+                               slr_nn_path(label, "%s: %s", name, slr_part_name(PARTS[i].part)));
+        if (k.rc < 0)
+            break;
+        PARTS[i].make(&k, a);
+        slr_checkpoint_set_part(c, PARTS[i].part, k.w);
+        slr_weights_unref(k.w);
+    }
+    if (k.rc < 0) {
+        slr_checkpoint_unref(c);
+        return k.rc;
+    }
+    *out = c;
+    return SDLORA_OK;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* Residual and transformer blocks.  Knows their formulas and constants (inference.md 1.2); refuses
+ * to know where in a model they stand, which the module path says. */
+#include "models/unet_block.h"
+
+#include <math.h>
+
+#include "base/status.h"
+
+/* Three kinds of norm with three epsilons: mixing them up is a silent error of 1e-4. */
+#define EPS_TRANSFORMER_GROUP 1e-6
+#define EPS_LAYER             1e-5
+
+slr_val slr_block_resnet(slr_nn *nn, const char *path, slr_val x, slr_val emb, double eps)
+{
+    static const slr_conv SAME = {
+        .stride = 1, .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1};
+    char p[192];
+    slr_graph *g = nn->g;
+    slr_val h = slr_nn_group_norm(nn, slr_nn_path(p, "%s.norm1", path), x, SLR_NORM_GROUPS,
+                                  SDLORA_ACT_SILU, eps);
+    h = slr_nn_conv(nn, slr_nn_path(p, "%s.conv1", path), h, SLR_NONE, SAME);
+    if (emb != SLR_NONE) {
+        slr_val e = slr_nn_linear(nn, slr_nn_path(p, "%s.time_emb_proj", path), emb, SLR_NONE);
+        /* [N,C] -> [N,1,1,C], repeated over all pixels */
+        const int64_t dim[4] = {slr_dim(g, e, 0), 1, 1, slr_dim(g, e, 1)};
+        slr_graph_push(g, path);
+        h = slr_add(g, h, slr_reshape(g, e, 4, dim));
+        slr_graph_pop(g);
+    }
+    h = slr_nn_group_norm(nn, slr_nn_path(p, "%s.norm2", path), h, SLR_NORM_GROUPS, SDLORA_ACT_SILU,
+                          eps);
+    slr_val skip = x;
+    if (slr_nn_has(nn->w, slr_nn_path(p, "%s.conv_shortcut", path)))
+        skip = slr_nn_linear(nn, p, x, SLR_NONE);
+    return slr_nn_conv(nn, slr_nn_path(p, "%s.conv2", path), h, skip, SAME);
+}
+
+int slr_block_depth(const slr_weights *w, const char *path)
+{
+    char p[192];
+    int depth = 0;
+    while (slr_nn_has(w, slr_nn_path(p, "%s.transformer_blocks.%d.norm1", path, depth)))
+        depth++;
+    return depth;
+}
+
+int64_t slr_block_heads(const slr_family *family, int64_t channels)
+{
+    return family->heads > 0 ? family->heads : channels / family->head_dim;
+}
+
+/* y = to_out(attention(to_q(x), to_k(c), to_v(c))) + residual; c = x for self-attention. */
+static slr_val attend(slr_nn *nn, const char *path, const slr_family *family, slr_val x, slr_val c,
+                      slr_val residual)
+{
+    char p[192];
+    slr_graph *g = nn->g;
+    slr_val q = slr_nn_linear(nn, slr_nn_path(p, "%s.to_q", path), x, SLR_NONE);
+    slr_val k = slr_nn_linear(nn, slr_nn_path(p, "%s.to_k", path), c, SLR_NONE);
+    slr_val v = slr_nn_linear(nn, slr_nn_path(p, "%s.to_v", path), c, SLR_NONE);
+    int64_t width = slr_dim(g, q, -1), heads = slr_block_heads(family, width);
+    if (slr_graph_status(g) == SDLORA_OK && (heads < 1 || width % heads != 0)) {
+        slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is %lld wide, which %s cannot divide into heads",
+                 slr_weights_label(nn->w), path, (long long)width, family->title);
+        return slr_graph_error(g, SDLORA_EFORMAT);
+    }
+    slr_graph_push(g, path);
+    slr_val o = slr_attention(g, q, k, v, (int)heads, false,
+                              heads > 0 ? sqrt((double)heads / (double)width) : 1.0);
+    slr_graph_pop(g);
+    return slr_nn_linear(nn, slr_nn_path(p, "%s.to_out.0", path), o, residual);
+}
+
+static slr_val transformer_block(slr_nn *nn, const char *path, const slr_family *family, slr_val x,
+                                 slr_val context)
+{
+    char p[192];
+    slr_graph *g = nn->g;
+    slr_val h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm1", path), x, EPS_LAYER);
+    x = attend(nn, slr_nn_path(p, "%s.attn1", path), family, h, h, x);
+    h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm2", path), x, EPS_LAYER);
+    x = attend(nn, slr_nn_path(p, "%s.attn2", path), family, h, context, x);
+    h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm3", path), x, EPS_LAYER);
+    h = slr_nn_linear(nn, slr_nn_path(p, "%s.ff.net.0.proj", path), h, SLR_NONE);
+    slr_graph_push(g, path);
+    h = slr_geglu(g, h); /* [..., 8C] -> [..., 4C] */
+    slr_graph_pop(g);
+    return slr_nn_linear(nn, slr_nn_path(p, "%s.ff.net.2", path), h, x);
+}
+
+slr_val slr_block_transformer(slr_nn *nn, const char *path, const slr_family *family, slr_val x,
+                              slr_val context)
+{
+    char p[192];
+    slr_graph *g = nn->g;
+    int depth = slr_block_depth(nn->w, path);
+    slr_shape s = slr_shape_of(g, x);
+    const int64_t tokens[3] = {s.dim[0], s.dim[1] * s.dim[2], s.dim[3]};
+    slr_val h = slr_nn_group_norm(nn, slr_nn_path(p, "%s.norm", path), x, SLR_NORM_GROUPS,
+                                  SDLORA_ACT_NONE, EPS_TRANSFORMER_GROUP);
+    h = slr_reshape(g, h, 3, tokens); /* [N,h,w,C] -> [N,h*w,C] */
+    slr_val residual = slr_reshape(g, x, 3, tokens);
+    h = slr_nn_linear(nn, slr_nn_path(p, "%s.proj_in", path), h, SLR_NONE);
+    for (int d = 0; d < depth; d++)
+        h = transformer_block(nn, slr_nn_path(p, "%s.transformer_blocks.%d", path, d), family, h,
+                              context);
+    h = slr_nn_linear(nn, slr_nn_path(p, "%s.proj_out", path), h, residual);
+    return slr_reshape(g, h, 4, s.dim);
+}

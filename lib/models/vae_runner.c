@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs the autoencoder on images: one at a time, over graphs planned once per size.  Knows the
+ * latent scale and that every number that comes out must be finite; refuses to know pixels as bytes
+ * and tiles. */
+#include <math.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "graph/exec.h"
+#include "models/vae.h"
+
+#define N_PLANS 4 /* a training set's buckets, or a generator's few sizes */
+
+enum { ENCODE, DECODE };
+
+typedef struct planned {
+    slr_plan *plan; /* NULL: free */
+    int half;       /* ENCODE or DECODE */
+    int64_t h, w;   /* of the input */
+    slr_val x, y;
+    uint64_t used; /* the run that used it last */
+} planned;
+
+struct slr_vae_runner {
+    slr_mem *m;
+    slr_weights *vae;
+    const slr_family *family;
+    slr_devices *devices;
+    int factor;         /* log2 */
+    int64_t colours, z; /* channels of images and of latents */
+    planned cache[N_PLANS];
+    uint64_t runs;
+};
+
+static int channels(slr_vae_runner *r)
+{
+    const slr_tensor *t;
+    r->colours = 3;
+    r->z = 4;
+    if ((t = slr_weights_find(r->vae, "decoder.conv_out.weight")) && t->rank == 4)
+        r->colours = t->dim[0];
+    if ((t = slr_weights_find(r->vae, "encoder.conv_in.weight")) && t->rank == 4)
+        r->colours = t->dim[1];
+    if ((t = slr_weights_find(r->vae, "encoder.conv_out.weight")) && t->rank == 4)
+        r->z = t->dim[0] / 2;
+    if ((t = slr_weights_find(r->vae, "decoder.conv_in.weight")) && t->rank == 4)
+        r->z = t->dim[1];
+    if (r->colours == 3 && r->z >= 1)
+        return SDLORA_OK;
+    return slr_fail(SDLORA_ENOTSUP, __func__,
+                    "%s: an autoencoder of %lld colours and %lld latent channels",
+                    slr_weights_label(r->vae), (long long)r->colours, (long long)r->z);
+}
+
+int slr_vae_runner_new(slr_vae_runner **out, slr_weights *vae, const slr_family *family,
+                       slr_devices *devices)
+{
+    slr_mem *m = slr_devices_mem(devices);
+    *out = NULL;
+    slr_require(vae != NULL && family != NULL);
+    slr_vae_runner *r = slr_calloc(m, 1, sizeof *r);
+    if (!r)
+        return SDLORA_ENOMEM;
+    r->m = slr_mem_ref(m);
+    r->vae = slr_weights_ref(vae);
+    r->family = family;
+    r->devices = slr_devices_ref(devices);
+    int rc = slr_vae_factor(vae, &r->factor);
+    if (rc == SDLORA_OK)
+        rc = channels(r);
+    if (rc < 0) {
+        slr_vae_runner_free(r);
+        return rc;
+    }
+    *out = r;
+    return SDLORA_OK;
+}
+
+void slr_vae_runner_free(slr_vae_runner *r)
+{
+    if (!r)
+        return;
+    slr_mem *m = r->m;
+    for (int i = 0; i < N_PLANS; i++)
+        slr_plan_free(r->cache[i].plan);
+    slr_weights_unref(r->vae);
+    slr_devices_unref(r->devices);
+    slr_free(m, r);
+    slr_mem_unref(m);
+}
+
+static int make_plan(slr_vae_runner *r, planned *p)
+{
+    slr_graph *g;
+    SLR_TRY(
+        slr_graph_new(&g, r->m, (slr_policy){.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT}));
+    slr_nn nn = {.g = g, .w = r->vae, .part = SLR_PART_VAE};
+    const int64_t dim[4] = {1, p->h, p->w, p->half == ENCODE ? r->colours : r->z};
+    slr_val x = slr_input(g, "x", SDLORA_F32, 4, dim);
+    slr_val y = p->half == ENCODE ? slr_vae_encode_build(&nn, x) : slr_vae_decode_build(&nn, x);
+    slr_output(g, y, "y");
+    int rc = slr_graph_status(g);
+    if (rc == SDLORA_OK)
+        rc = slr_plan_new(&p->plan, g, r->devices);
+    if (rc == SDLORA_OK)
+        rc = slr_plan_find(p->plan, "x", &p->x);
+    if (rc == SDLORA_OK)
+        rc = slr_plan_find(p->plan, "y", &p->y);
+    slr_graph_free(g);
+    return rc;
+}
+
+/* The plan for a size, made in the place of the one unused longest if need be. */
+static int plan_for(slr_vae_runner *r, int half, int64_t h, int64_t w, planned **out)
+{
+    planned *oldest = &r->cache[0];
+    for (int i = 0; i < N_PLANS; i++) {
+        planned *p = &r->cache[i];
+        if (p->plan && p->half == half && p->h == h && p->w == w) {
+            p->used = ++r->runs;
+            *out = p;
+            return SDLORA_OK;
+        }
+        if (p->used < oldest->used)
+            oldest = p;
+    }
+    slr_plan_free(oldest->plan);
+    *oldest = (planned){.half = half, .h = h, .w = w};
+    int rc = make_plan(r, oldest);
+    if (rc < 0) {
+        slr_plan_free(oldest->plan);
+        *oldest = (planned){0};
+        return rc;
+    }
+    oldest->used = ++r->runs;
+    *out = oldest;
+    return SDLORA_OK;
+}
+
+static int all_finite(const slr_vae_runner *r, const float *x, size_t n, const char *what)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return slr_fail(SDLORA_ENAN, __func__,
+                            "%s: the autoencoder's %s is not finite (element %zu of %zu)",
+                            slr_weights_label(r->vae), what, i, n);
+    return SDLORA_OK;
+}
+
+/* moments [h,w,2z] -> latents [h,w,z] */
+static void latents_of(const slr_vae_runner *r, const float *moments, int64_t pixels,
+                       const float *noise, float *latents)
+{
+    float scale = (float)r->family->vae_scale;
+    for (int64_t i = 0; i < pixels; i++)
+        for (int64_t c = 0; c < r->z; c++) {
+            float x = moments[i * 2 * r->z + c];
+            if (noise) {
+                float logvar = moments[i * 2 * r->z + r->z + c];
+                x += expf(0.5f * fminf(fmaxf(logvar, -30.0f), 20.0f)) * noise[i * r->z + c];
+            }
+            latents[i * r->z + c] = x * scale;
+        }
+}
+
+int slr_vae_encode(slr_vae_runner *r, const float *image, int64_t n, int64_t h, int64_t w,
+                   const float *noise, float *latents, const slr_cancel_flag *cancel)
+{
+    planned *p;
+    int64_t step = (int64_t)1 << r->factor;
+    if (n < 0 || h < step || w < step || h % step || w % step)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "an image of %lldx%lld cannot be encoded: sides must be multiples of %lld",
+                        (long long)w, (long long)h, (long long)step);
+    int64_t pixels = (h >> r->factor) * (w >> r->factor);
+    SLR_TRY(plan_for(r, ENCODE, h, w, &p));
+    for (int64_t i = 0; i < n; i++) {
+        size_t in = (size_t)(h * w * r->colours), out = (size_t)(pixels * r->z);
+        memcpy(slr_plan_data(p->plan, p->x), image + (size_t)i * in, in * sizeof *image);
+        SLR_TRY(slr_plan_run(p->plan, cancel));
+        const float *moments = slr_plan_data(p->plan, p->y);
+        SLR_TRY(all_finite(r, moments, 2 * out, "encoding"));
+        latents_of(r, moments, pixels, noise ? noise + (size_t)i * out : NULL,
+                   latents + (size_t)i * out);
+    }
+    return SDLORA_OK;
+}
+
+int slr_vae_decode(slr_vae_runner *r, const float *latents, int64_t n, int64_t h, int64_t w,
+                   float *image, const slr_cancel_flag *cancel)
+{
+    planned *p;
+    if (n < 0 || h < 1 || w < 1)
+        return slr_fail(SDLORA_EINVAL, __func__, "latents of %lldx%lld cannot be decoded",
+                        (long long)w, (long long)h);
+    size_t in = (size_t)(h * w * r->z),
+           out = (size_t)((h << r->factor) * (w << r->factor) * r->colours);
+    float scale = (float)r->family->vae_scale;
+    SLR_TRY(plan_for(r, DECODE, h, w, &p));
+    for (int64_t i = 0; i < n; i++) {
+        float *x = slr_plan_data(p->plan, p->x);
+        for (size_t k = 0; k < in; k++)
+            x[k] = latents[(size_t)i * in + k] / scale;
+        SLR_TRY(slr_plan_run(p->plan, cancel));
+        memcpy(image + (size_t)i * out, slr_plan_data(p->plan, p->y), out * sizeof *image);
+        SLR_TRY(all_finite(r, image + (size_t)i * out, out, "picture"));
+    }
+    return SDLORA_OK;
+}
