@@ -4,7 +4,7 @@
 
 buckets.json: `tables` = for each setting (resolution w, h, min, max, step) the predefined buckets in sd-scripts' order, and for each
 image size [w, h, bucket w, bucket h, resized w, resized h, ratio error] with upscaling (`fit`) and without (`no_upscale`; null where
-sd-scripts would make an empty bucket).  lr.json: the multiplier of the base rate at steps 0..59, by name, warm-up and option.
+sd-scripts raises; a bucket side can be 0 for an image smaller than one step).  lr.json: the multiplier of the base rate at steps 0..59, by name, warm-up and option.
 """
 import random
 import sys
