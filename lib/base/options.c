@@ -257,10 +257,28 @@ static bool parse(const slr_option_row *row, const char *text, value *v)
     }
 }
 
+/* One spelling per value, whoever set it: Python's, as kohya's metadata has it. */
+static const char *spell(const slr_option_row *row, const value *v, const char *text, char out[32])
+{
+    switch (row->type) {
+    case SLR_OPT_INT:
+        snprintf(out, 32, "%lld", (long long)v->i);
+        return out;
+    case SLR_OPT_REAL:
+        slr_real_repr(v->r, out);
+        return out;
+    case SLR_OPT_BOOL:
+        return v->i ? "true" : "false";
+    default:
+        return text;
+    }
+}
+
 int slr_options_set_text(sdlora_options *o, const char *name, const char *v)
 {
     const slr_option_row *row = find(o->first, o->count, name);
     value *slot, fresh = {.given = true};
+    char spelt[32];
 
     if (!row)
         return unknown_name(o, name);
@@ -272,9 +290,7 @@ int slr_options_set_text(sdlora_options *o, const char *name, const char *v)
     }
     if (!parse(row, v, &fresh))
         return bad_value(row, v);
-    if (row->type == SLR_OPT_BOOL)
-        v = fresh.i ? "true" : "false";
-    fresh.text = slr_strdup(o->m, v);
+    fresh.text = slr_strdup(o->m, spell(row, &fresh, v, spelt));
     if (!fresh.text)
         return SDLORA_ENOMEM;
     slr_free(o->m, slot->text);
@@ -366,4 +382,18 @@ const char *slr_opt_text(slr_opt o, const char *name)
     bool has;
 
     return look(o, name, &has).text;
+}
+
+int slr_opt_check_supported(slr_opt o)
+{
+    for (size_t i = 0; o.o && i < o.o->count; i++) {
+        const slr_option_row *row = &o.o->first[i];
+        const value *v = &o.o->values[i];
+
+        if (v->given && slr_ends(row->help, "(not supported yet)") &&
+            strcmp(v->text, row->def ? row->def : "") != 0)
+            return slr_fail(SDLORA_ENOTSUP, __func__, "%s = '%.200s' is not supported yet",
+                            row->name, v->text);
+    }
+    return SDLORA_OK;
 }

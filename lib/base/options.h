@@ -49,6 +49,11 @@ bool slr_opt_has(slr_opt o, const char *name);    /* set, or has a default */
 int64_t slr_opt_int(slr_opt o, const char *name); /* 0 when none */
 double slr_opt_real(slr_opt o, const char *name);
 bool slr_opt_bool(slr_opt o, const char *name);
+/* Works for every type: "8", "0.0001", "true". */
 const char *slr_opt_text(slr_opt o, const char *name); /* NULL when none; borrowed */
+
+/* ENOTSUP naming the first option that was set to another value than its default although its help
+ * ends in "(not supported yet)". */
+int slr_opt_check_supported(slr_opt o);
 
 #endif

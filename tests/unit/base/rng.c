@@ -217,6 +217,11 @@ static void below_is_fair(void **state)
     }
     for (int i = 0; i < 7; i++) /* five standard deviations of 93 */
         assert_in_range(seen[i], DRAWS / 7 - 463, DRAWS / 7 + 463);
+    /* Without the rejection every third value below 3 2^62 would come twice as often. */
+    seen[0] = 0;
+    for (int i = 0; i < DRAWS; i++)
+        seen[0] += slr_rng_below(&r, UINT64_C(3) << 62) % 3 == 0;
+    assert_in_range(seen[0], DRAWS / 3 - 624, DRAWS / 3 + 624); /* five of 125 */
     for (int i = 0; i < 100; i++) {
         assert_int_equal(slr_rng_below(&r, 1), 0);
         assert_true(slr_rng_below(&r, UINT64_C(1) << 63 | 1) <= UINT64_C(1) << 63);

@@ -167,7 +167,8 @@ static void vector_loops_agree_with_plain_ones(void **state)
 {
     static const uint32_t special[] = {0x7F800001, 0xFF800001, 0x7FC00000, 0x7FFFFFFF, 0x7F800000,
                                        0xFF800000, 0x80000000, 1,          0x007FFFFF, 0x33000000,
-                                       0x477FEFFF, 0x477FF000, 0x38800000, 0x387FFFFF, 0x7F7FFFFF};
+                                       0x477FEFFF, 0x477FF000, 0x38800000, 0x387FFFFF, 0x7F7FFFFF,
+                                       0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F801000, 0x3F803000};
     static float in[1000], out[1000];
     static char packed[2100];
     slr_rng r;
@@ -178,7 +179,7 @@ static void vector_loops_agree_with_plain_ones(void **state)
 
         for (size_t i = 0; i < n; i++)
             in[i] =
-                from_bits(slr_rng_below(&r, 4) ? slr_rng_u32(&r) : special[slr_rng_below(&r, 15)]);
+                from_bits(slr_rng_below(&r, 4) ? slr_rng_u32(&r) : special[slr_rng_below(&r, 20)]);
         for (size_t k = 0; k < 2; k++) {
             const slr_dtype_row *row = slr_dtype(formats[k].dtype);
 
@@ -211,27 +212,27 @@ static void vector_loops_agree_with_plain_ones(void **state)
 
 static void integers_saturate(void **state)
 {
-    static const float in[] = {0, -1.5f, 2.5f, 300, -300, 1e30f, -1e30f, NAN, 3.5f};
+    static const float in[] = {0, -1.5f, 2.5f, 300, -300, 1e30f, -1e30f, NAN, 3.5f, 0x1p63f};
     static const struct {
         uint32_t dtype;
-        int64_t want[9];
+        int64_t want[10];
     } rows[] = {
-        {SDLORA_U8, {0, 0, 2, 255, 0, 255, 0, 0, 4}},
-        {SDLORA_I8, {0, -2, 2, 127, -128, 127, -128, 0, 4}},
-        {SDLORA_I16, {0, -2, 2, 300, -300, 32767, -32768, 0, 4}},
-        {SDLORA_I32, {0, -2, 2, 300, -300, INT32_MAX, INT32_MIN, 0, 4}},
-        {SDLORA_I64, {0, -2, 2, 300, -300, INT64_MAX, INT64_MIN, 0, 4}},
-        {SDLORA_BOOL, {0, 1, 1, 1, 1, 1, 1, 1, 1}},
+        {SDLORA_U8, {0, 0, 2, 255, 0, 255, 0, 0, 4, 255}},
+        {SDLORA_I8, {0, -2, 2, 127, -128, 127, -128, 0, 4, 127}},
+        {SDLORA_I16, {0, -2, 2, 300, -300, 32767, -32768, 0, 4, 32767}},
+        {SDLORA_I32, {0, -2, 2, 300, -300, INT32_MAX, INT32_MIN, 0, 4, INT32_MAX}},
+        {SDLORA_I64, {0, -2, 2, 300, -300, INT64_MAX, INT64_MIN, 0, 4, INT64_MAX}},
+        {SDLORA_BOOL, {0, 1, 1, 1, 1, 1, 1, 1, 1, 1}},
     };
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const slr_dtype_row *row = slr_dtype(rows[i].dtype);
-        char packed[8 * 9 + 1];
-        float back[9];
+        char packed[8 * 10 + 1];
+        float back[10];
 
-        row->from_f32(packed + 1, in, 9);
-        row->to_f32(back, packed + 1, 9);
-        for (size_t k = 0; k < 9; k++)
+        row->from_f32(packed + 1, in, 10);
+        row->to_f32(back, packed + 1, 10);
+        for (size_t k = 0; k < 10; k++)
             assert_true(back[k] == (float)rows[i].want[k]);
     }
 }
