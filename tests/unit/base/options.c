@@ -158,6 +158,44 @@ static void typos_are_answered(void **state)
     assert_null(o);
 }
 
+static void every_type_has_one_spelling(void **state)
+{
+    static const char *const rows[][3] = {{"max_train_steps", "+007", "7"},
+                                          {"unet_lr", "1.0e-4", "0.0001"},
+                                          {"lr_warmup_steps", "5%", "0.05"},
+                                          {"max_grad_norm", "1", "1.0"},
+                                          {"sdpa", "1", "true"},
+                                          {"output_name", "+007", "+007"}};
+    sdlora_options *o = make("train");
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_ok(slr_options_set_text(o, rows[i][0], rows[i][1]));
+        assert_string_equal(slr_opt_text((slr_opt){o, NULL}, rows[i][0]), rows[i][2]);
+    }
+    slr_options_unref(o);
+}
+
+static void gaps_are_told(void **state)
+{
+    sdlora_options *o = make("train");
+    slr_opt r = {o, NULL};
+
+    assert_ok(slr_opt_check_supported((slr_opt){NULL, "train"}));
+    assert_ok(slr_options_set_int(o, "fp8_base", 0)); /* the default, said aloud */
+    assert_ok(slr_options_set_text(o, "log_with", NULL));
+    assert_ok(slr_options_set_text(o, "lr_scheduler_type", ""));
+    assert_ok(slr_options_set_real(o, "validation_split", 0));
+    assert_ok(slr_options_set_real(o, "unet_lr", 1));
+    assert_ok(slr_opt_check_supported(r));
+    assert_ok(slr_options_set_real(o, "validation_split", 0.1));
+    assert_int_equal(slr_opt_check_supported(r), SDLORA_ENOTSUP);
+    assert_message("validation_split = '0.1'");
+    assert_ok(slr_options_set_text(o, "validation_split", NULL));
+    assert_ok(slr_options_set_text(o, "initial_step", "0")); /* its default is none */
+    assert_int_equal(slr_opt_check_supported(r), SDLORA_ENOTSUP);
+    slr_options_unref(o);
+}
+
 static int copy_scenario(slr_mem *m)
 {
     sdlora_options *a = NULL, *b = NULL;
@@ -192,7 +230,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_sound),      cmocka_unit_test(defaults_are_kohyas),
         cmocka_unit_test(values_of_all_types), cmocka_unit_test(bad_values_name_what_is_wanted),
-        cmocka_unit_test(typos_are_answered),  cmocka_unit_test(copies_stand_alone),
+        cmocka_unit_test(typos_are_answered),  cmocka_unit_test(every_type_has_one_spelling),
+        cmocka_unit_test(gaps_are_told),       cmocka_unit_test(copies_stand_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
