@@ -201,6 +201,8 @@ static int fill(slr_cpu_packs *packs, slr_cpu_pack *p)
     if (!type)
         return slr_fail(SDLORA_ENOTSUP, __func__, "a frozen input has the unknown data type %u",
                         (unsigned)p->desc.dtype);
+    if (p->layout == SLR_PACK_FILE)
+        return SDLORA_OK;
     bool aligned = (uintptr_t)p->data % type->size == 0;
     if (!is_float(p->desc.dtype)) {
         if (p->layout != SLR_PACK_PLAIN)

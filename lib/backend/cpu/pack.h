@@ -9,7 +9,8 @@
 enum {
     SLR_PACK_PLAIN = 0,   /* the same order; f32 that is aligned to 4 bytes is used where it lies */
     SLR_PACK_CONV_CK = 1, /* [K,Cg,R,S] -> [groups][R][S][Cg][Kg] */
-    SLR_PACK_CONV_KC = 2  /* [K,Cg,R,S] -> [groups][R][S][Kg][Cg] */
+    SLR_PACK_CONV_KC = 2, /* [K,Cg,R,S] -> [groups][R][S][Kg][Cg] */
+    SLR_PACK_FILE = 3     /* the bytes of the file where they lie: own type, any alignment */
 };
 
 int slr_cpu_packs_new(slr_cpu_packs **out, const sdlora_host *host);

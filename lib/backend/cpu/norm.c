@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/* GROUP_NORM, LAYER_NORM and their gradients: checks, the split into blocks of rows, and the double
+ * sums that join blocks.  Blocks depend on the shape only, so results do not depend on threads.
+ * Outputs may share memory with x or dy.  The activation of a group norm is recomputed from x on
+ * the way back, which is cheaper than another pass over memory. */
+#include "backend/cpu/norm.h"
+
+#include <math.h>
+
+#include "base/status.h"
+
+enum { BLOCK = 65536, MAX_ROWS = 256 }; /* elements and rows of a block */
+
+/* --- group norm */
+
+typedef struct group_kernel {
+    sdlora_kernel head;
+    const slr_cpu_norm_fns *fns;
+    int64_t n, rows, c, groups, act; /* n images of rows x c */
+    int64_t blocks, block_rows;      /* per image */
+    float eps;
+} group_kernel;
+
+typedef struct group_job {
+    const group_kernel *k;
+    const float *dy, *x, *g, *b;
+    float *y, *mean, *rstd; /* y: dx on the way back */
+    float *part;            /* [n * blocks][2][c]: the sums of blocks */
+    float *chan;            /* [n][6][c]: slr_cpu_chan */
+} group_job;
+
+static slr_cpu_chan chan_of(const group_job *j, int64_t image)
+{
+    int64_t c = j->k->c;
+    const float *p = j->chan + image * 6 * c;
+    return (slr_cpu_chan){p, p + c, p + 2 * c, p + 3 * c, p + 4 * c, p + 5 * c};
+}
+
+/* Calls for each block of items lo..hi: first row (counted over all images) and rows. */
+static int64_t block_at(const group_kernel *k, int64_t item, int64_t *rows)
+{
+    int64_t at = item % k->blocks * k->block_rows;
+    *rows = k->rows - at < k->block_rows ? k->rows - at : k->block_rows;
+    return item / k->blocks * k->rows + at;
+}
+
+static void stats_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    int64_t c = j->k->c, rows;
+    for (int64_t i = lo; i < hi; i++) {
+        int64_t at = block_at(j->k, i, &rows);
+        const float *pivot = j->x + i / j->k->blocks * j->k->rows * c; /* the image's first row */
+        j->k->fns->stats(rows, c, j->x + at * c, pivot, j->part + i * 2 * c,
+                         j->part + (i * 2 + 1) * c);
+    }
+}
+
+/* The double sums over an image's blocks of one channel: *s and *q. */
+static void join(const group_job *j, int64_t image, int64_t ch, double *s, double *q)
+{
+    const float *p = j->part + image * j->k->blocks * 2 * j->k->c + ch;
+    *s = *q = 0;
+    for (int64_t i = 0; i < j->k->blocks; i++, p += 2 * j->k->c) {
+        *s += p[0];
+        *q += p[j->k->c];
+    }
+}
+
+/* Writes mean, rstd, gain and bias of one group's channels. */
+static void set_chan(const group_job *j, int64_t set, float mean, float rstd)
+{
+    const group_kernel *k = j->k;
+    int64_t cg = k->c / k->groups, image = set / k->groups, first = set % k->groups * cg;
+    float *p = j->chan + image * 6 * k->c;
+    for (int64_t ch = first; ch < first + cg; ch++) {
+        p[ch] = mean;
+        p[k->c + ch] = rstd;
+        p[2 * k->c + ch] = j->g ? j->g[ch] : 1;
+        p[3 * k->c + ch] = j->b ? j->b[ch] : 0;
+    }
+}
+
+/* Mean and variance of groups lo..hi.  A channel's mean is its pivot + s / rows and its sum of
+ * squares about that mean q - s^2 / rows; the group's adds the distance of the means. */
+static void moments_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    const group_kernel *k = j->k;
+    int64_t cg = k->c / k->groups;
+    double rows = (double)k->rows, s, q;
+    for (int64_t set = lo; set < hi; set++) {
+        int64_t image = set / k->groups, first = set % k->groups * cg;
+        const float *pivot = j->x + image * k->rows * k->c + first;
+        double mean = 0, m2 = 0, shift = pivot[0];
+        for (int64_t i = 0; i < cg; i++) {
+            join(j, image, first + i, &s, &q);
+            double d = pivot[i] - shift + s / rows; /* the channel's mean, seen from shift */
+            mean += d;
+            m2 += q - s * s / rows + rows * d * d;
+        }
+        mean /= (double)cg;
+        double var = m2 / (rows * (double)cg) - mean * mean;
+        j->mean[set] = (float)(mean + shift);
+        j->rstd[set] = (float)(1 / sqrt((var > 0 ? var : var < 0 ? 0 : var) + k->eps));
+        set_chan(j, set, j->mean[set], j->rstd[set]);
+    }
+}
+
+static void apply_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    int64_t c = j->k->c, rows;
+    for (int64_t i = lo; i < hi; i++) {
+        int64_t at = block_at(j->k, i, &rows);
+        slr_cpu_chan ch = chan_of(j, i / j->k->blocks);
+        j->k->fns->apply[j->k->act](rows, c, j->y + at * c, j->x + at * c, &ch);
+    }
+}
+
+static void bx_chan_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    for (int64_t set = lo; set < hi; set++)
+        set_chan(j, set, j->mean[set], j->rstd[set]);
+}
+
+static void bx_sums_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    int64_t c = j->k->c, rows;
+    for (int64_t i = lo; i < hi; i++) {
+        int64_t at = block_at(j->k, i, &rows);
+        slr_cpu_chan ch = chan_of(j, i / j->k->blocks);
+        j->k->fns->bx_sums[j->k->act](rows, c, j->dy + at * c, j->x + at * c, &ch,
+                                      j->part + i * 2 * c, j->part + (i * 2 + 1) * c);
+    }
+}
+
+/* m1 and m2 of groups lo..hi, into the channels' numbers. */
+static void bx_moments_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    const group_kernel *k = j->k;
+    int64_t cg = k->c / k->groups;
+    double s, q;
+    for (int64_t set = lo; set < hi; set++) {
+        int64_t image = set / k->groups, first = set % k->groups * cg;
+        float *p = j->chan + image * 6 * k->c;
+        double m1 = 0, m2 = 0, n = (double)(k->rows * cg);
+        for (int64_t ch = first; ch < first + cg; ch++) {
+            join(j, image, ch, &s, &q);
+            m1 += s * p[2 * k->c + ch];
+            m2 += q * p[2 * k->c + ch];
+        }
+        for (int64_t ch = first; ch < first + cg; ch++) {
+            p[4 * k->c + ch] = (float)(m1 / n);
+            p[5 * k->c + ch] = (float)(m2 / n);
+        }
+    }
+}
+
+static void bx_apply_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    int64_t c = j->k->c, rows;
+    for (int64_t i = lo; i < hi; i++) {
+        int64_t at = block_at(j->k, i, &rows);
+        slr_cpu_chan ch = chan_of(j, i / j->k->blocks);
+        j->k->fns->bx_apply[j->k->act](rows, c, j->y + at * c, j->dy + at * c, j->x + at * c, &ch);
+    }
+}
+
+/* Groups per piece of the loops that join blocks. */
+static int64_t group_grain(const group_kernel *k)
+{
+    int64_t work = k->blocks * (k->c / k->groups), grain = SLR_CPU_GRAIN / 4 / (work ? work : 1);
+    return grain > 0 ? grain : 1;
+}
+
+static int group_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
+                        void *scratch)
+{
+    const group_kernel *k = (const group_kernel *)kernel;
+    group_job j = {.k = k,
+                   .x = ptr[0],
+                   .g = ptr[1],
+                   .b = ptr[2],
+                   .y = ptr[3],
+                   .mean = ptr[4],
+                   .rstd = ptr[5],
+                   .part = scratch};
+    j.chan = j.part + k->n * k->blocks * 2 * k->c;
+    slr_cpu_parallel(env, k->n * k->blocks, 1, stats_body, &j);
+    slr_cpu_parallel(env, k->n * k->groups, group_grain(k), moments_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, 1, apply_body, &j);
+    return SDLORA_OK;
+}
+
+static int group_bx_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
+                           void *scratch)
+{
+    const group_kernel *k = (const group_kernel *)kernel;
+    group_job j = {.k = k,
+                   .dy = ptr[0],
+                   .x = ptr[1],
+                   .g = ptr[2],
+                   .b = ptr[3],
+                   .mean = ptr[4],
+                   .rstd = ptr[5],
+                   .y = ptr[6],
+                   .part = scratch};
+    j.chan = j.part + k->n * k->blocks * 2 * k->c;
+    slr_cpu_parallel(env, k->n * k->groups, k->n * k->groups, bx_chan_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, 1, bx_sums_body, &j);
+    slr_cpu_parallel(env, k->n * k->groups, group_grain(k), bx_moments_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, 1, bx_apply_body, &j);
+    return SDLORA_OK;
+}
+
+/* Absent, or f32[n]. */
+static bool vector_fits(const sdlora_tdesc *t, int64_t n)
+{
+    return !slr_cpu_has(t) || (slr_cpu_f32(t) && slr_cpu_count(t) == n);
+}
+
+static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                         const sdlora_opdesc *op)
+{
+    bool back = op->op == SDLORA_OP_GROUP_NORM_BX;
+    const sdlora_tdesc *x = &op->in[back], *g = x + 1, *b = x + 2;
+    const sdlora_tdesc *mean = back ? &op->in[4] : &op->out[1], *rstd = mean + 1;
+    int64_t groups = op->ints[0], act = op->n_int > 1 ? op->ints[1] : 0;
+    if (!slr_cpu_f32(x) || !slr_cpu_f32(&op->out[0]) || (back && !slr_cpu_f32(&op->in[0])) ||
+        act < 0 || act >= SLR_N_ACTS)
+        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: GROUP_NORM takes dense f32 tensors only");
+    int64_t c = x->rank ? x->dim[x->rank - 1] : 0;
+    if (op->n_in != (back ? 6 : 3) || x->rank < 2 || groups < 1 || c % groups ||
+        !slr_cpu_same_shape(x, &op->out[0]) || (back && !slr_cpu_same_shape(x, &op->in[0])) ||
+        !vector_fits(g, c) || !vector_fits(b, c) || slr_cpu_count(mean) != x->dim[0] * groups ||
+        slr_cpu_count(rstd) != x->dim[0] * groups)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "cpu: GROUP_NORM of %lld channels in %lld groups: the shapes do not fit",
+                        (long long)c, (long long)groups);
+    group_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? group_bx_launch : group_launch);
+    if (!k)
+        return SDLORA_ENOMEM;
+    k->fns = SLR_CPU_PICK(env, slr_cpu_norm);
+    k->n = x->dim[0];
+    k->c = c;
+    k->rows = slr_cpu_count(x) / (k->n * c);
+    k->groups = groups;
+    k->act = act;
+    k->eps = (float)op->reals[0];
+    int64_t rows = BLOCK / c < 1 ? 1 : BLOCK / c > MAX_ROWS ? MAX_ROWS : BLOCK / c;
+    k->blocks = (k->rows + rows - 1) / rows;
+    k->block_rows = (k->rows + k->blocks - 1) / k->blocks;
+    *scratch = (uint64_t)(k->n * (k->blocks * 2 + 6) * c) * sizeof(float);
+    *out = &k->head;
+    return SDLORA_OK;
+}
+
+/* --- layer norm */
+
+typedef struct layer_kernel {
+    sdlora_kernel head;
+    const slr_cpu_norm_fns *fns;
+    int64_t rows, c;
+    float eps;
+} layer_kernel;
+
+typedef struct layer_job {
+    const layer_kernel *k;
+    const float *dy, *x, *g, *b;
+    float *y, *mean, *rstd;
+} layer_job;
+
+static void layer_body(void *arg, int64_t lo, int64_t hi)
+{
+    const layer_job *j = arg;
+    int64_t c = j->k->c;
+    for (int64_t i = lo; i < hi; i++)
+        j->k->fns->layer(c, j->y + i * c, j->x + i * c, j->g, j->b, j->k->eps, &j->mean[i],
+                         &j->rstd[i]);
+}
+
+static void layer_bx_body(void *arg, int64_t lo, int64_t hi)
+{
+    const layer_job *j = arg;
+    int64_t c = j->k->c;
+    for (int64_t i = lo; i < hi; i++)
+        j->k->fns->layer_bx(c, j->y + i * c, j->dy + i * c, j->x + i * c, j->g, j->mean[i],
+                            j->rstd[i]);
+}
+
+static int64_t row_grain(int64_t c)
+{
+    return c < SLR_CPU_GRAIN ? SLR_CPU_GRAIN / c : 1;
+}
+
+static int layer_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
+                        void *scratch)
+{
+    const layer_kernel *k = (const layer_kernel *)kernel;
+    layer_job j = {k, NULL, ptr[0], ptr[1], ptr[2], ptr[3], ptr[4], ptr[5]};
+    slr_cpu_parallel(env, k->rows, row_grain(k->c), layer_body, &j);
+    return SDLORA_OK;
+}
+
+static int layer_bx_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
+                           void *scratch)
+{
+    const layer_kernel *k = (const layer_kernel *)kernel;
+    layer_job j = {k, ptr[0], ptr[1], ptr[2], NULL, ptr[5], ptr[3], ptr[4]};
+    slr_cpu_parallel(env, k->rows, row_grain(k->c), layer_bx_body, &j);
+    return SDLORA_OK;
+}
+
+static int layer_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                         const sdlora_opdesc *op)
+{
+    bool back = op->op == SDLORA_OP_LAYER_NORM_BX;
+    const sdlora_tdesc *x = &op->in[back], *mean = back ? &op->in[3] : &op->out[1];
+    if (!slr_cpu_f32(x) || !slr_cpu_f32(&op->out[0]) || (back && !slr_cpu_f32(&op->in[0])))
+        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: LAYER_NORM takes dense f32 tensors only");
+    int64_t c = x->rank ? x->dim[x->rank - 1] : 1, rows = slr_cpu_count(x) / (c ? c : 1);
+    if (op->n_in != (back ? 5 : 3) || c < 1 || !slr_cpu_same_shape(x, &op->out[0]) ||
+        !vector_fits(x + 1, c) ||
+        (back ? !slr_cpu_same_shape(x, &op->in[0]) : !vector_fits(x + 2, c)) ||
+        slr_cpu_count(mean) != rows || slr_cpu_count(mean + 1) != rows)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "cpu: LAYER_NORM of %lld channels: the shapes do not fit", (long long)c);
+    layer_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? layer_bx_launch : layer_launch);
+    if (!k)
+        return SDLORA_ENOMEM;
+    k->fns = SLR_CPU_PICK(env, slr_cpu_norm);
+    k->rows = rows;
+    k->c = c;
+    k->eps = back ? 0 : (float)op->reals[0];
+    *out = &k->head;
+    return SDLORA_OK;
+}
+
+const slr_cpu_row slr_cpu_rows_norm[] = {
+    {SDLORA_OP_GROUP_NORM, .prepare = group_prepare},
+    {SDLORA_OP_GROUP_NORM_BX, .prepare = group_prepare},
+    {SDLORA_OP_LAYER_NORM, .prepare = layer_prepare},
+    {SDLORA_OP_LAYER_NORM_BX, .prepare = layer_prepare},
+    {0},
+};

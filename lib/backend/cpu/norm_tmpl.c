@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/* The loops of group and layer norm for one instruction set: see norm.h.  Sums are f32 here and
+ * short; norm.c adds them up in double. */
+#include "backend/cpu/norm.h"
+
+#include "backend/cpu/act.h"
+
+ALWAYS float scalar_sqrt(float x)
+{
+    return __builtin_sqrtf(x);
+}
+
+/* --- group norm, statistics: four rows at a time, so that s and q are touched once per four */
+
+static void stats_rows(int64_t rows, int64_t c, const elem *x, const elem *pivot, float *s,
+                       float *q)
+{
+    for (int64_t i = 0; i < c; i += VN) {
+        int64_t n = c - i;
+        vf k = n >= VN ? ld(pivot + i) : ld_n(pivot + i, n);
+        vf vs = n >= VN ? vload(s + i) : ld_n(s + i, n),
+           vq = n >= VN ? vload(q + i) : ld_n(q + i, n);
+        for (int64_t r = 0; r < rows; r++) {
+            const elem *p = x + r * c + i;
+            vf d = (n >= VN ? ld(p) : ld_n(p, n)) - k;
+            vs += d;
+            vq += d * d;
+        }
+        if (n >= VN) {
+            vstore(s + i, vs);
+            vstore(q + i, vq);
+        } else {
+            st_n(s + i, vs, n);
+            st_n(q + i, vq, n);
+        }
+    }
+}
+
+static void stats(int64_t rows, int64_t c, const elem *x, const elem *pivot, float *s, float *q)
+{
+    memset(s, 0, (size_t)c * sizeof *s);
+    memset(q, 0, (size_t)c * sizeof *q);
+    for (int64_t r = 0; r < rows; r += 4)
+        stats_rows(rows - r < 4 ? rows - r : 4, c, x + r * c, pivot, s, q);
+}
+
+/* --- group norm, the other loops: made once per activation */
+
+typedef struct chan_at {
+    vf mean, rstd, g, b;
+} chan_at;
+
+ALWAYS chan_at chan_ld(const slr_cpu_chan *ch, int64_t i)
+{
+    return (chan_at){vload(ch->mean + i), vload(ch->rstd + i), vload(ch->g + i), vload(ch->b + i)};
+}
+
+ALWAYS chan_at chan_ld_n(const slr_cpu_chan *ch, int64_t i, int64_t n)
+{
+    return (chan_at){ld_n(ch->mean + i, n), ld_n(ch->rstd + i, n), ld_n(ch->g + i, n),
+                     ld_n(ch->b + i, n)};
+}
+
+ALWAYS void apply(int64_t rows, int64_t c, elem *y, const elem *x, const slr_cpu_chan *ch,
+                  vf (*act)(vf))
+{
+    for (int64_t r = 0; r < rows; r++, x += c, y += c) {
+        int64_t i = 0;
+        for (; i + VN <= c; i += VN) {
+            chan_at a = chan_ld(ch, i);
+            st(y + i, act((ld(x + i) - a.mean) * a.rstd * a.g + a.b));
+        }
+        if (i < c) {
+            chan_at a = chan_ld_n(ch, i, c - i);
+            vf v = (ld_n(x + i, c - i) - a.mean) * a.rstd * a.g + a.b;
+            st_n(y + i, act(v), c - i);
+        }
+    }
+}
+
+ALWAYS void bx_sums_at(vf dy, vf x, chan_at a, vf (*slope)(vf), vf *s, vf *q)
+{
+    vf u = (x - a.mean) * a.rstd, dz = dy * slope(u * a.g + a.b);
+    *s += dz;
+    *q += dz * u;
+}
+
+/* Four rows at a time, as in the statistics. */
+ALWAYS void bx_sums(int64_t rows, int64_t c, const elem *dy, const elem *x, const slr_cpu_chan *ch,
+                    float *s, float *q, vf (*slope)(vf))
+{
+    memset(s, 0, (size_t)c * sizeof *s);
+    memset(q, 0, (size_t)c * sizeof *q);
+    for (int64_t r = 0; r < rows; r += 4) {
+        int64_t end = rows - r < 4 ? rows : r + 4, i = 0;
+        for (; i + VN <= c; i += VN) {
+            chan_at a = chan_ld(ch, i);
+            vf vs = vload(s + i), vq = vload(q + i);
+            for (int64_t p = r; p < end; p++)
+                bx_sums_at(ld(dy + p * c + i), ld(x + p * c + i), a, slope, &vs, &vq);
+            vstore(s + i, vs);
+            vstore(q + i, vq);
+        }
+        if (i < c) {
+            int64_t n = c - i;
+            chan_at a = chan_ld_n(ch, i, n);
+            vf vs = ld_n(s + i, n), vq = ld_n(q + i, n);
+            for (int64_t p = r; p < end; p++)
+                bx_sums_at(ld_n(dy + p * c + i, n), ld_n(x + p * c + i, n), a, slope, &vs, &vq);
+            st_n(s + i, vs, n);
+            st_n(q + i, vq, n);
+        }
+    }
+}
+
+ALWAYS vf bx_at(vf dy, vf x, chan_at a, vf m1, vf m2, vf (*slope)(vf))
+{
+    vf u = (x - a.mean) * a.rstd, dz = dy * slope(u * a.g + a.b);
+    return a.rstd * (dz * a.g - m1 - u * m2);
+}
+
+ALWAYS void bx_apply(int64_t rows, int64_t c, elem *dx, const elem *dy, const elem *x,
+                     const slr_cpu_chan *ch, vf (*slope)(vf))
+{
+    for (int64_t r = 0; r < rows; r++, x += c, dy += c, dx += c) {
+        int64_t i = 0;
+        for (; i + VN <= c; i += VN)
+            st(dx + i, bx_at(ld(dy + i), ld(x + i), chan_ld(ch, i), vload(ch->m1 + i),
+                             vload(ch->m2 + i), slope));
+        if (i < c) {
+            int64_t n = c - i;
+            vf v = bx_at(ld_n(dy + i, n), ld_n(x + i, n), chan_ld_n(ch, i, n), ld_n(ch->m1 + i, n),
+                         ld_n(ch->m2 + i, n), slope);
+            st_n(dx + i, v, n);
+        }
+    }
+}
+
+#define GROUP(kind, name)                                                                          \
+    static void apply_##name(int64_t rows, int64_t c, elem *y, const elem *x,                      \
+                             const slr_cpu_chan *ch)                                               \
+    {                                                                                              \
+        apply(rows, c, y, x, ch, act_##name);                                                      \
+    }                                                                                              \
+    static void bx_sums_##name(int64_t rows, int64_t c, const elem *dy, const elem *x,             \
+                               const slr_cpu_chan *ch, float *s, float *q)                         \
+    {                                                                                              \
+        bx_sums(rows, c, dy, x, ch, s, q, slope_##name);                                           \
+    }                                                                                              \
+    static void bx_apply_##name(int64_t rows, int64_t c, elem *dx, const elem *dy, const elem *x,  \
+                                const slr_cpu_chan *ch)                                            \
+    {                                                                                              \
+        bx_apply(rows, c, dx, dy, x, ch, slope_##name);                                            \
+    }
+SLR_ACTS(GROUP)
+
+/* --- layer norm: a row fits the cache, so the mean comes first and the variance after it */
+
+static void layer(int64_t c, elem *y, const elem *x, const float *g, const float *b, float eps,
+                  float *mean, float *rstd)
+{
+    vf s = {0}, q = {0}, one = vset(1.0f), zero = {0};
+    int64_t i = 0;
+    for (; i + VN <= c; i += VN)
+        s += ld(x + i);
+    if (i < c)
+        s += ld_n(x + i, c - i);
+    float m = vsum(s) / (float)c;
+    for (i = 0; i + VN <= c; i += VN) {
+        vf d = ld(x + i) - m;
+        q += d * d;
+    }
+    for (float t; i < c; i++) {
+        t = x[i] - m;
+        q[i % VN] += t * t;
+    }
+    float r = 1.0f / scalar_sqrt(vsum(q) / (float)c + eps);
+    for (i = 0; i + VN <= c; i += VN)
+        st(y + i, (ld(x + i) - m) * r * (g ? vload(g + i) : one) + (b ? vload(b + i) : zero));
+    for (; i < c; i++)
+        y[i] = (x[i] - m) * r * (g ? g[i] : 1.0f) + (b ? b[i] : 0.0f);
+    *mean = m;
+    *rstd = r;
+}
+
+static void layer_bx(int64_t c, elem *dx, const elem *dy, const elem *x, const float *g, float mean,
+                     float rstd)
+{
+    vf s = {0}, q = {0}, one = vset(1.0f);
+    int64_t i = 0;
+    for (; i + VN <= c; i += VN) {
+        vf du = ld(dy + i) * (g ? vload(g + i) : one);
+        s += du;
+        q += du * ((ld(x + i) - mean) * rstd);
+    }
+    for (; i < c; i++) {
+        float du = dy[i] * (g ? g[i] : 1.0f);
+        s[i % VN] += du;
+        q[i % VN] += du * ((x[i] - mean) * rstd);
+    }
+    float m1 = vsum(s) / (float)c, m2 = vsum(q) / (float)c;
+    for (i = 0; i + VN <= c; i += VN) {
+        vf du = ld(dy + i) * (g ? vload(g + i) : one), u = (ld(x + i) - mean) * rstd;
+        st(dx + i, rstd * (du - m1 - u * m2));
+    }
+    for (; i < c; i++) {
+        float du = dy[i] * (g ? g[i] : 1.0f), u = (x[i] - mean) * rstd;
+        dx[i] = rstd * (du - m1 - u * m2);
+    }
+}
+
+#define APPLY_ROW(kind, name)    [kind] = apply_##name,
+#define BX_SUMS_ROW(kind, name)  [kind] = bx_sums_##name,
+#define BX_APPLY_ROW(kind, name) [kind] = bx_apply_##name,
+
+const slr_cpu_norm_fns SLR_ISA_SYM(slr_cpu_norm) = {
+    .stats = stats,
+    .apply = {SLR_ACTS(APPLY_ROW)},
+    .bx_sums = {SLR_ACTS(BX_SUMS_ROW)},
+    .bx_apply = {SLR_ACTS(BX_APPLY_ROW)},
+    .layer = layer,
+    .layer_bx = layer_bx,
+};
