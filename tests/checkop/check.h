@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* Checks and benches backends, operation by operation, from one table of cases (cases.c).
+ *
+ * A case is an operation with its operands in a small notation, one word per operand:
+ *     2x8x8x32          a dense f32 tensor          77:i32   another type
+ *     2x16x24/72        axis 1 is 72 elements wide  320:f16! frozen
+ *     -                 an absent input */
+#ifndef CHECKOP_CHECK_H
+#define CHECKOP_CHECK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <sdlora/backend.h>
+
+enum { MAX_ARGS = 8, MAX_INTS = 12, MAX_REALS = 2 };
+
+typedef struct check_case {
+    uint32_t op;
+    const char *in, *out;
+    int64_t ints[MAX_INTS];
+    double reals[MAX_REALS];
+    int alias[3]; /* output i shares memory with input alias[i] - 1; 0: it does not */
+    bool big;     /* for --bench only: the reference would take minutes */
+} check_case;
+
+extern const check_case check_cases[]; /* ends with op 0 */
+
+/* How exact an operation has to be: |error| <= rel (|reference| + rms(reference)) + floor. */
+enum { EXACT, ROUNDED, FUNCTION, SUMMED, PRODUCT, N_CLASSES };
+typedef struct check_room {
+    double rel, floor;
+} check_room;
+extern const check_room check_tolerance[N_CLASSES];
+
+/* What holds for all cases of an operation. */
+typedef struct check_op {
+    uint32_t op;
+    const char *name;
+    int class;
+    int n_int, n_real; /* n_int -1: the rank of input 0 */
+    const char *fill;  /* per input: how it is filled (run.c); missing: 'n' */
+    /* Floating-point operations for --bench; NULL: bytes are counted instead. */
+    double (*flops)(const sdlora_opdesc *op);
+} check_op;
+
+const check_op *check_op_of(uint32_t op);
+
+/* A parsed and filled case. */
+typedef struct check_call {
+    const check_case *from;
+    const check_op *info;
+    sdlora_opdesc desc;
+    sdlora_tdesc in[MAX_ARGS], out[MAX_ARGS];
+    bool frozen[MAX_ARGS];
+    sdlora_const consts[MAX_ARGS];
+    double *in_v[MAX_ARGS], *out_v[MAX_ARGS]; /* dense; out_v: the reference's results */
+} check_call;
+
+/* Parses, fills, and runs the reference unless the case is big.  Ends the program on a bad row. */
+void check_call_init(check_call *c, const check_case *from);
+void check_call_free(check_call *c);
+
+double check_random(void); /* a normal deviate; the same sequence in each run */
+
+/* Number of failures, each with a line on standard output. */
+int check_backends(const char *mask, const char *filter);
+int check_gradients(const char *filter);
+int check_curves(const char *mask);
+int check_bench(const char *mask, const char *filter, int threads);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* checkop [--cpumask generic|avx2|avx512] [--gradients] [--curves] [--bench] [--threads n] [OP] */
+#include "check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SKIP = 77 };
+
+int main(int argc, char **argv)
+{
+    const char *mask = "avx512", *filter = NULL;
+    bool gradients = false, curves = false, bench = false;
+    int threads = 2, bad;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--cpumask") && i + 1 < argc)
+            mask = argv[++i];
+        else if (!strcmp(argv[i], "--threads") && i + 1 < argc)
+            threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--gradients"))
+            gradients = true;
+        else if (!strcmp(argv[i], "--curves"))
+            curves = true;
+        else if (!strcmp(argv[i], "--bench"))
+            bench = true;
+        else
+            filter = argv[i];
+    }
+    bad = gradients ? check_gradients(filter)
+          : curves  ? check_curves(mask)
+          : bench   ? check_bench(mask, filter, threads)
+                    : check_backends(mask, filter);
+    return bad < 0 ? SKIP : bad ? EXIT_FAILURE : EXIT_SUCCESS;
+}
