@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Plans a graph for a set of devices (liveness, reuse, in-place, kernels) and runs it many times.  A run
- * allocates nothing and looks nothing up.  Refuses to know what the graph computes. */
+/* Plans a graph for a set of devices (liveness, reuse, in-place, kernels) and runs it many times.
+ * A run allocates nothing and looks nothing up.  Refuses to know what the graph computes. */
 #ifndef SLR_GRAPH_EXEC_H
 #define SLR_GRAPH_EXEC_H
 
@@ -10,21 +10,26 @@
 
 typedef struct slr_plan slr_plan;
 
-/* The plan keeps what it needs of the graph: g may be freed afterwards.  Kernels are prepared here, so
- * a missing kernel is an error now and never in a run. */
+/* The plan keeps what it needs of the graph: g may be freed afterwards.  Kernels are prepared here,
+ * so a missing kernel is an error now and never in a run. */
 int slr_plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices);
 void slr_plan_free(slr_plan *p);
 
 /* Finds a leaf or output by its full name. ENOTFOUND when there is none. */
 int slr_plan_find(const slr_plan *p, const char *name, slr_val *out);
-/* Memory of an input, param or output.  Unbound ones lie in the plan's own arena, valid until the plan is
- * freed; inputs keep their contents between runs. */
+/* Memory of an input, param or output.  Unbound ones lie in the plan's own arena, valid until the
+ * plan is freed; inputs keep their contents between runs. */
 void *slr_plan_data(slr_plan *p, slr_val v);
 /* Puts an input, param or output into the caller's memory (64-byte aligned, dense) from now on. */
 int slr_plan_bind(slr_plan *p, slr_val v, void *data);
+/* Lets p use the workspace of `with` from now on, so that many plans cost the memory of the
+ * biggest. Plans that share must not run at the same time.  Kept memory (slr_plan_data) is not
+ * shared. */
+int slr_plan_share(slr_plan *p, slr_plan *with);
 slr_shape slr_plan_shape(const slr_plan *p, slr_val v);
 
-/* Runs all nodes.  cancel (may be NULL) is read between kernels: ECANCELED. */
+/* Runs all nodes.  cancel (may be NULL) is read between kernels: ECANCELED.  The first run takes
+ * the memory; later ones allocate nothing. */
 int slr_plan_run(slr_plan *p, const slr_cancel_flag *cancel);
 
 typedef struct slr_plan_stats {
@@ -33,7 +38,8 @@ typedef struct slr_plan_stats {
 } slr_plan_stats;
 void slr_plan_get_stats(const slr_plan *p, slr_plan_stats *out);
 
-/* Per-operation profile of the runs since the last call with on=true. */
+/* Profile of the runs since the last call with on=true: one row per kernel, in order, per run
+ * figures for flops and bytes.  Returns the number of rows there are. */
 typedef struct slr_plan_profile_row {
     uint32_t op;
     char what[96]; /* name of the node */
