@@ -109,6 +109,9 @@ int slr_options_copy(sdlora_options **out, const sdlora_options *src)
 {
     sdlora_options *o;
 
+    *out = NULL;
+    if (!src)
+        return SDLORA_OK;
     SLR_TRY(slr_options_new(&o, src->m, src->first->kind));
     for (size_t i = 0; i < src->count; i++) {
         o->values[i] = src->values[i];
@@ -117,7 +120,6 @@ int slr_options_copy(sdlora_options **out, const sdlora_options *src)
         o->values[i].text = slr_strdup(o->m, src->values[i].text);
         if (!o->values[i].text) {
             slr_options_unref(o);
-            *out = NULL;
             return SDLORA_ENOMEM;
         }
     }
@@ -276,10 +278,12 @@ static const char *spell(const slr_option_row *row, const value *v, const char *
 
 int slr_options_set_text(sdlora_options *o, const char *name, const char *v)
 {
-    const slr_option_row *row = find(o->first, o->count, name);
+    const slr_option_row *row;
     value *slot, fresh = {.given = true};
     char spelt[32];
 
+    slr_require(o && name);
+    row = find(o->first, o->count, name);
     if (!row)
         return unknown_name(o, name);
     slot = &o->values[row - o->first];
@@ -308,9 +312,11 @@ int slr_options_set_int(sdlora_options *o, const char *name, int64_t v)
 
 int slr_options_set_real(sdlora_options *o, const char *name, double v)
 {
-    const slr_option_row *row = find(o->first, o->count, name);
+    const slr_option_row *row;
     char text[32];
 
+    slr_require(o && name);
+    row = find(o->first, o->count, name);
     if (row && row->type == SLR_OPT_INT && v == floor(v) && fabs(v) < 0x1p53)
         return slr_options_set_int(o, name, (int64_t)v); /* Lua knows one kind of number */
     slr_real_repr(v, text);

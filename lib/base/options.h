@@ -28,6 +28,7 @@ const slr_option_row *slr_option_rows(size_t *count);
 const slr_option_row *slr_option_find(const char *kind, const char *name);
 
 int slr_options_new(sdlora_options **out, slr_mem *m, const char *kind);
+/* src NULL: *out is NULL, which readers take for "all defaults". */
 int slr_options_copy(sdlora_options **out, const sdlora_options *src);
 sdlora_options *slr_options_ref(sdlora_options *o);
 void slr_options_unref(sdlora_options *o);

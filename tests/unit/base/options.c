@@ -221,8 +221,13 @@ done:
 
 static void copies_stand_alone(void **state)
 {
+    sdlora_options *o;
+
     torture(copy_scenario);
     slr_options_unref(NULL);
+    assert_ok(slr_options_copy(&o, NULL));
+    assert_null(o);
+    assert_int_equal(slr_options_set_real(NULL, "x", 1), SDLORA_EINVAL);
 }
 
 int main(void)
