@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Network files: key names <-> targets, kohya safetensors writing with full metadata and hashes, and a look at
- * any file's header without loading weights. */
+/* Network files: key names <-> targets, kohya safetensors writing with full metadata and hashes,
+ * and a look at any file's header without loading weights. */
 #ifndef SLR_NETWORKS_NETFILE_H
 #define SLR_NETWORKS_NETFILE_H
 
@@ -11,13 +11,15 @@ typedef struct slr_meta slr_meta;
 int slr_meta_new(slr_meta **out, slr_mem *m);
 void slr_meta_free(slr_meta *meta);
 int slr_meta_set(slr_meta *meta, const char *key, const char *value); /* replaces */
-int slr_meta_setf(slr_meta *meta, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int slr_meta_setf(slr_meta *meta, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 const char *slr_meta_get(const slr_meta *meta, const char *key); /* NULL: absent */
 size_t slr_meta_count(const slr_meta *meta);
 const char *slr_meta_at(const slr_meta *meta, size_t i, const char **value);
 
-/* Saves kohya's layout atomically (temp + fsync + rename).  save_dtype: SDLORA_F32, F16 or BF16.  meta gains
- * sshs_model_hash and sshs_legacy_hash (training.md §3.3).  ENAN when a weight is not finite: nothing is written. */
+/* Saves kohya's layout atomically (temp + fsync + rename).  save_dtype: SDLORA_F32, F16 or BF16.
+ * meta gains sshs_model_hash and sshs_legacy_hash (training.md §3.3).  ENAN when a weight is not
+ * finite: nothing is written. */
 int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta);
 
 /* The metadata of an opened network (borrowed, may be empty). */

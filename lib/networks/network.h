@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A network: a set of modules, each adapting one layer of a frozen model.  Knows kinds (rows in network.c, one file
- * each), strengths, and how to hook into model graphs; refuses to know training loops and prompts. */
+/* A network: a set of modules, each adapting one layer of a frozen model.  Knows kinds (rows in
+ * network.c, one file each), strengths, and how to hook into model graphs; refuses to know training
+ * loops and prompts. */
 #ifndef SLR_NETWORKS_NETWORK_H
 #define SLR_NETWORKS_NETWORK_H
 
@@ -11,21 +12,26 @@
 
 typedef struct slr_network slr_network;
 
-/* What a module adapts. */
+/* A layer that can be adapted, and its names.  See target.h for the table of a checkpoint. */
 typedef struct slr_target {
-    int part;            /* SLR_PART_* */
-    const char *name;    /* kohya's: "lora_unet_down_blocks_0_attentions_0_proj_in" */
-    const char *path;    /* canonical module path */
-    bool conv;
+    int part;         /* SLR_PART_* */
+    const char *name; /* kohya's: "lora_unet_down_blocks_0_attentions_0_proj_in" */
+    const char *path; /* canonical module path */
+    bool conv;        /* the weight is 4-D */
     int64_t out, in, kh, kw;
 } slr_target;
 
 /* A new network for training: targets by kohya's rules (training.md §1.2) and the "network" options
- * (network_dim, network_alpha, conv_dim, conv_alpha, network_train_unet_only, ...), initialised by seed. */
-int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts, uint64_t seed);
-/* A file.  base NULL: names are checked when it is attached.  Nothing of it applies unless all of it fits
- * (policy refuse); see netfile.h for dialects. */
+ * (network_dim, network_alpha, conv_dim, conv_alpha, network_train_unet_only, ...), initialised by
+ * seed. */
+int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
+                     uint64_t seed);
+/* A file: every module is checked against the base first, and nothing is made unless all of it
+ * fits. */
 int slr_network_open(slr_network **out, slr_mem *m, const slr_checkpoint *base, const char *path);
+/* The same, initial values of an equally shaped network (network_weights): EINVAL when ranks or
+ * modules differ. */
+int slr_network_load_into(slr_network *n, const slr_network *from);
 slr_network *slr_network_ref(slr_network *n);
 void slr_network_unref(slr_network *n);
 
@@ -33,44 +39,61 @@ size_t slr_network_modules(const slr_network *n);
 const slr_target *slr_network_target(const slr_network *n, size_t i);
 int64_t slr_network_rank(const slr_network *n, size_t i);
 double slr_network_alpha(const slr_network *n, size_t i);
-const char *slr_network_name(const slr_network *n);  /* file stem, or output_name */
-const char *slr_network_path(const slr_network *n);  /* NULL when made here */
+const char *slr_network_name(const slr_network *n); /* file stem, or output_name */
+const char *slr_network_path(const slr_network *n); /* NULL when made here */
+/* The "network" options it was made with; defaults when it came from a file.  Borrowed. */
+slr_opt slr_network_options(const slr_network *n);
+/* conv_dim, conv_alpha, rank_dropout ... wherever they were given: an option of its own or
+ * network_args. */
+double slr_network_arg(const slr_network *n, const char *key, double otherwise);
+const slr_family *slr_network_family(const slr_network *n);
+bool slr_network_has_dropout(const slr_network *n);
 slr_mem *slr_network_mem(const slr_network *n);
 
 /* --- trainable parameters: one flat f32 block, text encoder modules first, then UNet --- */
 typedef struct slr_network_slot {
-    const char *key;      /* "lora_unet_....lora_down.weight" */
+    const char *key; /* "lora_unet_....lora_down.weight" */
     int part;
     size_t module;
     int rank;
     int64_t dim[SLR_MAX_RANK];
-    size_t offset, count; /* in floats within the block; offsets are multiples of 16 (gaps are zero) */
+    size_t offset,
+        count; /* in floats within the block; offsets are multiples of 16 (gaps are zero) */
 } slr_network_slot;
 size_t slr_network_slots(const slr_network *n);
 const slr_network_slot *slr_network_slot_at(const slr_network *n, size_t i);
-float *slr_network_params(slr_network *n);       /* the block; 64-byte aligned */
+float *slr_network_params(slr_network *n);            /* the block; 64-byte aligned */
 size_t slr_network_param_count(const slr_network *n); /* floats in the block, gaps included */
 /* [first, last) floats of the block that belong to a part. */
 void slr_network_part_range(const slr_network *n, int part, size_t *first, size_t *last);
 
 /* --- hooks into graphs --- */
-/* Training: every slot of the parts given by part_mask becomes a graph param named by its key; dropouts from options.
- * The seed value (i32[2]) feeds dropout; SLR_NONE when no dropout is set.  `adapter` is filled; it stays valid as
- * long as n. vals[i] (one per slot) receives the param value or SLR_NONE. */
-int slr_network_hook_train(slr_network *n, unsigned part_mask, slr_val seed, slr_val *vals, slr_adapter *adapter);
+/* Training: the slots of every layer that is built become graph params named by their keys.  Fill
+ * the struct, hand `adapter` to the model builders, and read vals afterwards: SLR_NONE where a
+ * slot's layer was not built. */
+typedef struct slr_train_hook {
+    slr_network *network;
+    slr_val seed;  /* i32[2], feeds dropout; SLR_NONE: no dropout (validation) */
+    slr_val *vals; /* one per slot; the caller's array */
+    slr_adapter adapter;
+} slr_train_hook;
+void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr_val *vals);
 
-/* Applying: any number of networks at once, each with its strengths.  A stack combines them per layer (ranks
- * concatenated, strength and alpha/rank folded into `up`), so that a layer pays one thin pass. */
+/* Applying: any number of networks at once, each with its strengths.  A stack combines them per
+ * layer (ranks concatenated, strength and alpha/rank folded into `up`), so that a layer pays one
+ * thin pass. */
 typedef struct slr_stack slr_stack;
 typedef struct slr_stack_item {
     slr_network *network;
     double te, unet; /* strengths */
 } slr_stack_item;
-/* Checks every item against base first: EINVAL/EFORMAT names file and key, and nothing is applied. Takes references. */
-int slr_stack_new(slr_stack **out, slr_mem *m, const slr_checkpoint *base, const slr_stack_item *items, size_t n);
+/* Checks every item against base first: EINVAL/EFORMAT names file and key, and nothing is applied.
+ * Takes references. */
+int slr_stack_new(slr_stack **out, slr_mem *m, const slr_checkpoint *base,
+                  const slr_stack_item *items, size_t n);
 void slr_stack_free(slr_stack *s);
 /* Live: factors become graph params, bound with slr_stack_bind after planning. */
-void slr_stack_hook(slr_stack *s, slr_adapter *adapter);
+slr_adapter slr_stack_adapter(slr_stack *s);
 /* Other strengths for the same networks, without a new graph. */
 int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n);
 /* Binds every stack param in a plan of a graph built with the hook. */
@@ -79,8 +102,9 @@ int slr_stack_bind(slr_stack *s, struct slr_plan *p);
 /* Equal for stacks whose graphs are interchangeable (same layers and summed ranks). */
 uint64_t slr_stack_shape_key(const slr_stack *s);
 
-/* Merged: new weights = W + sum of strength * delta, f32 sums, saved in the base's dtype; removal is dropping
- * the result (the base is untouched). *out holds replaced tensors over the base's. */
-int slr_merge_part(slr_weights **out, slr_mem *m, slr_weights *base, int part, const slr_stack_item *items, size_t n);
+/* Merged: new weights = W + sum of strength * delta, f32 sums, saved in the base's dtype; removal
+ * is dropping the result (the base is untouched). *out holds replaced tensors over the base's. */
+int slr_merge_part(slr_weights **out, slr_mem *m, slr_weights *base, int part,
+                   const slr_stack_item *items, size_t n);
 
 #endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* Merging networks into weights: W + sum of strength * delta, summed in f32 and rounded once to the
+ * base's type.  The base's tensors are never written, so dropping the result removes the networks
+ * exactly. */
+#include "networks/kind.h"
+
+#include "base/status.h"
+#include "base/str.h"
+#include "base/thread.h"
+
+typedef struct merge_job {
+    const slr_stack_item *items;
+    size_t n;
+    int part;
+    const char *path;
+    float *w;
+} merge_job;
+
+#define ROWS_PER_PIECE 16
+
+static void merge_rows(void *arg, int64_t lo, int64_t hi)
+{
+    const merge_job *job = arg;
+    for (size_t i = 0; i < job->n; i++) {
+        const slr_network *n = job->items[i].network;
+        const slr_module *mod = slr_network_find(n, job->part, job->path);
+        double strength = job->part == SLR_PART_UNET ? job->items[i].unet : job->items[i].te;
+        if (mod && strength != 0)
+            mod->kind->merge(mod, &n->slot[mod->slot], n->params, strength, lo, hi, job->w);
+    }
+}
+
+static bool adapted(const merge_job *job)
+{
+    for (size_t i = 0; i < job->n; i++)
+        if (slr_network_find(job->items[i].network, job->part, job->path))
+            return true;
+    return false;
+}
+
+static int merge_tensor(slr_weights *out, slr_mem *m, const char *name, const slr_tensor *t,
+                        merge_job *job)
+{
+    const slr_dtype_row *type = slr_dtype(t->dtype);
+    size_t count = (size_t)slr_tensor_count(t);
+    slr_storage *storage = NULL;
+    job->w = slr_calloc(m, count, sizeof(float));
+    int rc = job->w ? slr_tensor_to_f32(t, job->w) : SDLORA_ENOMEM;
+    if (rc >= 0)
+        rc = slr_storage_new(&storage, m, count * type->size);
+    if (rc >= 0) {
+        slr_parallel(slr_threads_default(), t->dim[0], ROWS_PER_PIECE, merge_rows, job);
+        type->from_f32(slr_storage_data(storage), job->w, count);
+        slr_tensor merged = *t;
+        merged.data = slr_storage_data(storage);
+        merged.storage = storage;
+        merged.id = slr_tensor_next_id();
+        rc = slr_weights_put(out, name, &merged);
+    }
+    slr_storage_unref(storage);
+    slr_free(m, job->w);
+    return rc;
+}
+
+int slr_merge_part(slr_weights **out, slr_mem *m, slr_weights *base, int part,
+                   const slr_stack_item *items, size_t n)
+{
+    *out = NULL;
+    slr_weights *merged = NULL;
+    int rc = slr_weights_new(&merged, m, slr_weights_label(base));
+    for (size_t i = 0; rc >= 0 && i < slr_weights_count(base); i++) {
+        const slr_tensor *t;
+        const char *name = slr_weights_at(base, i, &t);
+        merge_job job = {.items = items, .n = n, .part = part};
+        char *path =
+            slr_ends(name, ".weight") ? slr_strndup(m, name, slr_str_of(name).n - 7) : NULL;
+        job.path = path;
+        rc = path && adapted(&job) ? merge_tensor(merged, m, name, t, &job)
+                                   : slr_weights_put(merged, name, t);
+        slr_free(m, path);
+    }
+    if (rc < 0) {
+        slr_weights_unref(merged);
+        return rc;
+    }
+    *out = merged;
+    return SDLORA_OK;
+}

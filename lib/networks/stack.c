@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT */
+/* Applying networks live: all modules of a layer become one pair of factors, ranks concatenated and
+ * strengths folded into `up`, so any number of LoRAs costs one thin pass and a change of strength
+ * rewrites only the `up` factors. Refuses to know prompts and files. */
+#include "networks/kind.h"
+
+#include <string.h>
+
+#include "base/status.h"
+#include "base/str.h"
+#include "graph/exec.h"
+
+/* One adapted layer. */
+typedef struct stack_layer {
+    const slr_target *target; /* borrowed from the first network that has it */
+    int64_t rank;             /* summed */
+    float *down, *up;         /* [rank, in*kh*kw], [out, rank]; in the block */
+    const char *down_name, *up_name;
+} stack_layer;
+
+struct slr_stack {
+    slr_mem *m;
+    slr_arena *texts;
+    slr_stack_item *item;
+    size_t n_items;
+    stack_layer *layer;
+    size_t n_layers, layer_cap;
+    slr_map *by_path; /* "<part>:<path>" */
+    float *block;
+    uint64_t shape_key;
+};
+
+static int layer_key(slr_buf *b, slr_mem *m, int part, const char *path)
+{
+    slr_buf_init(b, m);
+    slr_buf_printf(b, "%d:%s", part, path);
+    return slr_buf_ok(b);
+}
+
+static const char *factor_name(slr_stack *s, const char *key, const char *which)
+{
+    slr_buf b;
+    slr_buf_init(&b, s->m);
+    slr_buf_printf(&b, "stack.%s.%s", key, which);
+    const char *name = slr_buf_ok(&b) == SDLORA_OK ? slr_arena_strdup(s->texts, b.data) : NULL;
+    slr_buf_free(&b);
+    return name;
+}
+
+static int add_module(slr_stack *s, const slr_module *mod)
+{
+    slr_buf key;
+    int64_t at;
+    int rc = layer_key(&key, s->m, mod->target.part, mod->target.path);
+    if (rc >= 0 && !slr_map_get(s->by_path, key.data, &at)) {
+        at = (int64_t)s->n_layers;
+        rc = slr_grow(s->m, &s->layer, &s->layer_cap, s->n_layers + 1, sizeof *s->layer);
+        if (rc >= 0)
+            rc = slr_map_set(s->by_path, key.data, at);
+        if (rc >= 0) {
+            s->layer[s->n_layers++] = (stack_layer){.target = &mod->target,
+                                                    .down_name = factor_name(s, key.data, "down"),
+                                                    .up_name = factor_name(s, key.data, "up")};
+            if (!s->layer[at].down_name || !s->layer[at].up_name)
+                rc = SDLORA_ENOMEM;
+        }
+    }
+    if (rc >= 0)
+        s->layer[at].rank += mod->rank;
+    slr_buf_free(&key);
+    return rc;
+}
+
+static size_t round16(size_t floats)
+{
+    return (floats + 15) / 16 * 16;
+}
+
+static int64_t fan_in(const slr_target *t)
+{
+    return t->in * t->kh * t->kw;
+}
+
+/* Places every layer's factors in one block and hashes what their graph looks like. */
+static int lay_out(slr_stack *s)
+{
+    size_t total = 0;
+    s->shape_key = 0;
+    for (size_t i = 0; i < s->n_layers; i++) {
+        const stack_layer *l = &s->layer[i];
+        total += round16((size_t)(l->rank * fan_in(l->target))) +
+                 round16((size_t)(l->target->out * l->rank));
+        s->shape_key = slr_hash64(l->down_name, strlen(l->down_name), s->shape_key);
+        s->shape_key = slr_hash64(&l->rank, sizeof l->rank, s->shape_key);
+    }
+    s->block = slr_calloc(s->m, total ? total : 1, sizeof(float));
+    if (!s->block)
+        return SDLORA_ENOMEM;
+    float *at = s->block;
+    for (size_t i = 0; i < s->n_layers; i++) {
+        stack_layer *l = &s->layer[i];
+        l->down = at;
+        at += round16((size_t)(l->rank * fan_in(l->target)));
+        l->up = at;
+        at += round16((size_t)(l->target->out * l->rank));
+    }
+    return SDLORA_OK;
+}
+
+static stack_layer *find_layer(const slr_stack *s, int part, const char *path)
+{
+    slr_buf key;
+    int64_t at;
+    stack_layer *found = NULL;
+    if (layer_key(&key, s->m, part, path) == SDLORA_OK && slr_map_get(s->by_path, key.data, &at))
+        found = &s->layer[at];
+    slr_buf_free(&key);
+    return found;
+}
+
+static double strength_of(const slr_stack_item *item, int part)
+{
+    return part == SLR_PART_UNET ? item->unet : item->te;
+}
+
+/* Writes one module's columns of `up` (and, the first time, its rows of `down`) at rank offset
+ * `at`. */
+static void write_module(const slr_network *n, const slr_module *mod, const stack_layer *l,
+                         int64_t at, double strength, bool with_down)
+{
+    const slr_network_slot *slots = &n->slot[mod->slot];
+    if (with_down)
+        memcpy(l->down + at * fan_in(l->target), n->params + slots[0].offset,
+               slots[0].count * sizeof(float));
+    const float *up = n->params + slots[1].offset;
+    float scale = (float)(strength * slr_module_scale(mod));
+    for (int64_t o = 0; o < l->target->out; o++)
+        for (int64_t p = 0; p < mod->rank; p++)
+            l->up[o * l->rank + at + p] = scale * up[o * mod->rank + p];
+}
+
+static int write_factors(slr_stack *s, bool with_down)
+{
+    int64_t *at = slr_calloc(s->m, s->n_layers ? s->n_layers : 1, sizeof *at);
+    if (!at)
+        return SDLORA_ENOMEM;
+    for (size_t i = 0; i < s->n_items; i++) {
+        const slr_network *n = s->item[i].network;
+        for (size_t k = 0; k < n->n_modules; k++) {
+            const slr_module *mod = &n->module[k];
+            stack_layer *l = find_layer(s, mod->target.part, mod->target.path);
+            if (!l) {
+                slr_free(s->m, at);
+                return SDLORA_ENOMEM; /* the key could not be built */
+            }
+            write_module(n, mod, l, at[l - s->layer], strength_of(&s->item[i], mod->target.part),
+                         with_down);
+            at[l - s->layer] += mod->rank;
+        }
+    }
+    slr_free(s->m, at);
+    return SDLORA_OK;
+}
+
+/* Every module must fit the checkpoint's table before anything is built. */
+static int check_item(const slr_targets *targets, const slr_network *n)
+{
+    for (size_t k = 0; k < n->n_modules; k++) {
+        const slr_target *have = &n->module[k].target;
+        const slr_target *want = slr_targets_find(targets, have->name, strlen(have->name));
+        if (!want || want->in != have->in || want->out != have->out || want->kh != have->kh ||
+            want->kw != have->kw)
+            return slr_fail(SDLORA_EINVAL, __func__, "%s: %s does not fit this checkpoint",
+                            n->path ? n->path : n->name, have->name);
+    }
+    return SDLORA_OK;
+}
+
+static int fill(slr_stack *s, const slr_checkpoint *base, const slr_stack_item *items, size_t n)
+{
+    slr_targets *targets = NULL;
+    SLR_TRY(slr_targets_new(&targets, s->m, base));
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < n; i++)
+        rc = check_item(targets, items[i].network);
+    slr_targets_free(targets);
+    SLR_TRY(rc);
+
+    s->item = slr_calloc(s->m, n ? n : 1, sizeof *s->item);
+    if (!s->item)
+        return SDLORA_ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        s->item[i] = items[i];
+        slr_network_ref(items[i].network);
+        s->n_items = i + 1;
+        for (size_t k = 0; k < items[i].network->n_modules; k++)
+            SLR_TRY(add_module(s, &items[i].network->module[k]));
+    }
+    SLR_TRY(lay_out(s));
+    return write_factors(s, true);
+}
+
+int slr_stack_new(slr_stack **out, slr_mem *m, const slr_checkpoint *base,
+                  const slr_stack_item *items, size_t n)
+{
+    *out = NULL;
+    slr_stack *s = slr_calloc(m, 1, sizeof *s);
+    if (!s)
+        return SDLORA_ENOMEM;
+    s->m = m;
+    int rc = slr_arena_new(&s->texts, m);
+    if (rc >= 0)
+        rc = slr_map_new(&s->by_path, m);
+    if (rc >= 0)
+        rc = fill(s, base, items, n);
+    if (rc < 0) {
+        slr_stack_free(s);
+        return rc;
+    }
+    *out = s;
+    return SDLORA_OK;
+}
+
+void slr_stack_free(slr_stack *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; i < s->n_items; i++)
+        slr_network_unref(s->item[i].network);
+    slr_free(s->m, s->item);
+    slr_free(s->m, s->layer);
+    slr_free(s->m, s->block);
+    slr_map_free(s->by_path);
+    slr_arena_free(s->texts);
+    slr_free(s->m, s);
+}
+
+int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n)
+{
+    if (n != s->n_items)
+        return slr_fail(SDLORA_EINVAL, __func__, "the stack holds %zu networks, not %zu",
+                        s->n_items, n);
+    for (size_t i = 0; i < n; i++)
+        if (items[i].network != s->item[i].network)
+            return slr_fail(SDLORA_EINVAL, __func__, "network %zu of the stack is another one", i);
+    for (size_t i = 0; i < n; i++) {
+        s->item[i].te = items[i].te;
+        s->item[i].unet = items[i].unet;
+    }
+    return write_factors(s, false);
+}
+
+static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y)
+{
+    const slr_stack *s = user;
+    const stack_layer *l = find_layer(s, layer->part, layer->path);
+    if (!l)
+        return y;
+    const slr_target *t = l->target;
+    bool spatial = t->kh * t->kw > 1;
+    int64_t down_dim[4] = {l->rank, t->in, t->kh, t->kw}, up_dim[2] = {t->out, l->rank};
+    slr_val down = slr_param(g, l->down_name, spatial ? 4 : 2, down_dim);
+    slr_val up = slr_param(g, l->up_name, 2, up_dim);
+    slr_val d = spatial ? slr_conv2d(g, x, down, SLR_NONE, SLR_NONE, layer->geometry, 1.0)
+                        : slr_linear(g, x, down, SLR_NONE, SLR_NONE);
+    return slr_matmul(g, d, up, SLR_NONE, y, false, true, 1.0);
+}
+
+slr_adapter slr_stack_adapter(slr_stack *s)
+{
+    return (slr_adapter){.user = s, .output = output};
+}
+
+int slr_stack_bind(slr_stack *s, slr_plan *p)
+{
+    for (size_t i = 0; i < s->n_layers; i++) {
+        slr_val v;
+        if (slr_plan_find(p, s->layer[i].down_name, &v) < 0) {
+            slr_clear();
+            continue; /* a layer of another part's graph */
+        }
+        SLR_TRY(slr_plan_bind(p, v, s->layer[i].down));
+        SLR_TRY(slr_plan_find(p, s->layer[i].up_name, &v));
+        SLR_TRY(slr_plan_bind(p, v, s->layer[i].up));
+    }
+    return SDLORA_OK;
+}
+
+uint64_t slr_stack_shape_key(const slr_stack *s)
+{
+    return s->shape_key;
+}

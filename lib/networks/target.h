@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* The adaptable layers of a checkpoint under kohya's names, and kohya's rule of which of them a new
+ * network trains (training.md §1.2-1.4).  The table is made from the model builders' own list of
+ * layers; names are looked up, never parsed, since '_' is also inside module names. */
+#ifndef SLR_NETWORKS_TARGET_H
+#define SLR_NETWORKS_TARGET_H
+
+#include "networks/network.h"
+
+typedef struct slr_targets slr_targets;
+
+int slr_targets_new(slr_targets **out, slr_mem *m, const slr_checkpoint *base);
+void slr_targets_free(slr_targets *t);
+size_t slr_targets_count(const slr_targets *t);
+/* Text encoders first, then the UNet; in each part in execution order. */
+const slr_target *slr_targets_at(const slr_targets *t, size_t i);
+const slr_target *slr_targets_find(const slr_targets *t, const char *name,
+                                   size_t n); /* NULL: none */
+
+/* What kohya does with a layer. */
+enum {
+    SLR_TARGET_NEVER = 0,
+    SLR_TARGET_LINEAR = 1, /* network_dim, always */
+    SLR_TARGET_CONV_LINEAR =
+        2,              /* network_dim, only with conv_dim (linear and 1x1 outside attentions) */
+    SLR_TARGET_CONV = 3 /* conv_dim */
+};
+int slr_target_rule(const slr_target *t);
+
+#endif
