@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* One training step's graph for one shape: text encoder (when trained), UNet, loss, gradients by every trained slot. Takes
- * explicit tensors, so tests drive it with an oracle's inputs. */
+/* One training step's graph for one shape: text encoder (when trained), UNet, loss, gradients by
+ * every trained slot. Takes explicit tensors, so tests drive it with an oracle's inputs. */
 #ifndef SLR_TRAIN_STEP_H
 #define SLR_TRAIN_STEP_H
 
@@ -9,14 +9,17 @@
 
 typedef struct slr_step slr_step;
 typedef struct slr_step_config {
+    slr_mem *mem;
     slr_checkpoint *base;
-    slr_network *network;
+    slr_network *network; /* trained, or at full strength; Nullable */
+    slr_stack *stack;     /* instead of network: fixed networks at strengths; Nullable */
     slr_devices *devices;
-    int64_t n, h, w;       /* samples, latent size */
-    int n_chunks;          /* text: [n * n_chunks, 77] ids */
+    int64_t n, h, w; /* samples, latent size */
+    int n_chunks;    /* text: [n * n_chunks, 77] ids */
     int clip_skip, loss_type;
-    unsigned part_mask;    /* bits 1 << SLR_PART_*: which parts are trained; 0: loss only (validation) */
-    bool text_states;      /* true: the text encoder is not in the graph; states are an input */
+    unsigned
+        part_mask;    /* bits 1 << SLR_PART_*: which parts are trained; 0: loss only (validation) */
+    bool text_states; /* true: the text encoder is not in the graph; states are an input */
 } slr_step_config;
 
 int slr_step_new(slr_step **out, const slr_step_config *config);
@@ -24,16 +27,20 @@ void slr_step_free(slr_step *s);
 
 /* Inputs; all filled by the caller before run. */
 typedef struct slr_step_io {
-    float *x;            /* [n,h,w,4] noisy latents */
-    float *target;       /* [n,h,w,4] */
-    float *t;            /* [n] */
-    float *weight;       /* [n] */
-    float *delta;        /* [n] huber delta; NULL for l2, l1 */
-    int32_t *ids;        /* [n*n_chunks,77]; NULL when text_states */
-    float *states;       /* [n,T,width]; NULL unless text_states. T = 77 or 75*n_chunks+2 */
-    int32_t *seed;       /* [2]; NULL without dropout */
-    const float *loss;   /* [n], after run: per-sample weighted loss */
-    const float *grad;   /* flat, laid out as the network's parameter block; zeros where untrained; gradient of mean(loss) */
+    float *x;              /* [n,h,w,4] noisy latents */
+    float *target;         /* [n,h,w,4] */
+    float *t;              /* [n] */
+    float *weight;         /* [n] */
+    float *delta;          /* [n] huber delta; NULL for l2, l1 */
+    int32_t *ids;          /* [n*n_chunks,77]; NULL when text_states */
+    float *states;         /* [n,T,width]; NULL unless text_states. T = 77 or 75*n_chunks+2 */
+    int32_t *seed;         /* [2]; NULL without dropout */
+    int64_t channels;      /* of x and target; 4 for all families so far */
+    int64_t tokens, width; /* of states */
+    const float *loss;     /* [n], after run: per-sample weighted loss */
+    const float *pred;     /* [n,h,w,4], after run */
+    const float *grad; /* flat, laid out as the network's parameter block; zeros where untrained;
+                          gradient of mean(loss) */
 } slr_step_io;
 const slr_step_io *slr_step_io_of(slr_step *s);
 int slr_step_run(slr_step *s, const slr_cancel_flag *cancel);

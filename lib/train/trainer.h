@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The training loop: epochs, steps, accumulation, optimiser, schedules, validation, saving, state.  The caller drives it
- * by step(). */
+/* The training loop: epochs, steps, accumulation, optimiser, schedules, validation, saving, state.
+ * The caller drives it by step(). */
 #ifndef SLR_TRAIN_TRAINER_H
 #define SLR_TRAIN_TRAINER_H
 
@@ -16,12 +16,12 @@ typedef struct slr_trainer_config {
     slr_log log;
     slr_devices *devices;
     slr_checkpoint *base;
-    slr_weights *vae;           /* Nullable: the checkpoint's own */
-    const char *vae_path;       /* Nullable: for metadata */
-    slr_network *network;       /* trained in place */
+    slr_weights *vae;               /* Nullable: the checkpoint's own */
+    const char *vae_path;           /* Nullable: for metadata */
+    slr_network *network;           /* trained in place */
     slr_dataset *data, *validation; /* validation Nullable */
-    slr_bpe *bpe;               /* Nullable */
-    const sdlora_options *opts; /* kind "train"; Nullable. Copied */
+    slr_bpe *bpe;                   /* Nullable */
+    const sdlora_options *opts;     /* kind "train"; Nullable. Copied */
     slr_cache_progress_fn cache_progress;
     void *cache_user;
 } slr_trainer_config;
@@ -33,11 +33,15 @@ typedef struct slr_progress {
 
 int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config);
 void slr_trainer_free(slr_trainer *t);
-/* One optimiser step.  SDLORA_DONE when the planned steps are over. Saves, samples and logs as the options ask. */
+/* One optimiser step.  SDLORA_DONE when the planned steps are over. Saves, samples and logs as the
+ * options ask. */
 int slr_trainer_step(slr_trainer *t, slr_progress *now);
-void slr_trainer_cancel(slr_trainer *t);      /* any thread, signal-safe */
-int slr_trainer_save(slr_trainer *t, const char *path); /* NULL: output_dir/output_name.safetensors with full metadata */
-int slr_trainer_save_state(slr_trainer *t, const char *path); /* NULL: <output_name>-state in output_dir */
+void slr_trainer_cancel(slr_trainer *t); /* any thread, signal-safe */
+int slr_trainer_save(
+    slr_trainer *t,
+    const char *path); /* NULL: output_dir/output_name.safetensors with full metadata */
+int slr_trainer_save_state(slr_trainer *t,
+                           const char *path); /* NULL: <output_name>-state in output_dir */
 int slr_trainer_resume(slr_trainer *t, const char *path);
 /* Mean eps error on a dataset at t = 50, 150 ... 950 with noise fixed by seed, deterministic. */
 int slr_trainer_validate(slr_trainer *t, double *loss);
@@ -47,6 +51,7 @@ typedef int (*slr_sample_hook_fn)(void *user, int64_t epoch, int64_t step);
 void slr_trainer_set_sample_hook(slr_trainer *t, slr_sample_hook_fn fn, void *user);
 
 /* The `eval` verb: held-out loss of a base with networks at strengths, no training. */
-int slr_eval_loss(double *loss, const slr_trainer_config *config, const slr_stack_item *items, size_t n, uint64_t seed);
+int slr_eval_loss(double *loss, const slr_trainer_config *config, const slr_stack_item *items,
+                  size_t n, uint64_t seed);
 
 #endif

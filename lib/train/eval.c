@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* The held-out loss of a checkpoint with networks at strengths: a validator without a trainer. */
+#include "base/status.h"
+#include "train/trainer_impl.h"
+
+typedef struct evaluation {
+    slr_cancel_flag cancel;
+    slr_noise noise;
+    slr_bpe *bpe;
+    slr_stack *stack;
+    slr_feed feed;
+    slr_text *text;
+    slr_validator *validator;
+} evaluation;
+
+static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_item *items,
+                   size_t n, uint64_t seed)
+{
+    slr_opt train = {NULL, "train"}, o = {c->opts, "eval"};
+    SLR_TRY(slr_noise_init(&e->noise, train, slr_checkpoint_predict(c->base)));
+    if (c->bpe)
+        e->bpe = slr_bpe_ref(c->bpe);
+    else
+        SLR_TRY(slr_bpe_new(&e->bpe, c->mem));
+    if (n)
+        SLR_TRY(slr_stack_new(&e->stack, c->mem, c->base, items, n));
+    SLR_TRY(slr_feed_open(&e->feed, c, c->data, seed, &e->cancel));
+    slr_text_config text = {.mem = c->mem,
+                            .base = c->base,
+                            .stack = e->stack,
+                            .devices = c->devices,
+                            .bpe = e->bpe,
+                            .n_chunks = 1,
+                            .clip_skip = (int)slr_opt_int(o, "clip_skip")};
+    SLR_TRY(slr_text_new(&e->text, &text));
+    slr_validator_config config = {.mem = c->mem,
+                                   .base = c->base,
+                                   .stack = e->stack,
+                                   .devices = c->devices,
+                                   .loader = e->feed.loader,
+                                   .data = c->data,
+                                   .text = e->text,
+                                   .noise = &e->noise,
+                                   .seed = seed,
+                                   .n_chunks = 1};
+    return slr_validator_new(&e->validator, &config);
+}
+
+int slr_eval_loss(double *loss, const slr_trainer_config *config, const slr_stack_item *items,
+                  size_t n, uint64_t seed)
+{
+    evaluation e = {0};
+    int rc = prepare(&e, config, items, n, seed);
+    if (rc >= 0)
+        rc = slr_validator_run(e.validator, &e.cancel, loss);
+    slr_validator_free(e.validator);
+    slr_text_free(e.text);
+    slr_feed_close(&e.feed);
+    slr_stack_free(e.stack);
+    slr_bpe_unref(e.bpe);
+    return rc;
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/* Writes what a run was into text pairs.  Values are Python's str() of kohya's argument values:
+ * "None", "True", shortest floats.  Most keys are rows of one table; the rest have a reason each.
+ */
+#include "train/metadata.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <sdlora/version.h>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "io/file.h"
+#include "io/hash.h"
+
+/* --- rows: key <- option --- */
+
+enum { FROM_TRAIN, FROM_DATASET, FROM_NETWORK };
+
+static const struct {
+    const char *key;
+    int from;
+    const char *option;
+    bool always; /* also with no_metadata */
+} rows[] = {
+    {"ss_learning_rate", FROM_TRAIN, "learning_rate", false},
+    {"ss_text_encoder_lr", FROM_TRAIN, "text_encoder_lr", false},
+    {"ss_unet_lr", FROM_TRAIN, "unet_lr", false},
+    {"ss_gradient_checkpointing", FROM_TRAIN, "gradient_checkpointing", false},
+    {"ss_gradient_accumulation_steps", FROM_TRAIN, "gradient_accumulation_steps", false},
+    {"ss_lr_warmup_steps", FROM_TRAIN, "lr_warmup_steps", false},
+    {"ss_lr_scheduler", FROM_TRAIN, "lr_scheduler", false},
+    {"ss_network_module", FROM_NETWORK, "network_module", true},
+    {"ss_network_dim", FROM_NETWORK, "network_dim", true},
+    {"ss_network_alpha", FROM_NETWORK, "network_alpha", true},
+    {"ss_network_dropout", FROM_NETWORK, "network_dropout", false},
+    {"ss_mixed_precision", FROM_TRAIN, "mixed_precision", false},
+    {"ss_full_fp16", FROM_TRAIN, "full_fp16", false},
+    {"ss_fp8_base", FROM_TRAIN, "fp8_base", false},
+    {"ss_fp8_base_unet", FROM_TRAIN, "fp8_base_unet", false},
+    {"ss_lowram", FROM_TRAIN, "lowram", false},
+    {"ss_clip_skip", FROM_TRAIN, "clip_skip", false},
+    {"ss_max_token_length", FROM_TRAIN, "max_token_length", false},
+    {"ss_cache_latents", FROM_DATASET, "cache_latents", false},
+    {"ss_noise_offset", FROM_TRAIN, "noise_offset", false},
+    {"ss_noise_offset_random_strength", FROM_TRAIN, "noise_offset_random_strength", false},
+    {"ss_multires_noise_iterations", FROM_TRAIN, "multires_noise_iterations", false},
+    {"ss_multires_noise_discount", FROM_TRAIN, "multires_noise_discount", false},
+    {"ss_adaptive_noise_scale", FROM_TRAIN, "adaptive_noise_scale", false},
+    {"ss_zero_terminal_snr", FROM_TRAIN, "zero_terminal_snr", false},
+    {"ss_ip_noise_gamma", FROM_TRAIN, "ip_noise_gamma", false},
+    {"ss_ip_noise_gamma_random_strength", FROM_TRAIN, "ip_noise_gamma_random_strength", false},
+    {"ss_min_snr_gamma", FROM_TRAIN, "min_snr_gamma", false},
+    {"ss_debiased_estimation", FROM_TRAIN, "debiased_estimation_loss", false},
+    {"ss_prior_loss_weight", FROM_DATASET, "prior_loss_weight", false},
+    {"ss_loss_type", FROM_TRAIN, "loss_type", false},
+    {"ss_huber_schedule", FROM_TRAIN, "huber_schedule", false},
+    {"ss_huber_scale", FROM_TRAIN, "huber_scale", false},
+    {"ss_huber_c", FROM_TRAIN, "huber_c", false},
+    {"ss_max_grad_norm", FROM_TRAIN, "max_grad_norm", false},
+    {"ss_scale_weight_norms", FROM_TRAIN, "scale_weight_norms", false},
+    {"ss_caption_dropout_rate", FROM_DATASET, "caption_dropout_rate", false},
+    {"ss_caption_dropout_every_n_epochs", FROM_DATASET, "caption_dropout_every_n_epochs", false},
+    {"ss_caption_tag_dropout_rate", FROM_DATASET, "caption_tag_dropout_rate", false},
+    {"ss_face_crop_aug_range", FROM_DATASET, "face_crop_aug_range", false},
+    {"ss_validation_seed", FROM_TRAIN, "validation_seed", false},
+    {"ss_validation_split", FROM_TRAIN, "validation_split", false},
+    {"ss_max_validation_steps", FROM_TRAIN, "max_validation_steps", false},
+    {"ss_validate_every_n_epochs", FROM_TRAIN, "validate_every_n_epochs", false},
+    {"ss_validate_every_n_steps", FROM_TRAIN, "validate_every_n_steps", false},
+    {"ss_resize_interpolation", FROM_DATASET, "resize_interpolation", false},
+    {"ss_training_comment", FROM_TRAIN, "training_comment", false},
+    {"ss_batch_size_per_device", FROM_DATASET, "train_batch_size", false},
+    {"ss_color_aug", FROM_DATASET, "color_aug", false},
+    {"ss_flip_aug", FROM_DATASET, "flip_aug", false},
+    {"ss_random_crop", FROM_DATASET, "random_crop", false},
+    {"ss_shuffle_caption", FROM_DATASET, "shuffle_caption", false},
+    {"ss_enable_bucket", FROM_DATASET, "enable_bucket", false},
+    {"ss_bucket_no_upscale", FROM_DATASET, "bucket_no_upscale", false},
+    {"ss_keep_tokens", FROM_DATASET, "keep_tokens", false},
+};
+
+/* Options whose unset default kohya spells otherwise: integer literals, and values that mean
+ * "none". */
+static const struct {
+    const char *option, *unset;
+} unset_spelling[] = {
+    {"network_dim", "None"},
+    {"network_alpha", "1"},
+    {"clip_skip", "None"},
+    {"lr_warmup_steps", "0"},
+};
+
+/* Real options that kohya reads as int or float: whole numbers are ints. */
+static bool int_or_float(const char *option)
+{
+    return !strcmp(option, "lr_warmup_steps");
+}
+
+static int set_option(slr_meta *meta, const char *key, slr_opt o, const char *option)
+{
+    const slr_option_row *row = slr_option_find(o.kind, option);
+    if (!row)
+        return slr_fail(SDLORA_ERROR, __func__, "there is no %s option %s", o.kind, option);
+    if (!slr_opt_given(o, option))
+        for (size_t i = 0; i < sizeof unset_spelling / sizeof *unset_spelling; i++)
+            if (!strcmp(unset_spelling[i].option, option))
+                return slr_meta_set(meta, key, unset_spelling[i].unset);
+    if (!slr_opt_has(o, option))
+        return slr_meta_set(meta, key, "None");
+
+    char number[32];
+    double real = row->type == SLR_OPT_REAL ? slr_opt_real(o, option) : 0;
+    switch (row->type) {
+    case SLR_OPT_BOOL:
+        return slr_meta_set(meta, key, slr_opt_bool(o, option) ? "True" : "False");
+    case SLR_OPT_INT:
+        return slr_meta_setf(meta, key, "%lld", (long long)slr_opt_int(o, option));
+    case SLR_OPT_REAL:
+        if (int_or_float(option) && real == floor(real))
+            return slr_meta_setf(meta, key, "%lld", (long long)real);
+        slr_real_repr(real, number);
+        return slr_meta_set(meta, key, number);
+    default:
+        return slr_meta_set(meta, key, slr_opt_text(o, option));
+    }
+}
+
+static int set_rows(slr_meta *meta, const slr_run_facts *f, bool bare)
+{
+    const slr_opt from[] = {
+        [FROM_TRAIN] = f->opts,
+        [FROM_DATASET] = {slr_dataset_options(f->data), "dataset"},
+        [FROM_NETWORK] = slr_network_options(f->network),
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].always || !bare)
+            SLR_TRY(set_option(meta, rows[i].key, from[rows[i].from], rows[i].option));
+    return SDLORA_OK;
+}
+
+/* --- the run's own numbers --- */
+
+static int set_numbers(slr_meta *meta, const slr_run_facts *f)
+{
+    const struct {
+        const char *key;
+        int64_t value;
+    } ints[] = {
+        {"ss_session_id", (int64_t)f->session},
+        {"ss_num_train_images", slr_dataset_train_images(f->data)},
+        {"ss_num_validation_images", f->validation_images},
+        {"ss_num_reg_images", slr_dataset_reg_images(f->data)},
+        {"ss_num_batches_per_epoch", f->batches_per_epoch},
+        {"ss_num_epochs", f->epochs},
+        {"ss_max_train_steps", f->max_steps},
+        {"ss_steps", f->steps},
+        {"ss_epoch", f->epoch},
+        {"ss_seed", f->seed},
+    };
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
+        SLR_TRY(slr_meta_setf(meta, ints[i].key, "%lld", (long long)ints[i].value));
+    char started[32], now[32];
+    slr_real_repr(f->started, started);
+    slr_real_repr(f->now, now);
+    SLR_TRY(slr_meta_set(meta, "ss_training_started_at", started));
+    SLR_TRY(slr_meta_set(meta, "ss_training_finished_at", now));
+    return slr_meta_set(meta, "ss_optimizer", f->optimizer);
+}
+
+/* "512" or "512,768" as width and height. */
+static void resolution(const slr_run_facts *f, long long *w, long long *h)
+{
+    slr_opt o = {slr_dataset_options(f->data), "dataset"};
+    *w = *h = 512;
+    int n = sscanf(slr_opt_text(o, "resolution"), "%lld , %lld", w, h);
+    if (n == 1)
+        *h = *w;
+}
+
+static int set_owned(slr_meta *meta, slr_mem *m, const char *key, char *text)
+{
+    if (!text)
+        return SDLORA_ENOMEM;
+    int rc = slr_meta_set(meta, key, text);
+    slr_free(m, text);
+    return rc;
+}
+
+static int set_dataset(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
+{
+    slr_opt o = {slr_dataset_options(f->data), "dataset"};
+    bool buckets = slr_opt_bool(o, "enable_bucket");
+    long long w, h,
+        total = slr_opt_int(o, "train_batch_size") *
+                slr_opt_int(f->opts, "gradient_accumulation_steps");
+    resolution(f, &w, &h);
+    SLR_TRY(slr_meta_setf(meta, "ss_resolution", "(%lld, %lld)", w, h));
+    SLR_TRY(slr_meta_setf(meta, "ss_total_batch_size", "%lld", total));
+    const char *const sides[] = {"min_bucket_reso", "max_bucket_reso"};
+    const char *const keys[] = {"ss_min_bucket_reso", "ss_max_bucket_reso"};
+    for (int i = 0; i < 2; i++)
+        SLR_TRY(buckets ? slr_meta_setf(meta, keys[i], "%lld", (long long)slr_opt_int(o, sides[i]))
+                        : slr_meta_set(meta, keys[i], "None"));
+    SLR_TRY(set_owned(meta, m, "ss_bucket_info", slr_dataset_bucket_info(f->data, m)));
+    SLR_TRY(set_owned(meta, m, "ss_tag_frequency", slr_dataset_tag_frequency(f->data, m)));
+    SLR_TRY(set_owned(meta, m, "ss_dataset_dirs", slr_dataset_dirs_json(f->data, m, false)));
+    return set_owned(meta, m, "ss_reg_dataset_dirs", slr_dataset_dirs_json(f->data, m, true));
+}
+
+/* --- base model and VAE --- */
+
+static int hash_once(slr_meta *hashes, const char *key, const char *path, bool legacy)
+{
+    char full[65], old[9];
+    if (slr_meta_get(hashes, key))
+        return SDLORA_OK;
+    SLR_TRY(legacy ? slr_hash_legacy(path, old) : slr_hash_file(path, full));
+    return slr_meta_set(hashes, key, legacy ? old : full);
+}
+
+static int set_model(slr_meta *meta, slr_meta *hashes, const char *path, const char *name_key,
+                     const char *old_key, const char *new_key)
+{
+    SLR_TRY(slr_meta_set(meta, name_key, slr_path_base(path)));
+    if (!slr_file_exists(path))
+        return SDLORA_OK; /* a folder, or a synthetic model: kohya hashes files only */
+    SLR_TRY(hash_once(hashes, old_key, path, true));
+    SLR_TRY(hash_once(hashes, new_key, path, false));
+    SLR_TRY(slr_meta_set(meta, old_key, slr_meta_get(hashes, old_key)));
+    return slr_meta_set(meta, new_key, slr_meta_get(hashes, new_key));
+}
+
+static int set_models(slr_meta *meta, slr_meta *hashes, const slr_run_facts *f)
+{
+    SLR_TRY(set_model(meta, hashes, slr_checkpoint_path(f->base), "ss_sd_model_name",
+                      "ss_sd_model_hash", "ss_new_sd_model_hash"));
+    if (!f->vae_path)
+        return SDLORA_OK;
+    return set_model(meta, hashes, f->vae_path, "ss_vae_name", "ss_vae_hash", "ss_new_vae_hash");
+}
+
+/* network_args as a JSON object of strings; conv_dim and its kin may have been given as options of
+ * their own. */
+static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
+{
+    static const char *const own[] = {"conv_dim", "conv_alpha", "rank_dropout", "module_dropout"};
+    slr_opt o = slr_network_options(f->network);
+    slr_buf b;
+    slr_buf_init(&b, m);
+    const char *list = slr_opt_text(o, "network_args");
+    slr_str rest = slr_str_of(list ? list : ""), item;
+    while (slr_str_next(&rest, '\n', &item)) {
+        item = slr_str_trim(item);
+        const char *eq = memchr(item.p, '=', item.n);
+        if (eq)
+            slr_buf_printf(&b, "%s\"%.*s\": \"%.*s\"", b.len ? ", " : "{", (int)(eq - item.p),
+                           item.p, (int)(item.p + item.n - eq - 1), eq + 1);
+    }
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        char number[32];
+        if (!slr_opt_given(o, own[i]))
+            continue;
+        double v = slr_network_arg(f->network, own[i], 0);
+        slr_real_repr(v, number);
+        if (v == floor(v))
+            snprintf(number, sizeof number, "%.0f", v);
+        slr_buf_printf(&b, "%s\"%s\": \"%s\"", b.len ? ", " : "{", own[i], number);
+    }
+    if (b.len)
+        slr_buf_puts(&b, "}");
+    int rc = slr_buf_ok(&b);
+    if (rc >= 0 && b.len)
+        rc = slr_meta_set(meta, "ss_network_args", b.data);
+    slr_buf_free(&b);
+    return rc;
+}
+
+/* --- modelspec --- */
+
+static const struct {
+    const char *key, *option;
+} card_rows[] = {
+    {"modelspec.author", "metadata_author"},
+    {"modelspec.description", "metadata_description"},
+    {"modelspec.license", "metadata_license"},
+    {"modelspec.tags", "metadata_tags"},
+    {"modelspec.usage_hint", "metadata_usage_hint"},
+    {"modelspec.thumbnail", "metadata_thumbnail"},
+    {"modelspec.trigger_phrase", "metadata_trigger_phrase"},
+    {"modelspec.merged_from", "metadata_merged_from"},
+    {"modelspec.preprocessor", "metadata_preprocessor"},
+};
+
+static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
+{
+    const slr_family *family = slr_network_family(f->network);
+    const char *title = slr_opt_text(f->opts, "metadata_title"),
+               *name = slr_opt_text(f->opts, "output_name");
+    char date[32];
+    long long w, h;
+    resolution(f, &w, &h);
+    slr_iso_time(f->now, date);
+    SLR_TRY(slr_meta_set(meta, "modelspec.sai_model_spec", "1.0.1"));
+    SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s/lora", family->architecture));
+    SLR_TRY(slr_meta_set(meta, "modelspec.implementation", "diffusers"));
+    SLR_TRY(
+        slr_meta_set(meta, "modelspec.implementation_version", "libsdlora/" SDLORA_VERSION_STRING));
+    SLR_TRY(slr_meta_setf(meta, "modelspec.resolution", "%lldx%lld", w, h));
+    SLR_TRY(slr_meta_set(meta, "modelspec.date", date));
+    SLR_TRY(slr_meta_set(meta, "modelspec.prediction_type", f->v_prediction ? "v" : "epsilon"));
+    if (title || name)
+        SLR_TRY(slr_meta_set(meta, "modelspec.title", title ? title : name));
+    else
+        SLR_TRY(slr_meta_setf(meta, "modelspec.title", "LoRA@%.0f", f->now));
+    for (size_t i = 0; i < sizeof card_rows / sizeof *card_rows; i++) {
+        const char *value = slr_opt_text(f->opts, card_rows[i].option);
+        if (value && *value)
+            SLR_TRY(slr_meta_set(meta, card_rows[i].key, value));
+    }
+    if (slr_opt_given(f->opts, "clip_skip"))
+        SLR_TRY(set_option(meta, "modelspec.encoder_layer", f->opts, "clip_skip"));
+    if (slr_opt_has(f->opts, "min_timestep") || slr_opt_has(f->opts, "max_timestep"))
+        SLR_TRY(slr_meta_setf(meta, "modelspec.timestep_range", "%lld,%lld",
+                              (long long)slr_opt_int(f->opts, "min_timestep"),
+                              slr_opt_has(f->opts, "max_timestep")
+                                  ? (long long)slr_opt_int(f->opts, "max_timestep")
+                                  : 1000LL));
+    return SDLORA_OK;
+}
+
+static int set_base_version(slr_meta *meta, const slr_run_facts *f)
+{
+    const slr_family *family = slr_network_family(f->network);
+    bool v_of_eps_family = f->v_prediction && family->predict == SLR_PREDICT_EPS;
+    SLR_TRY(slr_meta_set(meta, "ss_v2", family->id == SLR_FAMILY_SD2 ? "True" : "False"));
+    return slr_meta_setf(meta, "ss_base_model_version", "%s%s", family->base_version,
+                         v_of_eps_family ? "_v" : "");
+}
+
+int slr_metadata_fill(slr_meta *meta, slr_mem *m, const slr_run_facts *f, slr_meta *hashes)
+{
+    bool bare = slr_opt_bool(f->opts, "no_metadata");
+    const char *name = slr_opt_text(f->opts, "output_name");
+    SLR_TRY(set_base_version(meta, f));
+    SLR_TRY(set_rows(meta, f, bare));
+    SLR_TRY(set_network_args(meta, m, f));
+    if (!bare) {
+        SLR_TRY(slr_meta_set(meta, "ss_output_name", name ? name : "last"));
+        SLR_TRY(
+            slr_meta_set(meta, "ss_sd_scripts_commit_hash", "libsdlora " SDLORA_VERSION_STRING));
+        SLR_TRY(set_numbers(meta, f));
+        SLR_TRY(set_dataset(meta, m, f));
+        SLR_TRY(set_models(meta, hashes, f));
+    }
+    return set_modelspec(meta, f);
+}

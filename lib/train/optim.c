@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/* AdamW with decoupled weight decay (training.md §5.6) as one operation per trained part over the
+ * flat block. */
+#include "train/optim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "base/str.h"
+
+enum { HYPER = 8 };
+
+typedef struct range {
+    int part;
+    size_t first, count; /* floats */
+    slr_val hyper, sumsq;
+} range;
+
+struct slr_optim {
+    slr_mem *m;
+    slr_network *network;
+    float *grad, *moment[2];
+    double beta1, beta2, eps, weight_decay;
+    range range[SLR_PART_COUNT];
+    int n_ranges;
+    slr_plan *norm, *update;
+    char text[256];
+};
+
+/* --- options --- */
+
+static int parse_betas(slr_optim *o, const char *value)
+{
+    char text[64];
+    slr_str s = slr_str_of(value);
+    if (s.n >= sizeof text)
+        return slr_fail(SDLORA_EINVAL, __func__, "optimizer_args: betas=%s is too long", value);
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++)
+        if (!strchr("()[] ", s.p[i]))
+            text[n++] = s.p[i];
+    text[n] = '\0';
+    char *comma = strchr(text, ',');
+    if (comma)
+        *comma = '\0';
+    if (!comma || !slr_parse_real(text, &o->beta1) || !slr_parse_real(comma + 1, &o->beta2))
+        return slr_fail(SDLORA_EINVAL, __func__, "optimizer_args: betas=%s is not two numbers",
+                        value);
+    return SDLORA_OK;
+}
+
+static int parse_arg(slr_optim *o, const char *key, const char *value)
+{
+    const struct {
+        const char *key;
+        double *to;
+    } numbers[] = {{"weight_decay", &o->weight_decay}, {"eps", &o->eps}};
+    if (!strcmp(key, "betas"))
+        return parse_betas(o, value);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (!strcmp(numbers[i].key, key))
+            return slr_parse_real(value, numbers[i].to)
+                       ? SDLORA_OK
+                       : slr_fail(SDLORA_EINVAL, __func__, "optimizer_args: %s=%s is not a number",
+                                  key, value);
+    return slr_fail(SDLORA_ENOTSUP, __func__, "optimizer_args: AdamW has no '%s' here", key);
+}
+
+static int read_options(slr_optim *o, slr_opt opts)
+{
+    const char *type = slr_opt_text(opts, "optimizer_type");
+    if (type && *type && strcmp(type, "AdamW"))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "optimizer_type %s is not supported yet: there is AdamW", type);
+    *o = (slr_optim){.m = o->m, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01};
+
+    const char *list = slr_opt_text(opts, "optimizer_args");
+    slr_str rest = slr_str_of(list ? list : ""), item;
+    while (slr_str_next(&rest, '\n', &item)) {
+        char text[128];
+        item = slr_str_trim(item);
+        const char *eq = memchr(item.p, '=', item.n);
+        if (!item.n)
+            continue;
+        if (!eq || item.n >= sizeof text)
+            return slr_fail(SDLORA_EINVAL, __func__, "optimizer_args: '%.*s' is not key=value",
+                            (int)item.n, item.p);
+        memcpy(text, item.p, item.n);
+        text[item.n] = '\0';
+        text[eq - item.p] = '\0';
+        SLR_TRY(parse_arg(o, text, text + (eq - item.p) + 1));
+    }
+    return SDLORA_OK;
+}
+
+/* Arguments in the order in which the user gave them, as kohya writes ss_optimizer. */
+static void describe(slr_optim *o, slr_opt opts)
+{
+    size_t n = (size_t)snprintf(o->text, sizeof o->text, "torch.optim.adamw.AdamW");
+    const char *list = slr_opt_text(opts, "optimizer_args");
+    slr_str rest = slr_str_of(list ? list : ""), item;
+    const char *before = "(";
+    while (slr_str_next(&rest, '\n', &item) && n + item.n + 3 < sizeof o->text) {
+        n += (size_t)snprintf(o->text + n, sizeof o->text - n, "%s%.*s", before, (int)item.n,
+                              item.p);
+        before = ",";
+    }
+    if (*before == ',')
+        snprintf(o->text + n, sizeof o->text - n, ")");
+}
+
+/* --- graphs --- */
+
+static slr_val leaf(slr_graph *g, const char *what, const range *r)
+{
+    char name[32];
+    int64_t dim[1] = {(int64_t)r->count};
+    snprintf(name, sizeof name, "%s%d", what, r->part);
+    return slr_input(g, name, SDLORA_F32, 1, dim);
+}
+
+static int bind(slr_plan *p, const char *what, const range *r, float *data)
+{
+    char name[32];
+    slr_val v;
+    snprintf(name, sizeof name, "%s%d", what, r->part);
+    SLR_TRY(slr_plan_find(p, name, &v));
+    return slr_plan_bind(p, v, data + r->first);
+}
+
+static int plan_norm(slr_optim *o, slr_graph *g, slr_devices *devices)
+{
+    char name[32];
+    for (int i = 0; i < o->n_ranges; i++) {
+        slr_val grad = leaf(g, "grad", &o->range[i]);
+        snprintf(name, sizeof name, "sumsq%d", o->range[i].part);
+        slr_output(g, slr_op(g, SDLORA_OP_SUMSQ, 1, &grad, 0, NULL, 0, NULL, NULL), name);
+    }
+    SLR_TRY(slr_graph_status(g));
+    SLR_TRY(slr_plan_new(&o->norm, g, devices));
+    for (int i = 0; i < o->n_ranges; i++) {
+        snprintf(name, sizeof name, "sumsq%d", o->range[i].part);
+        SLR_TRY(bind(o->norm, "grad", &o->range[i], o->grad));
+        SLR_TRY(slr_plan_find(o->norm, name, &o->range[i].sumsq));
+    }
+    return SDLORA_OK;
+}
+
+static void update_node(slr_graph *g, const range *r)
+{
+    char name[32];
+    int64_t eight[1] = {HYPER};
+    static const char *const outputs[3] = {"p_out", "m_out", "v_out"};
+    slr_val in[5] = {leaf(g, "p", r), leaf(g, "g", r), leaf(g, "m", r), leaf(g, "v", r), SLR_NONE},
+            out[3];
+    snprintf(name, sizeof name, "hyper%d", r->part);
+    in[4] = slr_input(g, name, SDLORA_F32, 1, eight);
+    slr_op(g, SDLORA_OP_ADAMW, 5, in, 0, NULL, 0, NULL, out);
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "%s%d", outputs[i], r->part);
+        slr_output(g, out[i], name);
+    }
+}
+
+static int plan_update(slr_optim *o, slr_graph *g, slr_devices *devices)
+{
+    for (int i = 0; i < o->n_ranges; i++)
+        update_node(g, &o->range[i]);
+    SLR_TRY(slr_graph_status(g));
+    SLR_TRY(slr_plan_new(&o->update, g, devices));
+    float *params = slr_network_params(o->network);
+    for (int i = 0; i < o->n_ranges; i++) {
+        const range *r = &o->range[i];
+        char name[32];
+        SLR_TRY(bind(o->update, "p", r, params));
+        SLR_TRY(bind(o->update, "g", r, o->grad));
+        SLR_TRY(bind(o->update, "m", r, o->moment[0]));
+        SLR_TRY(bind(o->update, "v", r, o->moment[1]));
+        snprintf(name, sizeof name, "hyper%d", r->part);
+        SLR_TRY(slr_plan_find(o->update, name, &o->range[i].hyper));
+    }
+    return SDLORA_OK;
+}
+
+static int planned(slr_optim *o, slr_devices *devices,
+                   int (*fn)(slr_optim *, slr_graph *, slr_devices *))
+{
+    slr_graph *g;
+    SLR_TRY(slr_graph_new(&g, o->m, (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT}));
+    int rc = fn(o, g, devices);
+    slr_graph_free(g);
+    return rc;
+}
+
+static int allocate(slr_optim *o, slr_network *network, unsigned part_mask)
+{
+    o->network = slr_network_ref(network);
+    size_t n = slr_network_param_count(network);
+    o->grad = slr_calloc(o->m, n, sizeof(float));
+    o->moment[0] = slr_calloc(o->m, n, sizeof(float));
+    o->moment[1] = slr_calloc(o->m, n, sizeof(float));
+    if (!o->grad || !o->moment[0] || !o->moment[1])
+        return SDLORA_ENOMEM;
+    for (int part = 0; part < SLR_PART_COUNT; part++) {
+        size_t first, last;
+        slr_network_part_range(network, part, &first, &last);
+        if ((part_mask >> part & 1u) && last > first)
+            o->range[o->n_ranges++] = (range){.part = part, .first = first, .count = last - first};
+    }
+    return o->n_ranges ? SDLORA_OK : slr_fail(SDLORA_EINVAL, __func__, "nothing is left to train");
+}
+
+int slr_optim_new(slr_optim **out, slr_mem *m, slr_network *network, slr_devices *devices,
+                  slr_opt opts, unsigned part_mask)
+{
+    *out = NULL;
+    slr_optim *o = slr_calloc(m, 1, sizeof *o);
+    if (!o)
+        return SDLORA_ENOMEM;
+    o->m = m;
+    int rc = read_options(o, opts);
+    if (rc >= 0)
+        rc = allocate(o, network, part_mask);
+    if (rc >= 0)
+        rc = planned(o, devices, plan_norm);
+    if (rc >= 0)
+        rc = planned(o, devices, plan_update);
+    if (rc < 0) {
+        slr_optim_free(o);
+        return rc;
+    }
+    describe(o, opts);
+    *out = o;
+    return SDLORA_OK;
+}
+
+void slr_optim_free(slr_optim *o)
+{
+    if (!o)
+        return;
+    slr_plan_free(o->norm);
+    slr_plan_free(o->update);
+    slr_free(o->m, o->grad);
+    slr_free(o->m, o->moment[0]);
+    slr_free(o->m, o->moment[1]);
+    slr_network_unref(o->network);
+    slr_free(o->m, o);
+}
+
+float *slr_optim_grad(slr_optim *o)
+{
+    return o->grad;
+}
+
+float *slr_optim_moments(slr_optim *o, int which)
+{
+    return o->moment[which];
+}
+
+const char *slr_optim_text(const slr_optim *o)
+{
+    return o->text;
+}
+
+int slr_optim_norm(slr_optim *o, double *norm)
+{
+    SLR_TRY(slr_plan_run(o->norm, NULL));
+    double sum = 0;
+    for (int i = 0; i < o->n_ranges; i++)
+        sum += *(const float *)slr_plan_data(o->norm, o->range[i].sumsq);
+    *norm = sqrt(sum);
+    return SDLORA_OK;
+}
+
+int slr_optim_apply(slr_optim *o, int64_t step, const double lr[SLR_PART_COUNT], double scale)
+{
+    for (int i = 0; i < o->n_ranges; i++) {
+        float *h = slr_plan_data(o->update, o->range[i].hyper);
+        h[0] = (float)lr[o->range[i].part];
+        h[1] = (float)o->beta1;
+        h[2] = (float)o->beta2;
+        h[3] = (float)o->eps;
+        h[4] = (float)o->weight_decay;
+        h[5] = (float)(1.0 - pow(o->beta1, (double)step));
+        h[6] = (float)(1.0 - pow(o->beta2, (double)step));
+        h[7] = (float)scale;
+    }
+    return slr_plan_run(o->update, NULL);
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+/* The graph of one training step at one shape: text encoder (when it is in), UNet, loss, and the
+ * backward pass to every trained slot, whose gradients land in one flat block.  Refuses to know
+ * datasets, schedules, optimisers. */
+#include "train/step.h"
+
+#include <string.h>
+
+#include "base/status.h"
+#include "base/str.h"
+#include "models/clip.h"
+#include "models/unet.h"
+
+struct slr_step {
+    slr_mem *m;
+    slr_checkpoint *base;
+    slr_network *network;
+    slr_plan *plan;
+    float *grad;
+    slr_step_io io;
+};
+
+/* Values of the graph while it is built. */
+typedef struct building {
+    const slr_step_config *c;
+    slr_graph *g;
+    slr_clip_shape clip;
+    slr_unet_shape unet;
+    slr_val x, t, target, weight, delta, text, seed, loss;
+    slr_val *vals, *wrt, *grads; /* one per slot */
+    slr_train_hook hook;
+} building;
+
+static const slr_adapter *adapter_of(const building *b, slr_adapter *stacked)
+{
+    if (b->c->stack) {
+        *stacked = slr_stack_adapter(b->c->stack);
+        return stacked;
+    }
+    return b->c->network ? &b->hook.adapter : NULL;
+}
+
+static int64_t tokens_of(int n_chunks)
+{
+    return n_chunks == 1 ? 77 : 75 * (int64_t)n_chunks + 2;
+}
+
+static slr_val build_text(building *b, const slr_adapter *adapter)
+{
+    const slr_step_config *c = b->c;
+    if (c->text_states) {
+        int64_t dim[3] = {c->n, tokens_of(c->n_chunks), b->clip.width};
+        return b->text = slr_input(b->g, "states", SDLORA_F32, 3, dim);
+    }
+    int64_t dim[2] = {c->n * c->n_chunks, 77};
+    slr_nn nn = {b->g, slr_checkpoint_part(c->base, SLR_PART_TE), SLR_PART_TE, adapter};
+    b->text = slr_input(b->g, "ids", SDLORA_I32, 2, dim);
+    slr_graph_push(b->g, "text_encoder");
+    slr_val states = slr_clip_build(&nn, slr_checkpoint_family(c->base), b->text, c->clip_skip);
+    slr_graph_pop(b->g);
+    return slr_clip_join(b->g, states, c->n_chunks);
+}
+
+static void build_forward(building *b)
+{
+    const slr_step_config *c = b->c;
+    int64_t image[4] = {c->n, c->h, c->w, b->unet.out_channels}, one[1] = {c->n}, two[1] = {2};
+    bool dropout = c->part_mask && c->network && slr_network_has_dropout(c->network);
+    slr_adapter stacked;
+
+    b->x = slr_input(b->g, "x", SDLORA_F32, 4, image);
+    b->t = slr_input(b->g, "t", SDLORA_F32, 1, one);
+    b->target = slr_input(b->g, "target", SDLORA_F32, 4, image);
+    b->weight = slr_input(b->g, "weight", SDLORA_F32, 1, one);
+    b->delta = c->loss_type == SDLORA_LOSS_HUBER || c->loss_type == SDLORA_LOSS_SMOOTH_L1
+                   ? slr_input(b->g, "delta", SDLORA_F32, 1, one)
+                   : SLR_NONE;
+    b->seed = dropout ? slr_input(b->g, "seed", SDLORA_I32, 1, two) : SLR_NONE;
+    if (c->network)
+        slr_train_hook_init(&b->hook, c->network, b->seed, b->vals);
+
+    const slr_adapter *adapter = adapter_of(b, &stacked);
+    slr_val context = build_text(b, adapter);
+    slr_nn nn = {b->g, slr_checkpoint_part(c->base, SLR_PART_UNET), SLR_PART_UNET, adapter};
+    slr_graph_push(b->g, "unet");
+    slr_val pred = slr_unet_build(&nn, slr_checkpoint_family(c->base), b->x, b->t, context);
+    slr_graph_pop(b->g);
+    b->loss = slr_loss(b->g, pred, b->target, b->weight, b->delta, c->loss_type);
+    slr_output(b->g, b->loss, "loss");
+    slr_output(b->g, pred, "pred");
+}
+
+static bool trained(const building *b, size_t slot)
+{
+    int part = slr_network_slot_at(b->c->network, slot)->part;
+    return b->vals[slot] != SLR_NONE && (b->c->part_mask >> part & 1u);
+}
+
+/* Gradient of mean(loss) by every trained slot. */
+static int build_backward(building *b)
+{
+    size_t n_slots = b->c->network ? slr_network_slots(b->c->network) : 0, n = 0;
+    for (size_t i = 0; i < n_slots; i++)
+        if (b->c->part_mask && trained(b, i))
+            b->wrt[n++] = b->vals[i];
+    if (!n)
+        return SDLORA_OK;
+
+    slr_val mean = slr_affine(b->g, b->loss, 1.0 / (double)b->c->n, 0.0);
+    SLR_TRY(slr_graph_grad(b->g, mean, b->wrt, n, b->grads));
+    for (size_t i = 0, k = 0; i < n_slots; i++) {
+        if (!trained(b, i))
+            continue;
+        char name[256];
+        slr_val grad = b->grads[k++];
+        if (grad == SLR_NONE)
+            continue;
+        SLR_TRY(
+            slr_text_join(name, sizeof name, "grad.", slr_network_slot_at(b->c->network, i)->key));
+        slr_output(b->g, grad, name);
+    }
+    return slr_graph_status(b->g);
+}
+
+/* Parameters and gradients lie in the network's and the step's flat blocks. */
+static int bind_slots(slr_step *s, const building *b)
+{
+    const slr_network *n = b->c->network;
+    for (size_t i = 0; n && i < slr_network_slots(n); i++) {
+        const slr_network_slot *slot = slr_network_slot_at(n, i);
+        char name[256];
+        slr_val v;
+        if (b->vals[i] == SLR_NONE)
+            continue;
+        SLR_TRY(slr_plan_find(s->plan, slot->key, &v));
+        SLR_TRY(slr_plan_bind(s->plan, v, slr_network_params(b->c->network) + slot->offset));
+        SLR_TRY(slr_text_join(name, sizeof name, "grad.", slot->key));
+        if (slr_plan_find(s->plan, name, &v) < 0) {
+            slr_clear(); /* not trained, or the loss does not depend on it */
+            continue;
+        }
+        SLR_TRY(slr_plan_bind(s->plan, v, s->grad + slot->offset));
+    }
+    return b->c->stack ? slr_stack_bind(b->c->stack, s->plan) : SDLORA_OK;
+}
+
+static void *data_of(slr_step *s, const char *name)
+{
+    slr_val v;
+    if (slr_plan_find(s->plan, name, &v) < 0) {
+        slr_clear();
+        return NULL;
+    }
+    return slr_plan_data(s->plan, v);
+}
+
+static void fill_io(slr_step *s, const building *b)
+{
+    s->io = (slr_step_io){
+        .x = data_of(s, "x"),
+        .target = data_of(s, "target"),
+        .t = data_of(s, "t"),
+        .weight = data_of(s, "weight"),
+        .delta = data_of(s, "delta"),
+        .ids = data_of(s, "ids"),
+        .states = data_of(s, "states"),
+        .seed = data_of(s, "seed"),
+        .loss = data_of(s, "loss"),
+        .pred = data_of(s, "pred"),
+        .grad = s->grad,
+        .channels = b->unet.out_channels,
+        .tokens = tokens_of(b->c->n_chunks),
+        .width = b->clip.width,
+    };
+}
+
+static int build(slr_step *s, building *b)
+{
+    const slr_step_config *c = b->c;
+    const slr_family *family = slr_checkpoint_family(c->base);
+    slr_weights *te = slr_checkpoint_part(c->base, SLR_PART_TE);
+    slr_weights *unet = slr_checkpoint_part(c->base, SLR_PART_UNET);
+    if (!te || !unet)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_checkpoint_path(c->base),
+                        te ? "UNet" : "text encoder");
+    SLR_TRY(slr_clip_read(&b->clip, family, te));
+    SLR_TRY(slr_unet_read(&b->unet, family, unet));
+
+    size_t n_slots = c->network ? slr_network_slots(c->network) : 0;
+    b->vals = slr_calloc(s->m, 3 * n_slots + 1, sizeof *b->vals);
+    size_t n_floats = c->network ? slr_network_param_count(c->network) : 0;
+    s->grad = slr_calloc(s->m, n_floats + 1, sizeof(float));
+    if (!b->vals || !s->grad)
+        return SDLORA_ENOMEM;
+    b->wrt = b->vals + n_slots;
+    b->grads = b->wrt + n_slots;
+
+    slr_policy policy = {.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT};
+    SLR_TRY(slr_graph_new(&b->g, s->m, policy));
+    build_forward(b);
+    SLR_TRY(slr_graph_status(b->g));
+    SLR_TRY(build_backward(b));
+    SLR_TRY(slr_plan_new(&s->plan, b->g, c->devices));
+    SLR_TRY(bind_slots(s, b));
+    fill_io(s, b);
+    return SDLORA_OK;
+}
+
+int slr_step_new(slr_step **out, const slr_step_config *config)
+{
+    *out = NULL;
+    slr_step *s = slr_calloc(config->mem, 1, sizeof *s);
+    if (!s)
+        return SDLORA_ENOMEM;
+    s->m = config->mem;
+    s->base = slr_checkpoint_ref(config->base);
+    s->network = slr_network_ref(config->network);
+    building b = {.c = config};
+    int rc = build(s, &b);
+    slr_graph_free(b.g);
+    slr_free(s->m, b.vals);
+    if (rc < 0) {
+        slr_step_free(s);
+        return rc;
+    }
+    *out = s;
+    return SDLORA_OK;
+}
+
+void slr_step_free(slr_step *s)
+{
+    if (!s)
+        return;
+    slr_plan_free(s->plan);
+    slr_free(s->m, s->grad);
+    slr_network_unref(s->network);
+    slr_checkpoint_unref(s->base);
+    slr_free(s->m, s);
+}
+
+const slr_step_io *slr_step_io_of(slr_step *s)
+{
+    return &s->io;
+}
+
+int slr_step_run(slr_step *s, const slr_cancel_flag *cancel)
+{
+    return slr_plan_run(s->plan, cancel);
+}
+
+slr_plan *slr_step_plan(slr_step *s)
+{
+    return s->plan;
+}

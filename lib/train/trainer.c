@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/* The loop: batches in, gradients summed, one update, and what falls due after it.  The caller
+ * drives it step by step.  Every draw is addressed by (seed, sample number), so a step is a pure
+ * function of the state before it. */
+#include "train/trainer.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "models/vae.h"
+#include "train/lr.h"
+#include "train/metadata.h"
+#include "train/noise.h"
+#include "train/optim.h"
+#include "train/outputs.h"
+#include "train/state.h"
+#include "train/text.h"
+#include "train/trainer_impl.h"
+#include "train/validate.h"
+
+/* --- one micro-batch --- */
+
+static int fill_text(slr_trainer *t, const slr_step_io *io, const slr_batch *b)
+{
+    const slr_family *family = slr_checkpoint_family(t->c.base);
+    for (int64_t i = 0; i < b->n; i++) {
+        const float *states;
+        if (io->ids) {
+            SLR_TRY(slr_clip_caption_ids(t->m, t->bpe, family, b->captions[i], t->n_chunks,
+                                         io->ids + i * t->n_chunks * 77));
+            continue;
+        }
+        SLR_TRY(slr_text_states(t->text, b->captions[i], &t->cancel, &states));
+        memcpy(io->states + i * io->tokens * io->width, states,
+               (size_t)(io->tokens * io->width) * sizeof(float));
+    }
+    return SDLORA_OK;
+}
+
+/* Number of the batch's first sample in the run: batches before it times the batch size. */
+static uint64_t first_sample(const slr_trainer *t, const slr_batch *b)
+{
+    return (uint64_t)(b->epoch * t->n_batches + b->index) * (uint64_t)t->batch_size;
+}
+
+static void fill_seed(const slr_trainer *t, const slr_step_io *io, uint64_t first)
+{
+    if (!io->seed)
+        return;
+    slr_rng rng;
+    slr_rng_init(&rng, t->seed + (first >> 32), SLR_STREAM_DROPOUT, (uint32_t)first);
+    for (int i = 0; i < 2; i++)
+        io->seed[i] = (int32_t)slr_rng_u32(&rng);
+}
+
+static int run_batch(slr_trainer *t, const slr_batch *b, double *loss)
+{
+    slr_step *step;
+    SLR_TRY(slr_trainer_graph(t, b->n, b->lh, b->lw, &step));
+    const slr_step_io *io = slr_step_io_of(step);
+    uint64_t first = first_sample(t, b);
+    SLR_TRY(slr_noise_fill(&t->noise, t->m, io, b->latents, b->n, b->lh, b->lw, t->seed, first,
+                           b->loss_weight));
+    SLR_TRY(fill_text(t, io, b));
+    fill_seed(t, io, first);
+    SLR_TRY(slr_step_run(step, &t->cancel));
+
+    *loss = 0;
+    for (int64_t i = 0; i < b->n; i++)
+        *loss += io->loss[i] / (double)b->n;
+    if (!isfinite(*loss))
+        return slr_fail(SDLORA_ENAN, __func__,
+                        "the loss of batch %lld of epoch %lld is not finite: %s ...",
+                        (long long)b->index + 1, (long long)b->epoch + 1,
+                        slr_dataset_item(t->c.data, b->items[0])->path);
+
+    float share = 1.0f / (float)t->accumulation;
+    float *sum = slr_optim_grad(t->optim);
+    for (size_t i = 0; i < slr_network_param_count(t->c.network); i++)
+        sum[i] += share * io->grad[i];
+    return SDLORA_OK;
+}
+
+/* --- one optimiser step --- */
+
+/* Where the next batch is, without touching the trainer until the step has succeeded. */
+typedef struct cursor {
+    int64_t epoch, index;
+} cursor;
+
+typedef struct taken {
+    cursor at;
+    double losses[SLR_MAX_ACCUMULATION];
+    int n;
+} taken;
+
+/* Runs micro-batches up to the accumulation count or the end of the epoch, as kohya's loop does. */
+static int gather(slr_trainer *t, taken *k)
+{
+    memset(slr_optim_grad(t->optim), 0, slr_network_param_count(t->c.network) * sizeof(float));
+    *k = (taken){.at = {t->run.epoch, t->run.index}};
+    do {
+        const slr_batch *b;
+        SLR_TRY(slr_loader_get(t->loader, k->at.epoch, k->at.index, t->run.step, &b));
+        SLR_TRY(run_batch(t, b, &k->losses[k->n++]));
+        k->at.index++;
+    } while (k->n < t->accumulation && k->at.index < t->n_batches);
+    return SDLORA_OK;
+}
+
+static int update(slr_trainer *t, slr_progress *now)
+{
+    double factor = slr_lr_factor(t->lr, &t->lr_plan, t->run.step), lr[SLR_PART_COUNT];
+    for (int part = 0; part < SLR_PART_COUNT; part++)
+        lr[part] = t->base_lr[part] * factor;
+    now->unet_lr = lr[SLR_PART_UNET];
+    now->text_encoder_lr = lr[SLR_PART_TE];
+
+    SLR_TRY(slr_optim_norm(t->optim, &now->grad_norm));
+    if (!isfinite(now->grad_norm))
+        return slr_fail(SDLORA_ENAN, __func__,
+                        "the gradient of step %lld is not finite: the step was not applied",
+                        (long long)t->run.step + 1);
+    /* torch's clip_grad_norm_: max / (norm + 1e-6), never above 1 */
+    double scale =
+        t->max_grad_norm > 0 ? fmin(1.0, t->max_grad_norm / (now->grad_norm + 1e-6)) : 1.0;
+    SLR_TRY(slr_optim_apply(t->optim, t->run.step + 1, lr, scale));
+    return slr_trainer_scale_norms(t);
+}
+
+/* kohya's moving average: the losses of the last epoch's worth of batches. */
+static void record_losses(slr_trainer *t, const taken *k)
+{
+    for (int i = 0; i < k->n; i++) {
+        t->run.losses[(t->run.index + i) % t->n_batches] = (float)k->losses[i];
+        if (t->run.n_losses < t->n_batches)
+            t->run.n_losses++;
+    }
+}
+
+static double average_loss(const slr_trainer *t)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < t->run.n_losses; i++)
+        sum += t->run.losses[i];
+    return t->run.n_losses ? sum / (double)t->run.n_losses : NAN;
+}
+
+static void report(slr_trainer *t, const taken *k, slr_progress *now)
+{
+    double done = (double)(t->run.step - t->first_step), spent = t->run.elapsed - t->first_elapsed;
+    now->step = t->run.step;
+    now->total = t->total;
+    now->epoch = (t->run.index ? t->run.epoch : t->run.epoch - 1) + 1;
+    now->epochs = t->epochs;
+    now->loss = 0;
+    for (int i = 0; i < k->n; i++)
+        now->loss += k->losses[i] / k->n;
+    now->average_loss = average_loss(t);
+    now->elapsed = t->run.elapsed;
+    now->eta = done > 0 ? spent / done * (double)(t->total - t->run.step) : NAN;
+    now->val_loss = t->run.val_loss;
+}
+
+static void advance(slr_trainer *t, const taken *k)
+{
+    record_losses(t, k);
+    t->run.step++;
+    t->run.index = k->at.index;
+    if (t->run.index >= t->n_batches) {
+        t->run.index = 0;
+        t->run.epoch++;
+    }
+}
+
+static int begin(slr_trainer *t)
+{
+    t->first_step = t->run.step;
+    t->first_elapsed = t->run.elapsed;
+    t->begun = true;
+    SLR_TRY(slr_metrics_begin(&t->out, t->run.step));
+    if (t->sample && t->run.step == 0 && slr_opt_bool(t->o, "sample_at_first"))
+        return t->sample(t->sample_user, 0, 0);
+    return SDLORA_OK;
+}
+
+int slr_trainer_step(slr_trainer *t, slr_progress *now)
+{
+    if (t->run.step >= t->total)
+        return SDLORA_DONE;
+    if (atomic_exchange(&t->cancel, 0))
+        return slr_fail(SDLORA_ECANCELED, __func__, "cancelled before step %lld",
+                        (long long)t->run.step + 1);
+    if (!t->begun)
+        SLR_TRY(begin(t));
+
+    slr_progress p = {0};
+    taken k;
+    double start = slr_clock();
+    int rc = gather(t, &k);
+    if (rc >= 0)
+        rc = update(t, &p);
+    if (rc == SDLORA_ECANCELED)
+        atomic_store(&t->cancel, 0);
+    SLR_TRY(rc);
+    advance(t, &k);
+    t->run.elapsed += slr_clock() - start;
+    SLR_TRY(slr_trainer_due(t));
+    report(t, &k, &p);
+    SLR_TRY(slr_metrics_add(&t->out, &p));
+    if (now)
+        *now = p;
+    return SDLORA_OK;
+}
+
+void slr_trainer_cancel(slr_trainer *t)
+{
+    atomic_store(&t->cancel, 1);
+}
+
+int slr_trainer_resume(slr_trainer *t, const char *path)
+{
+    slr_state_parts parts = slr_trainer_state_parts(t);
+    SLR_TRY(slr_state_load(&parts, &t->run, path));
+    t->begun = false;
+    if (t->text)
+        slr_text_forget(t->text);
+    return SDLORA_OK;
+}
+
+slr_network *slr_trainer_network(slr_trainer *t)
+{
+    return t->c.network;
+}
+
+void slr_trainer_set_sample_hook(slr_trainer *t, slr_sample_hook_fn fn, void *user)
+{
+    t->sample = fn;
+    t->sample_user = user;
+}

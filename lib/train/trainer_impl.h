@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* Inside the room: what a trainer holds, and the parts of trainer_*.c that call each other. */
+#ifndef SLR_TRAIN_TRAINER_IMPL_H
+#define SLR_TRAIN_TRAINER_IMPL_H
+
+#include "models/vae.h"
+#include "train/lr.h"
+#include "train/noise.h"
+#include "train/optim.h"
+#include "train/outputs.h"
+#include "train/state.h"
+#include "train/text.h"
+#include "train/trainer.h"
+#include "train/validate.h"
+
+#define SLR_MAX_ACCUMULATION 4096
+#define SLR_MAX_GRAPHS       8
+
+/* A planned step graph and when it was last used. */
+typedef struct slr_step_slot {
+    slr_step *step;
+    int64_t n, h, w;
+    uint64_t used;
+} slr_step_slot;
+
+/* What a set of pictures needs to become latents. */
+typedef struct slr_feed {
+    slr_vae_runner *vae;
+    slr_loader *loader;
+    slr_cancel_flag *cancel;
+} slr_feed;
+
+struct slr_trainer {
+    slr_mem *m;
+    slr_trainer_config c; /* handles are references */
+    sdlora_options *opts;
+    slr_opt o;
+    slr_cancel_flag cancel;
+    slr_bpe *bpe;
+
+    /* settings */
+    uint64_t seed;
+    int n_chunks, clip_skip, accumulation;
+    int64_t batch_size, n_batches, total, epochs;
+    double max_grad_norm, base_lr[SLR_PART_COUNT];
+    unsigned part_mask;
+    slr_noise noise;
+    const slr_lr_row *lr;
+    slr_lr_plan lr_plan;
+
+    /* parts */
+    slr_feed feed, val_feed;
+    slr_loader *loader; /* == feed.loader */
+    slr_text *text;     /* NULL while the text encoder is trained */
+    slr_optim *optim;
+    slr_validator *validator;
+    slr_text *val_text;
+    slr_step_slot graph[SLR_MAX_GRAPHS];
+    uint64_t clock;
+    slr_outputs out;
+    slr_meta *hashes;
+
+    /* the run */
+    slr_run_state run;
+    bool begun;
+    int64_t first_step; /* of this process, for the ETA */
+    double first_elapsed;
+    slr_sample_hook_fn sample;
+    void *sample_user;
+};
+
+/* trainer_new.c */
+int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data, uint64_t seed,
+                  slr_cancel_flag *cancel);
+void slr_feed_close(slr_feed *feed);
+/* The planned graph for a shape, made when it is not kept. */
+int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out);
+
+/* trainer_due.c: saving, validation, samples */
+int slr_trainer_due(slr_trainer *t);
+slr_state_parts slr_trainer_state_parts(slr_trainer *t);
+/* scale_weight_norms: kohya's max-norm of every module's update. */
+int slr_trainer_scale_norms(slr_trainer *t);
+
+#endif

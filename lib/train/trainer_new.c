@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and ending a trainer: options checked against each other, pictures encoded, graphs planned
+ * on demand. */
+#include "train/trainer_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/map.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "io/hash.h"
+
+/* Planned graphs kept for later batches together, before the oldest goes. */
+#define GRAPH_BYTES ((uint64_t)6 << 30)
+
+/* --- pictures to latents --- */
+
+static int encode(void *user, const float *image, int64_t n, int64_t h, int64_t w, float *latents)
+{
+    slr_feed *feed = user;
+    return slr_vae_encode(feed->vae, image, n, h, w, NULL, latents, feed->cancel);
+}
+
+/* Names the VAE for the latent cache: a digest of its first and last tensors' bytes and of all
+ * names. */
+static int encoder_id(const slr_weights *vae, char id[65])
+{
+    uint64_t digest = 0;
+    for (size_t i = 0; i < slr_weights_count(vae); i++) {
+        const slr_tensor *t;
+        const char *name = slr_weights_at(vae, i, &t);
+        size_t bytes = slr_tensor_bytes(t), head = bytes < 4096 ? bytes : 4096;
+        digest = slr_hash64(name, strlen(name), digest);
+        digest = slr_hash64(t->data, head, digest);
+    }
+    snprintf(id, 65, "%016llx", (unsigned long long)digest);
+    return SDLORA_OK;
+}
+
+int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data, uint64_t seed,
+                  slr_cancel_flag *cancel)
+{
+    slr_weights *vae = c->vae ? c->vae : slr_checkpoint_part(c->base, SLR_PART_VAE);
+    char id[65];
+    int factor;
+    *feed = (slr_feed){.cancel = cancel};
+    if (!vae)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
+                        slr_checkpoint_path(c->base));
+    SLR_TRY(slr_vae_factor(vae, &factor));
+    SLR_TRY(encoder_id(vae, id));
+    SLR_TRY(slr_vae_runner_new(&feed->vae, vae, slr_checkpoint_family(c->base), c->devices));
+    slr_loader_config config = {.mem = c->mem,
+                                .log = c->log,
+                                .encode = encode,
+                                .encode_user = feed,
+                                .encoder_id = id,
+                                .factor = 1 << factor,
+                                .channels = 4,
+                                .progress = c->cache_progress,
+                                .progress_user = c->cache_user,
+                                .cancel = cancel,
+                                .seed = seed,
+                                .threads = slr_devices_threads(c->devices)};
+    int rc = slr_loader_new(&feed->loader, data, &config);
+    if (rc < 0)
+        slr_feed_close(feed);
+    return rc;
+}
+
+void slr_feed_close(slr_feed *feed)
+{
+    slr_loader_free(feed->loader);
+    slr_vae_runner_free(feed->vae);
+    feed->loader = NULL;
+    feed->vae = NULL;
+}
+
+/* --- graphs by shape --- */
+
+static uint64_t arena_of(const slr_step_slot *s)
+{
+    slr_plan_stats stats;
+    slr_plan_get_stats(slr_step_plan(s->step), &stats);
+    return stats.arena_bytes + stats.scratch_bytes;
+}
+
+static slr_step_slot *oldest(slr_trainer *t)
+{
+    slr_step_slot *found = NULL;
+    for (int i = 0; i < SLR_MAX_GRAPHS; i++)
+        if (t->graph[i].step && (!found || t->graph[i].used < found->used))
+            found = &t->graph[i];
+    return found;
+}
+
+/* An empty slot; graphs that were not used for longest go when there are too many or they are too
+ * large. */
+static slr_step_slot *free_slot(slr_trainer *t)
+{
+    for (;;) {
+        uint64_t bytes = 0;
+        slr_step_slot *empty = NULL;
+        for (int i = 0; i < SLR_MAX_GRAPHS; i++) {
+            if (t->graph[i].step)
+                bytes += arena_of(&t->graph[i]);
+            else
+                empty = &t->graph[i];
+        }
+        if (empty && bytes < GRAPH_BYTES)
+            return empty;
+        slr_step_slot *old = oldest(t);
+        slr_step_free(old->step);
+        *old = (slr_step_slot){0};
+    }
+}
+
+int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out)
+{
+    t->clock++;
+    for (int i = 0; i < SLR_MAX_GRAPHS; i++) {
+        slr_step_slot *s = &t->graph[i];
+        if (s->step && s->n == n && s->h == h && s->w == w) {
+            s->used = t->clock;
+            *out = s->step;
+            return SDLORA_OK;
+        }
+    }
+    slr_step_slot *s = free_slot(t);
+    slr_step_config config = {.mem = t->m,
+                              .base = t->c.base,
+                              .network = t->c.network,
+                              .devices = t->c.devices,
+                              .n = n,
+                              .h = h,
+                              .w = w,
+                              .n_chunks = t->n_chunks,
+                              .clip_skip = t->clip_skip,
+                              .loss_type = t->noise.loss_type,
+                              .part_mask = t->part_mask,
+                              .text_states = t->text != NULL};
+    SLR_TRY(slr_step_new(&s->step, &config));
+    s->n = n;
+    s->h = h;
+    s->w = w;
+    s->used = t->clock;
+    *out = s->step;
+    return SDLORA_OK;
+}
+
+/* --- settings --- */
+
+static double part_lr(slr_opt o, const char *name)
+{
+    return slr_opt_has(o, name) ? slr_opt_real(o, name) : slr_opt_real(o, "learning_rate");
+}
+
+static bool has_part(const slr_network *n, int part)
+{
+    size_t first, last;
+    slr_network_part_range(n, part, &first, &last);
+    return last > first;
+}
+
+/* Parts with a learning rate of 0 are left out of graph, optimiser and clipping altogether. */
+static int read_rates(slr_trainer *t)
+{
+    static const char *const names[SLR_PART_COUNT] = {[SLR_PART_UNET] = "unet_lr",
+                                                      [SLR_PART_TE] = "text_encoder_lr",
+                                                      [SLR_PART_TE2] = "text_encoder_lr"};
+    for (int part = 0; part < SLR_PART_COUNT; part++) {
+        if (!names[part] || !has_part(t->c.network, part))
+            continue;
+        t->base_lr[part] = part_lr(t->o, names[part]);
+        if (t->base_lr[part] > 0)
+            t->part_mask |= 1u << part;
+    }
+    return t->part_mask ? SDLORA_OK
+                        : slr_fail(SDLORA_EINVAL, __func__,
+                                   "all learning rates are 0: nothing is left to train");
+}
+
+static int read_length(slr_trainer *t)
+{
+    slr_opt data = {slr_dataset_options(t->c.data), "dataset"};
+    t->batch_size = slr_opt_int(data, "train_batch_size");
+    t->n_batches = slr_dataset_batches_per_epoch(t->c.data);
+    t->accumulation = (int)slr_opt_int(t->o, "gradient_accumulation_steps");
+    if (t->n_batches < 1)
+        return slr_fail(SDLORA_EINVAL, __func__, "the data set has no batches");
+    if (t->accumulation > SLR_MAX_ACCUMULATION)
+        return slr_fail(SDLORA_EINVAL, __func__, "gradient_accumulation_steps %d is more than %d",
+                        t->accumulation, SLR_MAX_ACCUMULATION);
+    int64_t per_epoch = (t->n_batches + t->accumulation - 1) / t->accumulation;
+    if (slr_opt_has(t->o, "max_train_epochs")) {
+        t->epochs = slr_opt_int(t->o, "max_train_epochs");
+        if (t->epochs > INT64_MAX / per_epoch)
+            return slr_fail(SDLORA_EINVAL, __func__, "max_train_epochs is too large");
+        t->total = t->epochs * per_epoch;
+    } else {
+        t->total = slr_opt_int(t->o, "max_train_steps");
+        t->epochs = (t->total + per_epoch - 1) / per_epoch;
+    }
+    return SDLORA_OK;
+}
+
+static int read_schedule(slr_trainer *t)
+{
+    double warmup = slr_opt_real(t->o, "lr_warmup_steps");
+    const char *name = slr_opt_text(t->o, "lr_scheduler");
+    SLR_TRY(slr_lr_find(name, &t->lr));
+    t->lr_plan = (slr_lr_plan){
+        .warmup = warmup < 1 ? (int64_t)(warmup * (double)t->total) : (int64_t)warmup,
+        .total = t->total,
+        .cycles = (double)slr_opt_int(t->o, "lr_scheduler_num_cycles"),
+        .power = slr_opt_real(t->o, "lr_scheduler_power"),
+        .lr0 = fmax(t->base_lr[SLR_PART_UNET], t->base_lr[SLR_PART_TE]),
+    };
+    if (t->lr_plan.warmup > 0 && !strcmp(name, "constant"))
+        return slr_fail(
+            SDLORA_EINVAL, __func__,
+            "lr_warmup_steps needs another lr_scheduler than constant: constant_with_warmup");
+    return SDLORA_OK;
+}
+
+static int read_text(slr_trainer *t)
+{
+    int64_t tokens =
+        slr_opt_has(t->o, "max_token_length") ? slr_opt_int(t->o, "max_token_length") : 75;
+    if (tokens != 75 && tokens != 150 && tokens != 225)
+        return slr_fail(SDLORA_EINVAL, __func__, "max_token_length is 75, 150 or 225, not %lld",
+                        (long long)tokens);
+    t->n_chunks = (int)(tokens / 75);
+    t->clip_skip = (int)slr_opt_int(t->o, "clip_skip");
+    return SDLORA_OK;
+}
+
+static int read_settings(slr_trainer *t)
+{
+    SLR_TRY(slr_opt_check_supported(t->o));
+    const char *precision = slr_opt_text(t->o, "mixed_precision");
+    if (precision && strcmp(precision, "no"))
+        return slr_fail(SDLORA_ENOTSUP, __func__, "mixed_precision %s is not supported yet: use no",
+                        precision);
+    if (slr_opt_bool(t->o, "gradient_checkpointing"))
+        return slr_fail(SDLORA_ENOTSUP, __func__, "gradient_checkpointing is not supported yet");
+    t->seed = slr_opt_has(t->o, "seed") ? (uint64_t)slr_opt_int(t->o, "seed") : 0;
+    t->max_grad_norm = slr_opt_real(t->o, "max_grad_norm");
+    SLR_TRY(read_rates(t));
+    SLR_TRY(read_length(t));
+    SLR_TRY(read_schedule(t));
+    SLR_TRY(read_text(t));
+    return slr_noise_init(&t->noise, t->o, slr_checkpoint_predict(t->c.base));
+}
+
+/* --- parts --- */
+
+static int open_text(slr_trainer *t, slr_text **out)
+{
+    slr_text_config config = {.mem = t->m,
+                              .base = t->c.base,
+                              .network = t->c.network,
+                              .devices = t->c.devices,
+                              .bpe = t->bpe,
+                              .n_chunks = t->n_chunks,
+                              .clip_skip = t->clip_skip};
+    return slr_text_new(out, &config);
+}
+
+static int open_validation(slr_trainer *t)
+{
+    if (!t->c.validation)
+        return SDLORA_OK;
+    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->seed, &t->cancel));
+    SLR_TRY(open_text(t, &t->val_text));
+    slr_validator_config config = {.mem = t->m,
+                                   .base = t->c.base,
+                                   .network = t->c.network,
+                                   .devices = t->c.devices,
+                                   .loader = t->val_feed.loader,
+                                   .data = t->c.validation,
+                                   .text = t->val_text,
+                                   .noise = &t->noise,
+                                   .seed =
+                                       0, /* the same noise for all runs, so that losses compare */
+                                   .n_chunks = t->n_chunks};
+    if (slr_opt_has(t->o, "max_validation_steps"))
+        config.max_pictures = slr_opt_int(t->o, "max_validation_steps");
+    return slr_validator_new(&t->validator, &config);
+}
+
+static int open_parts(slr_trainer *t)
+{
+    if (t->c.bpe)
+        t->bpe = slr_bpe_ref(t->c.bpe);
+    else
+        SLR_TRY(slr_bpe_new(&t->bpe, t->m));
+    if (!(t->part_mask >> SLR_PART_TE & 1u))
+        SLR_TRY(open_text(t, &t->text));
+    SLR_TRY(slr_optim_new(&t->optim, t->m, t->c.network, t->c.devices, t->o, t->part_mask));
+    SLR_TRY(slr_outputs_init(&t->out, t->m, t->o, t->epochs));
+    SLR_TRY(slr_meta_new(&t->hashes, t->m));
+    t->run.losses = slr_calloc(t->m, (size_t)t->n_batches, sizeof(float));
+    if (!t->run.losses)
+        return SDLORA_ENOMEM;
+    t->run.val_loss = NAN;
+    t->run.started = slr_wall_time();
+    slr_rng rng;
+    slr_rng_init(&rng, t->seed ^ (uint64_t)(t->run.started * 1e6), SLR_STREAM_INIT, UINT32_MAX);
+    t->run.session = slr_rng_u32(&rng);
+    SLR_TRY(slr_feed_open(&t->feed, &t->c, t->c.data, t->seed, &t->cancel));
+    t->loader = t->feed.loader;
+    return open_validation(t);
+}
+
+/* Takes references to all that the configuration names. */
+static int hold(slr_trainer *t, const slr_trainer_config *config)
+{
+    t->c = *config;
+    slr_checkpoint_ref(t->c.base);
+    slr_weights_ref(t->c.vae);
+    slr_network_ref(t->c.network);
+    slr_dataset_ref(t->c.data);
+    slr_dataset_ref(t->c.validation);
+    slr_devices_ref(t->c.devices);
+    t->c.vae_path = config->vae_path ? slr_strdup(t->m, config->vae_path) : NULL;
+    if (config->vae_path && !t->c.vae_path)
+        return SDLORA_ENOMEM;
+    if (config->opts)
+        SLR_TRY(slr_options_copy(&t->opts, config->opts));
+    t->o = (slr_opt){t->opts, "train"};
+    return SDLORA_OK;
+}
+
+int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config)
+{
+    *out = NULL;
+    slr_trainer *t = slr_calloc(config->mem, 1, sizeof *t);
+    if (!t)
+        return SDLORA_ENOMEM;
+    t->m = config->mem;
+    int rc = hold(t, config);
+    if (rc >= 0)
+        rc = read_settings(t);
+    if (rc >= 0)
+        rc = open_parts(t);
+    if (rc >= 0 && slr_opt_has(t->o, "resume"))
+        rc = slr_trainer_resume(t, slr_opt_text(t->o, "resume"));
+    if (rc < 0) {
+        slr_trainer_free(t);
+        return rc;
+    }
+    *out = t;
+    return SDLORA_OK;
+}
+
+void slr_trainer_free(slr_trainer *t)
+{
+    if (!t)
+        return;
+    for (int i = 0; i < SLR_MAX_GRAPHS; i++)
+        slr_step_free(t->graph[i].step);
+    slr_validator_free(t->validator);
+    slr_text_free(t->val_text);
+    slr_text_free(t->text);
+    slr_optim_free(t->optim);
+    slr_feed_close(&t->feed);
+    slr_feed_close(&t->val_feed);
+    slr_outputs_free(&t->out);
+    slr_meta_free(t->hashes);
+    slr_free(t->m, t->run.losses);
+    slr_bpe_unref(t->bpe);
+    slr_free(t->m, (void *)(uintptr_t)t->c.vae_path);
+    slr_options_unref(t->opts);
+    slr_devices_unref(t->c.devices);
+    slr_dataset_unref(t->c.validation);
+    slr_dataset_unref(t->c.data);
+    slr_network_unref(t->c.network);
+    slr_weights_unref(t->c.vae);
+    slr_checkpoint_unref(t->c.base);
+    slr_free(t->m, t);
+}

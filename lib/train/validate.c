@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs the loss-only graph of each picture at ten fixed timesteps.  Refuses to know optimisers and
+ * files. */
+#include "train/validate.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "base/status.h"
+
+enum { N_TIMES = 10, FIRST_TIME = 50, TIME_STEP = 100 };
+
+struct slr_validator {
+    slr_validator_config c;
+    slr_step *step; /* of the last picture's size */
+    int64_t h, w;
+    bool *seen; /* one per picture: repeats count once */
+};
+
+int slr_validator_new(slr_validator **out, const slr_validator_config *config)
+{
+    *out = NULL;
+    slr_validator *v = slr_calloc(config->mem, 1, sizeof *v);
+    if (!v)
+        return SDLORA_ENOMEM;
+    v->c = *config;
+    v->seen = slr_calloc(config->mem, slr_dataset_items(config->data) + 1, sizeof *v->seen);
+    if (!v->seen) {
+        slr_validator_free(v);
+        return SDLORA_ENOMEM;
+    }
+    *out = v;
+    return SDLORA_OK;
+}
+
+void slr_validator_free(slr_validator *v)
+{
+    if (!v)
+        return;
+    slr_step_free(v->step);
+    slr_free(v->c.mem, v->seen);
+    slr_free(v->c.mem, v);
+}
+
+static int step_for(slr_validator *v, int64_t h, int64_t w)
+{
+    if (v->step && v->h == h && v->w == w)
+        return SDLORA_OK;
+    slr_step_free(v->step);
+    v->step = NULL;
+    slr_step_config config = {.mem = v->c.mem,
+                              .base = v->c.base,
+                              .network = v->c.network,
+                              .stack = v->c.stack,
+                              .devices = v->c.devices,
+                              .n = N_TIMES,
+                              .h = h,
+                              .w = w,
+                              .n_chunks = v->c.n_chunks,
+                              .clip_skip = 1,
+                              .loss_type = SDLORA_LOSS_L2,
+                              .text_states = true};
+    SLR_TRY(slr_step_new(&v->step, &config));
+    v->h = h;
+    v->w = w;
+    return SDLORA_OK;
+}
+
+/* Mean over the timesteps for one picture. */
+static int picture_loss(slr_validator *v, size_t item, const char *caption, const float *latents,
+                        int64_t h, int64_t w, const slr_cancel_flag *cancel, double *loss)
+{
+    const float *states;
+    SLR_TRY(step_for(v, h, w));
+    SLR_TRY(slr_text_states(v->c.text, caption, cancel, &states));
+    const slr_step_io *io = slr_step_io_of(v->step);
+    int64_t floats = h * w * io->channels;
+    float *noise = slr_alloc(v->c.mem, (size_t)floats * sizeof *noise);
+    if (!noise)
+        return SDLORA_ENOMEM;
+    for (int i = 0; i < N_TIMES; i++) {
+        slr_rng rng;
+        int t = FIRST_TIME + i * TIME_STEP;
+        slr_rng_init(&rng, v->c.seed, SLR_STREAM_EVAL, (uint32_t)(item * N_TIMES + (size_t)i));
+        slr_rng_normal(&rng, noise, (size_t)floats);
+        slr_noise_fixed(v->c.noise, latents, noise, floats, t, io->x + i * floats,
+                        io->target + i * floats);
+        io->t[i] = (float)t;
+        io->weight[i] = 1.0f;
+        memcpy(io->states + (size_t)i * slr_text_floats(v->c.text), states,
+               slr_text_floats(v->c.text) * sizeof(float));
+    }
+    slr_free(v->c.mem, noise);
+    SLR_TRY(slr_step_run(v->step, cancel));
+    *loss = 0;
+    for (int i = 0; i < N_TIMES; i++)
+        *loss += io->loss[i] / N_TIMES;
+    return SDLORA_OK;
+}
+
+int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *loss)
+{
+    double sum = 0;
+    int64_t n = 0;
+    size_t items = slr_dataset_items(v->c.data);
+    memset(v->seen, 0, items * sizeof *v->seen);
+    for (int64_t i = 0; i < slr_dataset_batches_per_epoch(v->c.data); i++) {
+        const slr_batch *b;
+        SLR_TRY(slr_loader_get(v->c.loader, 0, i, 0, &b));
+        int64_t floats = b->lh * b->lw * b->channels;
+        for (int64_t k = 0; k < b->n; k++) {
+            double one;
+            if (v->seen[b->items[k]] || (v->c.max_pictures && n >= v->c.max_pictures))
+                continue;
+            v->seen[b->items[k]] = true;
+            SLR_TRY(picture_loss(v, b->items[k], b->captions[k], b->latents + k * floats, b->lh,
+                                 b->lw, cancel, &one));
+            sum += one;
+            n++;
+        }
+    }
+    if (!n)
+        return slr_fail(SDLORA_EINVAL, __func__, "the held-out set has no pictures");
+    *loss = sum / (double)n;
+    return isfinite(*loss) ? SDLORA_OK
+                           : slr_fail(SDLORA_ENAN, __func__, "the held-out loss is not finite");
+}

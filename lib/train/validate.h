@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* Held-out loss: mean squared error over pictures at t = 50, 150 ... 950 with noise fixed by a
+ * seed.  Deterministic, and the same for every run of the same model and pictures. */
+#ifndef SLR_TRAIN_VALIDATE_H
+#define SLR_TRAIN_VALIDATE_H
+
+#include "data/loader.h"
+#include "train/noise.h"
+#include "train/text.h"
+
+typedef struct slr_validator slr_validator;
+
+typedef struct slr_validator_config {
+    slr_mem *mem;
+    slr_checkpoint *base;
+    slr_network *network; /* at full strength; Nullable */
+    slr_stack *stack;     /* instead of network; Nullable */
+    slr_devices *devices;
+    slr_loader *loader; /* over the held-out pictures; borrowed */
+    slr_dataset *data;  /* those pictures; borrowed */
+    slr_text *text;     /* borrowed */
+    const slr_noise *noise;
+    uint64_t seed;
+    int n_chunks;
+    int64_t max_pictures; /* 0: all */
+} slr_validator_config;
+
+int slr_validator_new(slr_validator **out, const slr_validator_config *config);
+void slr_validator_free(slr_validator *v);
+int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *loss);
+
+#endif
