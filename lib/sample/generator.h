@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* txt2img: prompts to pictures.  Keeps text states by string and graphs by shape, so that the next picture pays only for
- * its steps.  One thread at a time. */
+/* txt2img: prompts to pictures.  Keeps text states by string and graphs by shape, so that the next
+ * picture pays only for its steps.  One thread at a time. */
 #ifndef SLR_SAMPLE_GENERATOR_H
 #define SLR_SAMPLE_GENERATOR_H
 
@@ -12,9 +12,10 @@
 
 typedef struct slr_generator slr_generator;
 
-/* vae Nullable: the checkpoint's own.  bpe Nullable: made here. */
-int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoint *base, slr_weights *vae,
-                      slr_devices *devices, slr_bpe *bpe);
+/* vae Nullable: the checkpoint's own; vae_path names it in the parameters text.  bpe Nullable: made
+ * here. */
+int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoint *base,
+                      slr_weights *vae, const char *vae_path, slr_devices *devices, slr_bpe *bpe);
 void slr_generator_free(slr_generator *g);
 
 /* Finds the network of a <lora:name> tag: returns a reference in *out, or ENOTFOUND. */
@@ -28,10 +29,11 @@ typedef struct slr_request {
     const char *sampler, *scheduler; /* NULL: "Euler a", "Automatic" */
     int steps, width, height, clip_skip, count;
     double cfg, eta;
-    int64_t seed;                    /* image k uses seed + k */
-    const slr_stack_item *networks;  /* besides those of the prompt's tags */
+    int64_t seed;                   /* image k uses seed + k */
+    const slr_stack_item *networks; /* besides those of the prompt's tags */
     size_t n_networks;
-    const float *latents_in;         /* Nullable: initial noise instead of the seed's, [count,4,h,w] NCHW (tests) */
+    const float
+        *latents_in; /* Nullable: initial noise instead of the seed's, [count,4,h,w] NCHW (tests) */
     slr_sample_progress_fn progress;
     void *progress_user;
     const slr_cancel_flag *cancel;
@@ -39,9 +41,9 @@ typedef struct slr_request {
 
 typedef struct slr_picture {
     slr_pixels pixels;
-    char *infotext;   /* A1111's parameters text */
+    char *infotext; /* A1111's parameters text */
     int64_t seed;
-    float *latents;   /* [h/8,w/8,4] final, scaled */
+    float *latents; /* [h/8,w/8,4] final, scaled */
 } slr_picture;
 
 /* pictures: array of `count`, filled; free each with slr_picture_free. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Prompts as AUTOMATIC1111 reads them: <lora:..> tags, emphasis, 75-token chunks; and their text states. */
+/* Prompts as AUTOMATIC1111 reads them: <lora:..> tags, emphasis, 75-token chunks; and their text
+ * states. */
 #ifndef SLR_SAMPLE_PROMPT_H
 #define SLR_SAMPLE_PROMPT_H
 
@@ -9,11 +10,12 @@
 
 /* A <kind:args> tag cut out of the prompt. */
 typedef struct slr_prompt_tag {
-    char *kind, *name;       /* "lora" */
+    char *kind, *name; /* "lora" */
     double te, unet;
-    int dyn;                 /* rank limit, 0: none */
+    int dyn;   /* rank limit, 0: none */
+    char *bad; /* text that is no number: the tag is to be skipped; NULL otherwise */
 } slr_prompt_tag;
-/* text without tags and the tags in order; malformed numbers: the tag is skipped and named in *note (Nullable). */
+/* The text without tags, and the tags in order. */
 typedef struct slr_prompt_tags {
     slr_mem *m;
     char *text;
@@ -34,13 +36,15 @@ void slr_fragments_free(slr_mem *m, slr_fragment *f, size_t n);
 /* 77-token chunks with a weight per token (inference.md §2.3). */
 typedef struct slr_chunks {
     slr_mem *m;
-    size_t n;         /* chunks, >= 1 */
-    int32_t *ids;     /* [n,77] */
-    float *weights;   /* [n,77] */
+    size_t n;       /* chunks, >= 1 */
+    int32_t *ids;   /* [n,77] */
+    float *weights; /* [n,77] */
 } slr_chunks;
-int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_family *family, const char *prompt);
+int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_family *family,
+                      const char *prompt);
 void slr_chunks_free(slr_chunks *c);
-/* Applies weights to states [n,77,width] in place: mode Original restores the mean per chunk position (§2.5). */
+/* Applies weights to states [n,77,width] in place: mode Original restores the mean per chunk
+ * position (§2.5). */
 void slr_chunks_emphasise(const slr_chunks *c, float *states, int64_t width);
 
 #endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* Fragments to rows of 77 tokens with a weight each, as AUTOMATIC1111 fills them (inference.md
+ * §2.3), and emphasis on text states (§2.5, mode Original). */
+#include <string.h>
+
+#include "base/status.h"
+#include "sample/prompt.h"
+
+enum { ROW = 77, CHUNK = 75, COMMA = 267, BACKTRACK = 20 };
+
+/* The chunk being filled. */
+typedef struct filler {
+    slr_chunks *out;
+    size_t cap;
+    const slr_family *family;
+    int32_t ids[CHUNK];
+    float weights[CHUNK];
+    int n, last_comma; /* -1: none in this chunk */
+} filler;
+
+/* Pads to 75 with the end token, frames with begin and end, and starts the next chunk. */
+static int close_chunk(filler *f)
+{
+    slr_chunks *c = f->out;
+    if (c->n == f->cap) {
+        size_t cap = f->cap ? 2 * f->cap : 4;
+        int32_t *ids = slr_realloc(c->m, c->ids, cap * ROW, sizeof *ids);
+        if (!ids)
+            return SDLORA_ENOMEM;
+        c->ids = ids;
+        float *weights = slr_realloc(c->m, c->weights, cap * ROW, sizeof *weights);
+        if (!weights)
+            return SDLORA_ENOMEM;
+        c->weights = weights;
+        f->cap = cap;
+    }
+    int32_t *ids = c->ids + c->n * ROW;
+    float *weights = c->weights + c->n * ROW;
+    for (int i = 0; i < ROW; i++) {
+        bool inside = i >= 1 && i <= f->n;
+        ids[i] = i == 0 ? f->family->bos : inside ? f->ids[i - 1] : f->family->eos;
+        weights[i] = inside ? f->weights[i - 1] : 1.0f;
+    }
+    c->n++;
+    f->n = 0;
+    f->last_comma = -1;
+    return SDLORA_OK;
+}
+
+/* The chunk is full: what stands after a near comma moves to the next one. */
+static int break_at_comma(filler *f)
+{
+    int keep = f->last_comma + 1, moved = f->n - keep;
+    int32_t ids[CHUNK];
+    float weights[CHUNK];
+    memcpy(ids, f->ids + keep, (size_t)moved * sizeof *ids);
+    memcpy(weights, f->weights + keep, (size_t)moved * sizeof *weights);
+    f->n = keep;
+    SLR_TRY(close_chunk(f));
+    memcpy(f->ids, ids, (size_t)moved * sizeof *ids);
+    memcpy(f->weights, weights, (size_t)moved * sizeof *weights);
+    f->n = moved;
+    return SDLORA_OK;
+}
+
+static int add_token(filler *f, int32_t id, double weight)
+{
+    if (id == COMMA)
+        f->last_comma = f->n;
+    else if (f->n == CHUNK && f->last_comma != -1 && f->n - f->last_comma <= BACKTRACK)
+        SLR_TRY(break_at_comma(f));
+    if (f->n == CHUNK) {
+        SLR_TRY(close_chunk(f));
+        /* a comma that opens the next chunk is not remembered: the full chunk's end cleared it */
+    }
+    f->ids[f->n] = id;
+    f->weights[f->n++] = (float)weight;
+    return SDLORA_OK;
+}
+
+static int add_fragment(filler *f, const slr_bpe *bpe, const slr_fragment *fragment)
+{
+    if (!strcmp(fragment->text, "BREAK") && fragment->weight == -1.0)
+        return close_chunk(f);
+    int32_t *ids;
+    size_t n;
+    SLR_TRY(slr_bpe_encode(bpe, f->out->m, fragment->text, strlen(fragment->text), &ids, &n));
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < n; i++)
+        rc = add_token(f, ids[i], fragment->weight);
+    slr_free(f->out->m, ids);
+    return rc;
+}
+
+int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_family *family,
+                      const char *prompt)
+{
+    slr_fragment *fragments;
+    size_t n;
+    *out = (slr_chunks){.m = m};
+    SLR_TRY(slr_prompt_emphasis(m, prompt, &fragments, &n));
+    filler f = {.out = out, .family = family, .last_comma = -1};
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < n; i++)
+        rc = add_fragment(&f, bpe, &fragments[i]);
+    if (rc >= 0 && (f.n || !out->n))
+        rc = close_chunk(&f);
+    slr_fragments_free(m, fragments, n);
+    if (rc < 0)
+        slr_chunks_free(out);
+    return rc;
+}
+
+void slr_chunks_free(slr_chunks *c)
+{
+    slr_free(c->m, c->ids);
+    slr_free(c->m, c->weights);
+    *c = (slr_chunks){0};
+}
+
+static double mean(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i];
+    return sum / (double)n;
+}
+
+void slr_chunks_emphasise(const slr_chunks *c, float *states, int64_t width)
+{
+    size_t floats = ROW * (size_t)width;
+    for (size_t k = 0; k < c->n; k++) {
+        float *chunk = states + k * floats;
+        double before = mean(chunk, floats);
+        for (size_t i = 0; i < ROW; i++)
+            for (int64_t d = 0; d < width; d++)
+                chunk[i * (size_t)width + (size_t)d] *= c->weights[k * ROW + i];
+        float restore = (float)(before / mean(chunk, floats));
+        for (size_t i = 0; i < floats; i++)
+            chunk[i] *= restore;
+    }
+}

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT */
+/* Plans text and UNet graphs as shapes come up, keeps a few, and runs them.  Refuses to know
+ * samplers. */
+#include "sample/denoiser.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/map.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "models/clip.h"
+#include "models/unet.h"
+
+enum { MAX_PLANS = 6, ROW = 77 };
+
+/* A planned graph.  Text: a = chunks, b = clip skip, c = 0.  UNet: a = batch, b = tokens, c = h *
+ * 65536 + w. */
+typedef struct kept {
+    slr_plan *plan;
+    bool text;
+    int64_t a, b, c;
+    uint64_t used;
+} kept;
+
+/* Text states of one prompt. */
+typedef struct states {
+    float *data;
+    int64_t tokens;
+} states;
+
+struct slr_denoiser {
+    slr_mem *m;
+    slr_checkpoint *base;
+    slr_devices *devices;
+    slr_bpe *bpe;
+    slr_stack *stack;
+    slr_stack_item *item; /* what the stack holds, for comparing */
+    size_t n_items;
+    kept plan[MAX_PLANS];
+    uint64_t clock;
+    slr_map *by_prompt;
+    states *text;
+    size_t n_text, text_cap;
+    slr_unet_shape unet;
+    slr_clip_shape clip;
+};
+
+int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_devices *devices,
+                     slr_bpe *bpe)
+{
+    *out = NULL;
+    slr_weights *te = slr_checkpoint_part(base, SLR_PART_TE),
+                *unet = slr_checkpoint_part(base, SLR_PART_UNET);
+    if (!te || !unet)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_checkpoint_path(base),
+                        te ? "UNet" : "text encoder");
+    slr_denoiser *d = slr_calloc(m, 1, sizeof *d);
+    if (!d)
+        return SDLORA_ENOMEM;
+    d->m = m;
+    d->base = slr_checkpoint_ref(base);
+    d->devices = slr_devices_ref(devices);
+    d->bpe = slr_bpe_ref(bpe);
+    int rc = slr_map_new(&d->by_prompt, m);
+    if (rc >= 0)
+        rc = slr_clip_read(&d->clip, slr_checkpoint_family(base), te);
+    if (rc >= 0)
+        rc = slr_unet_read(&d->unet, slr_checkpoint_family(base), unet);
+    if (rc < 0) {
+        slr_denoiser_free(d);
+        return rc;
+    }
+    *out = d;
+    return SDLORA_OK;
+}
+
+static void drop_text(slr_denoiser *d)
+{
+    for (size_t i = 0; i < d->n_text; i++)
+        slr_free(d->m, d->text[i].data);
+    d->n_text = 0;
+    if (d->by_prompt)
+        slr_map_clear(d->by_prompt);
+}
+
+static void drop_plans(slr_denoiser *d)
+{
+    for (int i = 0; i < MAX_PLANS; i++) {
+        slr_plan_free(d->plan[i].plan);
+        d->plan[i] = (kept){0};
+    }
+}
+
+static void drop_stack(slr_denoiser *d)
+{
+    slr_stack_free(d->stack);
+    slr_free(d->m, d->item);
+    d->stack = NULL;
+    d->item = NULL;
+    d->n_items = 0;
+}
+
+void slr_denoiser_free(slr_denoiser *d)
+{
+    if (!d)
+        return;
+    drop_plans(d);
+    drop_text(d);
+    drop_stack(d);
+    slr_free(d->m, d->text);
+    slr_map_free(d->by_prompt);
+    slr_bpe_unref(d->bpe);
+    slr_devices_unref(d->devices);
+    slr_checkpoint_unref(d->base);
+    slr_free(d->m, d);
+}
+
+int64_t slr_denoiser_channels(const slr_denoiser *d)
+{
+    return d->unet.out_channels;
+}
+
+/* --- networks --- */
+
+static bool same_networks(const slr_denoiser *d, const slr_stack_item *items, size_t n)
+{
+    if (n != d->n_items)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (items[i].network != d->item[i].network)
+            return false;
+    return true;
+}
+
+static bool same_strengths(const slr_denoiser *d, const slr_stack_item *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (items[i].te != d->item[i].te || items[i].unet != d->item[i].unet)
+            return false;
+    return true;
+}
+
+/* A new stack, before anything of the old one is given up. */
+static int replace_stack(slr_denoiser *d, const slr_stack_item *items, size_t n)
+{
+    slr_stack *stack = NULL;
+    slr_stack_item *copy = NULL;
+    if (n) {
+        SLR_TRY(slr_stack_new(&stack, d->m, d->base, items, n));
+        copy = slr_calloc(d->m, n, sizeof *copy);
+        if (!copy) {
+            slr_stack_free(stack);
+            return SDLORA_ENOMEM;
+        }
+        memcpy(copy, items, n * sizeof *copy);
+    }
+    drop_plans(d);
+    drop_text(d);
+    drop_stack(d);
+    d->stack = stack;
+    d->item = copy;
+    d->n_items = n;
+    return SDLORA_OK;
+}
+
+int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size_t n)
+{
+    if (!same_networks(d, items, n))
+        return replace_stack(d, items, n);
+    if (same_strengths(d, items, n))
+        return SDLORA_OK;
+    SLR_TRY(slr_stack_set(d->stack, items, n));
+    memcpy(d->item, items, n * sizeof *items);
+    drop_text(d);
+    return SDLORA_OK;
+}
+
+/* --- graphs --- */
+
+static void build_text(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter, const kept *k)
+{
+    slr_nn nn = {g, slr_checkpoint_part(d->base, SLR_PART_TE), SLR_PART_TE, adapter};
+    int64_t dim[2] = {k->a, ROW};
+    slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
+    slr_graph_push(g, "text_encoder");
+    slr_val out = slr_clip_build(&nn, slr_checkpoint_family(d->base), ids, (int)k->b);
+    slr_graph_pop(g);
+    slr_output(g, out, "out");
+}
+
+static void build_unet(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter, const kept *k)
+{
+    slr_nn nn = {g, slr_checkpoint_part(d->base, SLR_PART_UNET), SLR_PART_UNET, adapter};
+    int64_t image[4] = {k->a, k->c >> 16, k->c & 0xffff, d->unet.in_channels}, one[1] = {k->a};
+    int64_t text[3] = {k->a, k->b, d->clip.width};
+    slr_val x = slr_input(g, "x", SDLORA_F32, 4, image), t = slr_input(g, "t", SDLORA_F32, 1, one);
+    slr_val context = slr_input(g, "context", SDLORA_F32, 3, text);
+    slr_graph_push(g, "unet");
+    slr_val out = slr_unet_build(&nn, slr_checkpoint_family(d->base), x, t, context);
+    slr_graph_pop(g);
+    slr_output(g, out, "out");
+}
+
+static int plan_graph(slr_denoiser *d, kept *k)
+{
+    slr_graph *g;
+    slr_adapter adapter = d->stack ? slr_stack_adapter(d->stack) : (slr_adapter){0};
+    SLR_TRY(slr_graph_new(&g, d->m, (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT}));
+    (k->text ? build_text : build_unet)(d, g, d->stack ? &adapter : NULL, k);
+    int rc = slr_graph_status(g);
+    if (rc >= 0)
+        rc = slr_plan_new(&k->plan, g, d->devices);
+    slr_graph_free(g);
+    if (rc >= 0 && d->stack)
+        rc = slr_stack_bind(d->stack, k->plan);
+    return rc;
+}
+
+/* The plan for a shape; the one not used for longest makes room. */
+static int plan_for(slr_denoiser *d, kept want, slr_plan **out)
+{
+    kept *slot = &d->plan[0];
+    d->clock++;
+    for (int i = 0; i < MAX_PLANS; i++) {
+        kept *k = &d->plan[i];
+        if (k->plan && k->text == want.text && k->a == want.a && k->b == want.b && k->c == want.c) {
+            k->used = d->clock;
+            *out = k->plan;
+            return SDLORA_OK;
+        }
+        if (k->used < slot->used)
+            slot = k;
+    }
+    slr_plan_free(slot->plan);
+    *slot = want;
+    int rc = plan_graph(d, slot);
+    if (rc < 0) {
+        slr_plan_free(slot->plan);
+        *slot = (kept){0};
+        return rc;
+    }
+    slot->used = d->clock;
+    *out = slot->plan;
+    return SDLORA_OK;
+}
+
+static void *plan_memory(slr_plan *p, const char *name)
+{
+    slr_val v;
+    return slr_plan_find(p, name, &v) < 0 ? NULL : slr_plan_data(p, v);
+}
+
+/* --- text --- */
+
+static int encode(slr_denoiser *d, const char *prompt, int clip_skip, const slr_cancel_flag *cancel,
+                  states *out)
+{
+    slr_chunks chunks;
+    slr_plan *p;
+    SLR_TRY(slr_prompt_chunks(&chunks, d->m, d->bpe, slr_checkpoint_family(d->base), prompt));
+    int rc = plan_for(d, (kept){.text = true, .a = (int64_t)chunks.n, .b = clip_skip}, &p);
+    size_t floats = chunks.n * ROW * (size_t)d->clip.width;
+    out->tokens = (int64_t)chunks.n * ROW;
+    out->data = rc >= 0 ? slr_alloc(d->m, floats * sizeof(float)) : NULL;
+    if (rc >= 0 && !out->data)
+        rc = SDLORA_ENOMEM;
+    if (rc >= 0) {
+        memcpy(plan_memory(p, "ids"), chunks.ids, chunks.n * ROW * sizeof *chunks.ids);
+        rc = slr_plan_run(p, cancel);
+    }
+    if (rc >= 0) {
+        memcpy(out->data, plan_memory(p, "out"), floats * sizeof(float));
+        slr_chunks_emphasise(&chunks, out->data, d->clip.width);
+    } else {
+        slr_free(d->m, out->data);
+    }
+    slr_chunks_free(&chunks);
+    return rc;
+}
+
+/* Keeps states under "<clip skip>:<prompt>". */
+static int keep_text(slr_denoiser *d, const char *key, const states *s)
+{
+    SLR_TRY(slr_grow(d->m, &d->text, &d->text_cap, d->n_text + 1, sizeof *d->text));
+    SLR_TRY(slr_map_set(d->by_prompt, key, (int64_t)d->n_text));
+    d->text[d->n_text++] = *s;
+    return SDLORA_OK;
+}
+
+int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
+                      const slr_cancel_flag *cancel, const float **out, int64_t *tokens)
+{
+    slr_buf key;
+    int64_t at;
+    states s = {0};
+    slr_buf_init(&key, d->m);
+    slr_buf_printf(&key, "%d:%s", clip_skip, prompt);
+    int rc = slr_buf_ok(&key);
+    if (rc >= 0 && slr_map_get(d->by_prompt, key.data, &at)) {
+        s = d->text[at];
+    } else if (rc >= 0) {
+        rc = encode(d, prompt, clip_skip, cancel, &s);
+        if (rc >= 0) {
+            rc = keep_text(d, key.data, &s);
+            if (rc < 0)
+                slr_free(d->m, s.data);
+        }
+    }
+    slr_buf_free(&key);
+    *out = s.data;
+    *tokens = s.tokens;
+    return rc;
+}
+
+/* --- prediction --- */
+
+/* One evaluation of a batch whose samples share x and t: states[i] for sample i. */
+static int evaluate(slr_denoiser *d, const slr_guidance *g, const float *x, double t,
+                    const float *const *text, int64_t n, int64_t tokens, float **out,
+                    const slr_cancel_flag *cancel)
+{
+    slr_plan *p;
+    SLR_TRY(plan_for(d, (kept){.a = n, .b = tokens, .c = g->h << 16 | g->w}, &p));
+    size_t floats = (size_t)(g->h * g->w * d->unet.in_channels),
+           words = (size_t)(tokens * d->clip.width);
+    float *to_x = plan_memory(p, "x"), *to_t = plan_memory(p, "t"),
+          *to_text = plan_memory(p, "context");
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(to_x + (size_t)i * floats, x, floats * sizeof(float));
+        memcpy(to_text + (size_t)i * words, text[i], words * sizeof(float));
+        to_t[i] = (float)t;
+    }
+    SLR_TRY(slr_plan_run(p, cancel));
+    *out = plan_memory(p, "out");
+    return SDLORA_OK;
+}
+
+int slr_denoiser_predict(slr_denoiser *d, const slr_guidance *g, const float *x, double t,
+                         float *out, const slr_cancel_flag *cancel)
+{
+    size_t floats = (size_t)(g->h * g->w * d->unet.out_channels);
+    const float *both[2] = {g->cond, g->uncond};
+    float *pred;
+    if (g->cond_tokens == g->uncond_tokens) { /* one batch of two */
+        SLR_TRY(evaluate(d, g, x, t, both, 2, g->cond_tokens, &pred, cancel));
+        for (size_t i = 0; i < floats; i++)
+            out[i] = pred[floats + i] + (float)g->cfg * (pred[i] - pred[floats + i]);
+        return SDLORA_OK;
+    }
+    SLR_TRY(evaluate(d, g, x, t, &both[1], 1, g->uncond_tokens, &pred, cancel));
+    memcpy(out, pred, floats * sizeof(float));
+    SLR_TRY(evaluate(d, g, x, t, &both[0], 1, g->cond_tokens, &pred, cancel));
+    for (size_t i = 0; i < floats; i++)
+        out[i] += (float)g->cfg * (pred[i] - out[i]);
+    return SDLORA_OK;
+}

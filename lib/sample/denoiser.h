@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* The model side of sampling: text states by string, UNet graphs by shape, guidance.  One stack of
+ * networks at a time. */
+#ifndef SLR_SAMPLE_DENOISER_H
+#define SLR_SAMPLE_DENOISER_H
+
+#include "graph/exec.h"
+#include "networks/network.h"
+#include "sample/prompt.h"
+
+typedef struct slr_denoiser slr_denoiser;
+
+int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_devices *devices,
+                     slr_bpe *bpe);
+void slr_denoiser_free(slr_denoiser *d);
+
+/* Networks to apply from now on; the same networks at other strengths keep all graphs. */
+int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size_t n);
+
+/* Emphasised states [n_chunks*77,width] of a prompt.  Lifetime: until other networks are set. */
+int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
+                      const slr_cancel_flag *cancel, const float **states, int64_t *tokens);
+
+/* Prediction with guidance for one latent [h,w,c] at timestep t: u + cfg (c - u). */
+typedef struct slr_guidance {
+    const float *cond, *uncond; /* text states */
+    int64_t cond_tokens, uncond_tokens;
+    double cfg;
+    int64_t h, w;
+} slr_guidance;
+int slr_denoiser_predict(slr_denoiser *d, const slr_guidance *g, const float *x, double t,
+                         float *out, const slr_cancel_flag *cancel);
+int64_t slr_denoiser_channels(const slr_denoiser *d);
+
+#endif
