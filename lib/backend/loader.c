@@ -33,7 +33,7 @@ int slr_loader_check(const sdlora_backend *b, const char *path)
         return slr_fail(SDLORA_EVERSION, __func__,
                         "%s: made for backend ABI %u, this library has %u", path, (unsigned)b->abi,
                         SDLORA_BACKEND_ABI);
-    if (!SDLORA_BACKEND_HAS(b, kernel_free))
+    if (b->struct_size < offsetof(sdlora_backend, kernel_free) + sizeof b->kernel_free)
         return slr_fail(SDLORA_EVERSION, __func__,
                         "%s: its table of %u bytes ends before kernel_free", path,
                         (unsigned)b->struct_size);

@@ -118,11 +118,40 @@ static void pack_rows(float *dst, const float *src, int64_t ld, int64_t rows, in
 {
     for (int64_t i = row0; i < row1; i++) {
         float *to = dst + i * dp;
-        for (int64_t j = 0; j < d; j++)
-            to[j] = i < rows ? src[i * ld + j] * factor : 0.0f;
-        for (int64_t j = d; j < dp; j++)
-            to[j] = 0.0f;
+        const float *from = src + i * ld;
+        const int64_t given = i < rows ? d : 0;
+        for (int64_t j = 0; j < given; j++)
+            to[j] = from[j] * factor;
+        memset(to + given, 0, (size_t)(dp - given) * sizeof *to);
     }
+}
+
+/* [rows, d] -> [d][KEYS]; eight columns at a time, so that whole cache lines are read. */
+static void pack_tile(float *dst, const float *src, int64_t ld, int64_t rows, int64_t d)
+{
+    for (int64_t j0 = 0; j0 < d; j0 += 8) {
+        const int64_t j1 = min64(j0 + 8, d);
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = j0; j < j1; j++)
+                dst[j * SLR_ATTN_KEYS + i] = src[i * ld + j];
+    }
+    for (int64_t j = 0; rows < SLR_ATTN_KEYS && j < d; j++)
+        memset(dst + j * SLR_ATTN_KEYS + rows, 0, (size_t)(SLR_ATTN_KEYS - rows) * sizeof *dst);
+}
+
+/* Eight sums side by side, then those in order. */
+static float dot(const float *a, const float *b, int64_t n)
+{
+    float s[8] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++)
+            s[j] += a[i + j] * b[i + j];
+    for (; i < n; i++)
+        sum += a[i] * b[i];
+    for (int j = 0; j < 8; j++)
+        sum += s[j];
+    return sum;
 }
 
 /* Rows [row0, row1), whole tiles, of [rows, d] -> [tile][d][KEYS]; zero beyond. */
@@ -130,9 +159,7 @@ static void pack_columns(float *dst, const float *src, int64_t ld, int64_t rows,
                          int64_t row1, int64_t d)
 {
     for (int64_t t = row0; t < row1; t += SLR_ATTN_KEYS)
-        for (int64_t j = 0; j < d; j++)
-            for (int64_t i = 0; i < SLR_ATTN_KEYS; i++)
-                dst[t * d + j * SLR_ATTN_KEYS + i] = t + i < rows ? src[(t + i) * ld + j] : 0.0f;
+        pack_tile(dst + t * d, src + t * ld, ld, min64(rows - t, SLR_ATTN_KEYS), d);
 }
 
 static void pack_keys(void *arg, int64_t piece, int slot)
@@ -172,10 +199,7 @@ static void pack_queries(void *arg, int64_t piece, int slot)
               k->scale * SLR_LOG2E);
     pack_rows(p.dorow, d_o, ld, k->tq, row0, row1, k->d, k->dp, 1.0f);
     for (int64_t i = row0; i < row1; i++) {
-        float sum = 0;
-        for (int64_t j = 0; i < k->tq && j < k->d; j++)
-            sum += d_o[i * ld + j] * o[i * ld + j];
-        p.delta[i] = sum;
+        p.delta[i] = i < k->tq ? dot(d_o + i * ld, o + i * ld, k->d) : 0.0f;
         p.lse2[i] = i < k->tq ? job->lse_in[z * k->tq + i] * SLR_LOG2E : (float)PADDING_LSE;
     }
     for (int64_t g = 0; g < k->groups; g++)
@@ -223,13 +247,14 @@ static void sum_groups(void *arg, int64_t piece, int slot)
     head_packs p;
     (void)slot;
     head_at(job, z, &p);
-    for (int64_t i = q0; i < q1; i++)
-        for (int64_t j = 0; j < k->d; j++) {
-            float sum = 0;
-            for (int64_t g = 0; g < k->groups; g++)
-                sum += p.dq[(g * k->tq_up + i) * k->dp + j];
-            dq[i * ld + j] = sum * k->scale;
-        }
+    for (int64_t i = q0; i < q1; i++) {
+        float *first = p.dq + i * k->dp; /* group 0 gathers the others */
+        for (int64_t g = 1; g < k->groups; g++)
+            for (int64_t j = 0; j < k->d; j++)
+                first[j] += first[g * k->tq_up * k->dp + j];
+        for (int64_t j = 0; j < k->d; j++)
+            dq[i * ld + j] = first[j] * k->scale;
+    }
 }
 
 static int64_t chunks(int64_t rows, int64_t tile)

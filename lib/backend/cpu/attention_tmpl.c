@@ -167,20 +167,20 @@ static void forward(const slr_attn_head *h, int64_t q0, const float *q, int64_t 
  * ------------------------------------------------------------------------------------------ */
 
 /* Rows of scores and of do v^T become P and dS = P (dP - sum(do o)). */
-static void probabilities(const slr_attn_head *h, int64_t q0, int64_t rows, int64_t k0, float *s,
-                          float *dp)
+static void probabilities(const slr_attn_head *h, int64_t q0, int64_t rows, int64_t k0,
+                          int64_t width, float *s, float *dp)
 {
     for (int64_t i = 0; i < rows; i++) {
         float *si = s + i * KEYS, *di = dp + i * KEYS;
         const vf lse = vset(h->lse2[q0 + i]), delta = vset(h->delta[q0 + i]);
-        for (int64_t j = 0; j < KEYS; j += VN) {
+        for (int64_t j = 0; j < width; j += VN) {
             /* lse bounds the scores of real keys; padding may lie above it, but ends in no result
              */
             vf p = exp2_neg(vmin(vset(0.0f), vload(si + j) - lse));
             vstore(si + j, p);
             vstore(di + j, p * (vload(di + j) - delta));
         }
-        for (int64_t j = h->causal ? keys_seen(h, q0 + i, k0) : KEYS; j < KEYS; j++)
+        for (int64_t j = h->causal ? keys_seen(h, q0 + i, k0) : width; j < width; j++)
             si[j] = di[j] = 0.0f;
     }
 }
@@ -191,6 +191,7 @@ static void backward(const slr_attn_head *h, int64_t k0, float *dq, float *dk, f
     float *s = scratch, *ds = s + QUERIES * KEYS;
     float *dks = ds + QUERIES * KEYS, *dvs = dks + KEYS * h->dp;
     const int64_t d = h->d, dp = h->dp, keys = h->tk - k0 < KEYS ? h->tk - k0 : KEYS;
+    const int64_t width = slr_attn_up(keys, VN), mk = slr_attn_up(keys, ROWS);
     const float *kt = h->kt + k0 * d, *vt = h->vt + k0 * d, *krow = h->krow + k0 * dp;
     memset(dks, 0, (size_t)(KEYS * dp) * 2 * sizeof *dks);
     /* queries before the first key see none of this tile */
@@ -198,11 +199,11 @@ static void backward(const slr_attn_head *h, int64_t k0, float *dq, float *dk, f
         const int64_t rows = h->tq - q0 < QUERIES ? h->tq - q0 : QUERIES;
         const int64_t m = slr_attn_up(rows, ROWS);
         const float *qrow = h->qrow + q0 * dp, *dorow = h->dorow + q0 * dp;
-        product(m, KEYS, d, (grid){qrow, dp, 1}, kt, KEYS, s, KEYS, false);
-        product(m, KEYS, d, (grid){dorow, dp, 1}, vt, KEYS, ds, KEYS, false);
-        probabilities(h, q0, m, k0, s, ds);
-        product(KEYS, dp, rows, (grid){s, 1, KEYS}, dorow, dp, dvs, dp, true);
-        product(KEYS, dp, rows, (grid){ds, 1, KEYS}, qrow, dp, dks, dp, true);
+        product(m, width, d, (grid){qrow, dp, 1}, kt, KEYS, s, KEYS, false);
+        product(m, width, d, (grid){dorow, dp, 1}, vt, KEYS, ds, KEYS, false);
+        probabilities(h, q0, m, k0, width, s, ds);
+        product(mk, dp, rows, (grid){s, 1, KEYS}, dorow, dp, dvs, dp, true);
+        product(mk, dp, rows, (grid){ds, 1, KEYS}, qrow, dp, dks, dp, true);
         product(m, dp, keys, (grid){ds, KEYS, 1}, krow, dp, dq + q0 * dp, dp, true);
     }
     for (int64_t i = 0; i < keys; i++)
