@@ -26,6 +26,9 @@ int slr_checkpoint_open(slr_checkpoint **out, const char *path,
  */
 int slr_checkpoint_synthetic(slr_checkpoint **out, const char *arch, uint32_t dtype, uint64_t seed,
                              const slr_checkpoint_config *config);
+/* The same filled with zeros that take no memory: for lists of layers and estimates of size. */
+int slr_checkpoint_shapes(slr_checkpoint **out, const char *arch,
+                          const slr_checkpoint_config *config);
 slr_checkpoint *slr_checkpoint_ref(slr_checkpoint *c);
 void slr_checkpoint_unref(slr_checkpoint *c);
 

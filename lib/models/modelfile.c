@@ -110,35 +110,17 @@ static int add_torch(slr_bag *b, const char *path)
     return SDLORA_OK;
 }
 
-/* What files of each kind begin with; `why` refuses, NULL is a torch file. */
-static const struct {
-    const char *magic;
-    const char *why;
-} MAGICS[] = {
-    {"PK\003\004", NULL},
-    {"\200\002", NULL},
-    {"version https://git-lfs", "is a Git LFS pointer: the file itself was not downloaded"},
-    {"<!DOCTYPE", "is a web page: the download went wrong"},
-    {"<!doctype", "is a web page: the download went wrong"},
-    {"<html", "is a web page: the download went wrong"},
-    {"GGUF", "is a GGUF file, which cannot be read"},
-};
-
+/* Torch files are zips or bare pickles; anything else is the safetensors reader's to judge. */
 int slr_bag_add_file(slr_bag *b, const char *path)
 {
-    char head[32] = {0};
+    static const char *const TORCH[] = {"PK\003\004", "\200\002"};
+    char head[4] = {0};
     uint64_t size;
     SLR_TRY(slr_file_size(path, &size));
-    size_t n = size < sizeof head - 1 ? (size_t)size : sizeof head - 1;
-    if (n > 0)
-        SLR_TRY(slr_file_read_at(path, 0, head, n));
-    for (size_t i = 0; i < sizeof MAGICS / sizeof *MAGICS; i++) {
-        if (memcmp(head, MAGICS[i].magic, strlen(MAGICS[i].magic)) != 0)
-            continue;
-        if (MAGICS[i].why)
-            return slr_fail(SDLORA_EFORMAT, __func__, "%s %s", path, MAGICS[i].why);
-        return add_torch(b, path);
-    }
+    SLR_TRY(slr_file_read_at(path, 0, head, size < sizeof head ? (size_t)size : sizeof head));
+    for (size_t i = 0; i < sizeof TORCH / sizeof *TORCH; i++)
+        if (memcmp(head, TORCH[i], strlen(TORCH[i])) == 0)
+            return add_torch(b, path);
     return add_safetensors(b, path);
 }
 
