@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The backends and opened devices of a context: the built-in row, then plugins.  Knows the plugin ABI and
- * how to find shared objects; refuses to know graphs. */
+/* The backends and opened devices of a context: the built-in row, then plugins.  Knows the plugin
+ * ABI and how to find shared objects; refuses to know graphs. */
 #ifndef SLR_BACKEND_REGISTRY_H
 #define SLR_BACKEND_REGISTRY_H
 
@@ -13,10 +13,11 @@ typedef struct slr_devices slr_devices; /* refcounted; shared by all plans of a 
 typedef struct slr_devices_config {
     slr_mem *mem;
     slr_log log;
-    int threads;               /* 0: all cores */
-    uint64_t cpu_features;     /* already masked */
-    const char *backend;       /* "auto", "cpu", "null", ... : who is asked first */
-    const char *plugin_path;   /* Nullable: extra directories, ':'-separated, set by the application */
+    int threads;           /* 0: all cores */
+    uint64_t cpu_features; /* already masked */
+    const char *backend;   /* "auto", "cpu", "null", ... : who is asked first */
+    const char
+        *plugin_path; /* Nullable: extra directories, ':'-separated, set by the application */
 } slr_devices_config;
 
 int slr_devices_open(slr_devices **out, const slr_devices_config *config);
@@ -33,10 +34,10 @@ int slr_devices_threads(const slr_devices *d);
 slr_mem *slr_devices_mem(const slr_devices *d);
 const sdlora_host *slr_devices_host(const slr_devices *d);
 
-/* Asks the candidates in turn.  *which is the candidate's index.  ENOTSUP when all decline: the text
- * lists each one's reason. */
-int slr_devices_prepare(slr_devices *d, const sdlora_opdesc *op, size_t *which, sdlora_kernel **kernel,
-                        uint64_t *scratch);
+/* Asks the candidates in turn.  *which is the candidate's index.  ENOTSUP when all decline: the
+ * text lists each one's reason. */
+int slr_devices_prepare(slr_devices *d, const sdlora_opdesc *op, size_t *which,
+                        sdlora_kernel **kernel, uint64_t *scratch);
 
 /* What was found but not loaded, one line each, for `sdlora devices`. */
 size_t slr_devices_notes(const slr_devices *d, const char *const **lines);

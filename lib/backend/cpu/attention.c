@@ -57,8 +57,7 @@ static void run(const attention_job *job, int64_t n,
         body((void *)job, piece, 0);
 }
 
-/* --- where things lie
- * ----------------------------------------------------------------------------------- */
+/* --- where things lie --- */
 
 /* The parts of one head's packs; the parts that forward lacks are empty there. */
 typedef struct head_packs {
@@ -109,8 +108,7 @@ static int64_t at_head(const attention_kernel *k, int64_t z, int64_t sample)
     return z / k->heads * sample + z % k->heads * k->d;
 }
 
-/* --- packing
- * -------------------------------------------------------------------------------------------- */
+/* --- packing --- */
 
 /* Rows [row0, row1) of [rows, d] -> [row][dp], times `factor`; zero beyond. */
 static void pack_rows(float *dst, const float *src, int64_t ld, int64_t rows, int64_t row0,
@@ -207,8 +205,7 @@ static void pack_queries(void *arg, int64_t piece, int slot)
                (size_t)((row1 - row0) * k->dp) * sizeof(float));
 }
 
-/* --- the phases of a launch
- * ----------------------------------------------------------------------------- */
+/* --- the phases of a launch --- */
 
 static void forward_piece(void *arg, int64_t piece, int slot)
 {
@@ -310,8 +307,7 @@ static int backward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *co
     return SDLORA_OK;
 }
 
-/* --- preparing
- * ------------------------------------------------------------------------------------------ */
+/* --- preparing --- */
 
 /* f32 [N,T,C] whose rows are dense; axes 0 and 1 may have any stride. */
 static bool rows_dense(const sdlora_tdesc *t)

@@ -101,8 +101,7 @@ ALWAYS int64_t keys_seen(const slr_attn_head *h, int64_t q, int64_t k0)
     return end - k0 < 0 ? 0 : end - k0 < KEYS ? end - k0 : KEYS;
 }
 
-/* --- forward
- * ------------------------------------------------------------------------------------------- */
+/* --- forward --- */
 
 /* One row of scores becomes 2^(s - max); the row's maximum and sums so far move along. */
 ALWAYS void softmax_row(float *s, int64_t seen, int64_t width, float *max, float *sums, float *o,
@@ -163,8 +162,7 @@ static void forward(const slr_attn_head *h, int64_t q0, const float *q, int64_t 
     }
 }
 
-/* --- backward
- * ------------------------------------------------------------------------------------------ */
+/* --- backward --- */
 
 /* Rows of scores and of do v^T become P and dS = P (dP - sum(do o)). */
 static void probabilities(const slr_attn_head *h, int64_t q0, int64_t rows, int64_t k0,

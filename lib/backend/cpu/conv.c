@@ -85,8 +85,7 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* --- a tile
- * -------------------------------------------------------------------------------------------- */
+/* --- a tile --- */
 
 /* Copies channels [c0, c0+c) of the pixels under one tap to rows of `block` (row length ld). */
 static void gather(const conv_kernel *k, const phase *ph, const tap *t, const float *src,
@@ -208,15 +207,14 @@ static int conv_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const 
     if (!k->frozen) {
         const conv_shape *s = &k->shape;
         const int64_t dim[4] = {s->y.c, s->cg, s->r, s->s};
-        slr_cpu_pack_conv(pack, ptr[1], dim, s->groups, k->layout);
+        slr_cpu_pack_conv(env, pack, ptr[1], dim, s->groups, k->layout);
         job.w = pack;
     }
     slr_cpu_spread(env, k->n_tiles, run_tile, &job);
     return SDLORA_OK;
 }
 
-/* --- preparing
- * ----------------------------------------------------------------------------------------- */
+/* --- preparing --- */
 
 static void conv_free(sdlora_kernel *head, const slr_cpu_env *env)
 {
@@ -444,8 +442,7 @@ static int conv_bx_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
     return finish(out, scratch, env, k, op);
 }
 
-/* --- gradient by the weights
- * ---------------------------------------------------------------------------- */
+/* --- gradient by the weights --- */
 
 enum { BW_PIXELS = 512, BW_CHANNELS = 128 };
 

@@ -29,8 +29,7 @@ static const slr_cpu_row *const tables[] = {
 #undef SLR_CPU_ROWS
 };
 
-/* --- the environment of operations
- * --------------------------------------------------------------------- */
+/* --- the environment of operations --- */
 
 typedef struct spread_job {
     _Atomic int64_t next;
@@ -83,8 +82,7 @@ void slr_cpu_kernel_free(sdlora_kernel *k)
     env->host->free(env->host->self, k);
 }
 
-/* --- the device
- * ---------------------------------------------------------------------------------------- */
+/* --- the device --- */
 
 static int dev_count(const sdlora_host *host)
 {
@@ -157,8 +155,7 @@ static int dev_info(sdlora_dev *dev, sdlora_dev_info *info)
     return SDLORA_OK;
 }
 
-/* --- the queue: everything has happened when a call returns
- * --------------------------------------------- */
+/* --- the queue: everything has happened when a call returns --- */
 
 static int queue_new(sdlora_queue **out, sdlora_dev *dev)
 {
@@ -201,8 +198,7 @@ static int wait_all(sdlora_queue *q)
     return SDLORA_OK;
 }
 
-/* --- kernels
- * -------------------------------------------------------------------------------------------- */
+/* --- kernels --- */
 
 /* The type that a kernel sees for a frozen input: packs of floats are f32. */
 static void as_frozen(sdlora_tdesc *t)

@@ -17,12 +17,12 @@
 #include <sdlora/backend.h>
 #include "base/mem.h"
 
-/* --- instruction sets
- * ------------------------------------------------------------------------------ A file NAME_tmpl.c
- * is compiled once per instruction set (lib/backend/meson.build), with SLR_ISA being base, avx2 or
- * avx512, and exports one const struct of function pointers called SLR_ISA_SYM(slr_cpu_NAME), e.g.
- * slr_cpu_NAME_avx2.  The plain file declares them by SLR_CPU_DECLARE(type, slr_cpu_NAME) and picks
- * by SLR_CPU_PICK(env, slr_cpu_NAME), at prepare. */
+/* --- instruction sets --- */
+
+/* A file NAME_tmpl.c is compiled once per instruction set (lib/backend/meson.build), with SLR_ISA
+ * being base, avx2 or avx512, and exports one const struct of function pointers called
+ * SLR_ISA_SYM(slr_cpu_NAME), e.g. slr_cpu_NAME_avx2.  The plain file declares them by
+ * SLR_CPU_DECLARE(type, slr_cpu_NAME) and picks by SLR_CPU_PICK(env, slr_cpu_NAME), at prepare. */
 enum { SLR_CPU_LEVEL_BASE = 0, SLR_CPU_LEVEL_AVX2 = 1, SLR_CPU_LEVEL_AVX512 = 2 };
 
 #define SLR_ISA_CAT_(a, b) a##_##b
@@ -40,8 +40,7 @@ enum { SLR_CPU_LEVEL_BASE = 0, SLR_CPU_LEVEL_AVX2 = 1, SLR_CPU_LEVEL_AVX512 = 2 
 #define SLR_CPU_PICK(env, name)     (&name##_base)
 #endif
 
-/* --- what an operation is lent
- * --------------------------------------------------------------------- */
+/* --- what an operation is lent --- */
 typedef struct slr_cpu_packs slr_cpu_packs; /* pack.h */
 typedef struct slr_cpu_pack slr_cpu_pack;
 
@@ -66,8 +65,7 @@ static inline void slr_cpu_parallel(const slr_cpu_env *env, int64_t n, int64_t g
 void slr_cpu_spread(const slr_cpu_env *env, int64_t n,
                     void (*body)(void *arg, int64_t piece, int slot), void *arg);
 
-/* --- kernels
- * ---------------------------------------------------------------------------------------- */
+/* --- kernels --- */
 #define SLR_CPU_MAX_FROZEN 8
 
 /* Head of every kernel; an operation puts it first in a struct of its own. */
@@ -107,8 +105,7 @@ typedef struct slr_cpu_row {
 #include "backend/cpu/rows.def"
 #undef SLR_CPU_ROWS
 
-/* --- descriptors
- * ------------------------------------------------------------------------------------ */
+/* --- descriptors --- */
 static inline bool slr_cpu_has(const sdlora_tdesc *t)
 {
     return t->dtype != 0;

@@ -70,8 +70,7 @@ float slr_gemm_seed(float *c, int64_t ldc, const float *bias, const float *add, 
     return 1.0f;
 }
 
-/* --- the operations
- * ------------------------------------------------------------------------------------ */
+/* --- the operations --- */
 
 enum { IN_A = 0, IN_B = 1, IN_BIAS = 2, IN_ADD = 3 };
 

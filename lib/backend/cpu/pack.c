@@ -65,55 +65,83 @@ void slr_cpu_packs_free(slr_cpu_packs *packs)
     block_free(packs, packs);
 }
 
-/* --- layouts
- * ------------------------------------------------------------------------------------------ */
+/* --- layouts --- */
+
+enum { PACK_BLOCK = 16, CONVERT_BLOCK = 1 << 18 };
+
+/* One relaying of weights: dst[group][tap][outer][inner], inner being filters (CK) or channels
+ * (KC). */
+typedef struct relay_job {
+    float *dst;
+    const float *src;
+    int64_t taps, n_inner, n_outer, inner_step, outer_step, blocks;
+} relay_job;
+
+/* A cache line of `inner` at a time: reads walk 16 rows, writes fill whole lines. */
+static void relay_block(const relay_job *j, int64_t group, int64_t i0)
+{
+    const int64_t i1 = i0 + PACK_BLOCK < j->n_inner ? i0 + PACK_BLOCK : j->n_inner;
+    const int64_t plane = j->n_inner * j->n_outer;
+    float *dst = j->dst + group * j->taps * plane;
+    const float *src = j->src + group * j->taps * plane;
+    for (int64_t o = 0; o < j->n_outer; o++)
+        for (int64_t t = 0; t < j->taps; t++)
+            for (int64_t i = i0; i < i1; i++)
+                dst[t * plane + o * j->n_inner + i] =
+                    src[i * j->inner_step + o * j->outer_step + t];
+}
+
+static void relay_blocks(void *arg, int64_t lo, int64_t hi)
+{
+    const relay_job *j = arg;
+    for (int64_t b = lo; b < hi; b++)
+        relay_block(j, b / j->blocks, b % j->blocks * PACK_BLOCK);
+}
 
 /* [K,Cg,R,S] -> [groups][R*S][Cg][Kg] (CK) or [groups][R*S][Kg][Cg] (KC), K = groups * Kg. */
-void slr_cpu_pack_conv(float *dst, const float *src, const int64_t dim[4], int64_t groups,
-                       int layout)
+void slr_cpu_pack_conv(const slr_cpu_env *env, float *dst, const float *src, const int64_t dim[4],
+                       int64_t groups, int layout)
 {
-    const int64_t kg = dim[0] / groups, cg = dim[1], rs = dim[2] * dim[3];
-    const bool ck = layout == SLR_PACK_CONV_CK;
-    for (int64_t g = 0; g < groups; g++) {
-        for (int64_t t = 0; t < rs; t++) {
-            float *d = dst + (g * rs + t) * cg * kg;
-            const float *s = src + g * kg * cg * rs + t;
-            /* eight filters at a time: reads walk eight rows, writes fill whole cache lines */
-            for (int64_t k0 = 0; k0 < kg; k0 += 8) {
-                int64_t k1 = k0 + 8 < kg ? k0 + 8 : kg;
-                for (int64_t c = 0; c < cg; c++)
-                    for (int64_t k = k0; k < k1; k++)
-                        d[ck ? c * kg + k : k * cg + c] = s[(k * cg + c) * rs];
-            }
-        }
+    const int64_t kg = dim[0] / groups, cg = dim[1], taps = dim[2] * dim[3];
+    relay_job j = {.dst = dst, .src = src, .taps = taps};
+    if (layout == SLR_PACK_CONV_CK) {
+        j.n_inner = kg;
+        j.n_outer = cg;
+        j.inner_step = cg * taps;
+        j.outer_step = taps;
+    } else {
+        j.n_inner = cg;
+        j.n_outer = kg;
+        j.inner_step = taps;
+        j.outer_step = cg * taps;
     }
+    j.blocks = (j.n_inner + PACK_BLOCK - 1) / PACK_BLOCK;
+    /* small weights stay on this thread */
+    int64_t each = PACK_BLOCK * j.n_outer * taps;
+    slr_cpu_parallel(env, groups * j.blocks, each < CONVERT_BLOCK ? CONVERT_BLOCK / each : 1,
+                     relay_blocks, &j);
 }
 
-static void fill_plain(float *dst, const float *src, const sdlora_tdesc *desc, int64_t groups)
+typedef struct convert_job {
+    const slr_dtype_row *type;
+    float *dst;
+    const char *src;
+} convert_job;
+
+static void convert_range(void *arg, int64_t lo, int64_t hi)
 {
-    (void)groups;
-    memcpy(dst, src, (size_t)slr_cpu_count(desc) * sizeof *dst);
+    const convert_job *j = arg;
+    j->type->to_f32(j->dst + lo, j->src + (size_t)lo * j->type->size, (size_t)(hi - lo));
 }
 
-static void fill_conv_ck(float *dst, const float *src, const sdlora_tdesc *desc, int64_t groups)
+static void to_f32(const slr_cpu_env *env, const slr_dtype_row *type, float *dst, const void *src,
+                   int64_t n)
 {
-    slr_cpu_pack_conv(dst, src, desc->dim, groups, SLR_PACK_CONV_CK);
+    convert_job j = {.type = type, .dst = dst, .src = src};
+    slr_cpu_parallel(env, n, CONVERT_BLOCK, convert_range, &j);
 }
 
-static void fill_conv_kc(float *dst, const float *src, const sdlora_tdesc *desc, int64_t groups)
-{
-    slr_cpu_pack_conv(dst, src, desc->dim, groups, SLR_PACK_CONV_KC);
-}
-
-static void (*const layouts[])(float *dst, const float *src, const sdlora_tdesc *desc,
-                               int64_t groups) = {
-    [SLR_PACK_PLAIN] = fill_plain,
-    [SLR_PACK_CONV_CK] = fill_conv_ck,
-    [SLR_PACK_CONV_KC] = fill_conv_kc,
-};
-
-/* --- letting the pages of a mapped file go
- * ------------------------------------------------------------- */
+/* --- letting the pages of a mapped file go --- */
 
 /* True when every page of [lo,hi) that exists belongs to a file, so that dropping it loses nothing:
  * merged weights may lie on the heap. */
@@ -145,8 +173,7 @@ static void let_go(const void *data, size_t bytes)
         slr_file_forget(data, bytes);
 }
 
-/* --- making and sharing
- * -------------------------------------------------------------------------------- */
+/* --- making and sharing --- */
 
 static bool is_float(uint32_t dtype)
 {
@@ -155,31 +182,28 @@ static bool is_float(uint32_t dtype)
 }
 
 /* Another type, other layout or odd alignment: a block of our own. */
-static int convert(slr_cpu_packs *packs, slr_cpu_pack *p, const slr_dtype_row *type)
+static int convert(const slr_cpu_env *env, slr_cpu_pack *p, const slr_dtype_row *type)
 {
-    const size_t n = (size_t)slr_cpu_count(&p->desc);
+    slr_cpu_packs *packs = env->packs;
+    const int64_t n = slr_cpu_count(&p->desc);
+    const size_t bytes = (size_t)(n ? n : 1) * sizeof(float);
+    const bool plain = p->layout == SLR_PACK_PLAIN;
+    const bool ready = type->dtype == SDLORA_F32 && (uintptr_t)p->data % 4 == 0;
     const void *src = p->data;
-    float *tmp = NULL;
-    float *dst = block_new(packs, n ? n * 4 : 4);
-    if (!dst)
+    float *dst = block_new(packs, bytes);
+    float *flat = plain || ready ? NULL : block_new(packs, bytes); /* f32 in file order */
+    if (!dst || (!plain && !ready && !flat)) {
+        block_free(packs, dst);
         return SDLORA_ENOMEM;
-    if (p->layout == SLR_PACK_PLAIN) {
-        type->to_f32(dst, src, n);
-    } else if (type->dtype == SDLORA_F32 && (uintptr_t)src % 4 == 0) {
-        layouts[p->layout](dst, src, &p->desc, p->groups);
-    } else {
-        tmp = block_new(packs, n ? n * 4 : 4);
-        if (!tmp) {
-            block_free(packs, dst);
-            return SDLORA_ENOMEM;
-        }
-        type->to_f32(tmp, src, n);
-        layouts[p->layout](dst, tmp, &p->desc, p->groups);
-        block_free(packs, tmp);
     }
+    if (!ready || plain)
+        to_f32(env, type, plain ? dst : flat, src, n);
+    if (!plain)
+        slr_cpu_pack_conv(env, dst, ready ? src : flat, p->desc.dim, p->groups, p->layout);
+    block_free(packs, flat);
     p->data = p->owned = dst;
-    p->bytes = n * 4;
-    let_go(src, n * type->size);
+    p->bytes = bytes;
+    let_go(src, (size_t)n * type->size);
     return SDLORA_OK;
 }
 
@@ -195,7 +219,7 @@ static int copy_bytes(slr_cpu_packs *packs, slr_cpu_pack *p, size_t bytes)
     return SDLORA_OK;
 }
 
-static int fill(slr_cpu_packs *packs, slr_cpu_pack *p)
+static int fill(const slr_cpu_env *env, slr_cpu_pack *p)
 {
     const slr_dtype_row *type = slr_dtype(p->desc.dtype);
     if (!type)
@@ -208,11 +232,11 @@ static int fill(slr_cpu_packs *packs, slr_cpu_pack *p)
         if (p->layout != SLR_PACK_PLAIN)
             return slr_fail(SDLORA_ENOTSUP, __func__, "weights of type %s", type->name);
         return aligned ? SDLORA_OK
-                       : copy_bytes(packs, p, (size_t)slr_cpu_count(&p->desc) * type->size);
+                       : copy_bytes(env->packs, p, (size_t)slr_cpu_count(&p->desc) * type->size);
     }
     if (p->desc.dtype == SDLORA_F32 && p->layout == SLR_PACK_PLAIN && aligned)
         return SDLORA_OK;
-    return convert(packs, p, type);
+    return convert(env, p, type);
 }
 
 static bool same_pack(const slr_cpu_pack *p, const slr_cpu_pack *want)
@@ -221,8 +245,9 @@ static bool same_pack(const slr_cpu_pack *p, const slr_cpu_pack *want)
            p->desc.dtype == want->desc.dtype && slr_cpu_same_shape(&p->desc, &want->desc);
 }
 
-static int find_or_make(slr_cpu_pack **out, slr_cpu_packs *packs, const slr_cpu_pack *want)
+static int find_or_make(slr_cpu_pack **out, const slr_cpu_env *env, const slr_cpu_pack *want)
 {
+    slr_cpu_packs *packs = env->packs;
     slr_cpu_pack **head = &packs->bucket[want->id % BUCKETS];
     for (slr_cpu_pack *p = want->id ? *head : NULL; p; p = p->next) {
         if (same_pack(p, want)) {
@@ -235,7 +260,7 @@ static int find_or_make(slr_cpu_pack **out, slr_cpu_packs *packs, const slr_cpu_
     if (!p)
         return SDLORA_ENOMEM;
     *p = *want;
-    int rc = fill(packs, p);
+    int rc = fill(env, p);
     if (rc < 0) {
         block_free(packs, p);
         return rc;
@@ -263,7 +288,7 @@ int slr_cpu_freeze(sdlora_kernel *k, const sdlora_opdesc *op, uint32_t i, int la
         .data = op->consts[i].data,
     };
     pthread_mutex_lock(&packs->lock);
-    int rc = find_or_make(&k->frozen[i], packs, &want);
+    int rc = find_or_make(&k->frozen[i], k->env, &want);
     pthread_mutex_unlock(&packs->lock);
     return rc;
 }

@@ -27,7 +27,7 @@ void slr_cpu_pack_put(slr_cpu_packs *packs, slr_cpu_pack *p);
 uint64_t slr_cpu_packs_bytes(slr_cpu_packs *packs);
 
 /* One layout, from dense f32 in file order; also for weights that change between launches. */
-void slr_cpu_pack_conv(float *dst, const float *src, const int64_t dim[4], int64_t groups,
-                       int layout);
+void slr_cpu_pack_conv(const slr_cpu_env *env, float *dst, const float *src, const int64_t dim[4],
+                       int64_t groups, int layout);
 
 #endif
