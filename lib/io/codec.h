@@ -1,25 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What the picture formats share inside the room: bytes that come from a file or from memory, the
- * size check that comes before every allocation, and the row that each format fills in. */
+/* What the picture formats share inside the room: the size check that comes before every
+ * allocation, and the row that each format fills in. */
 #ifndef SLR_IO_CODEC_H
 #define SLR_IO_CODEC_H
 
 #include "io/image.h"
-
-/* Bytes by position, for readers that only need a few of them. */
-typedef struct slr_source {
-    const uint8_t *bytes; /* NULL: read from fd */
-    int fd;
-    uint64_t size;
-    const char *label;
-    uint64_t at; /* window of fd: bytes [at, at + held) */
-    size_t held;
-    uint8_t window[4096];
-} slr_source;
-
-void slr_source_memory(slr_source *s, const void *bytes, size_t n, const char *label);
-/* Copies [at, at + n) into `to`; EFORMAT when the source ends before that. */
-int slr_source_get(slr_source *s, uint64_t at, void *to, size_t n);
+#include "io/source.h"
 
 typedef struct slr_decode_job {
     slr_mem *m;
@@ -51,20 +37,5 @@ int slr_pixels_new(const slr_decode_job *job, uint64_t w, uint64_t h, int channe
 int slr_exif_orientation(const uint8_t *tiff, size_t n);
 /* Takes it from [at, at + n) of a source; a leading "Exif\0\0" is stepped over. */
 int slr_exif_from(slr_source *s, uint64_t at, uint64_t n);
-
-static inline uint32_t slr_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static inline uint32_t slr_be16(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 8 | p[1];
-}
-
-static inline uint32_t slr_le32(const uint8_t *p)
-{
-    return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
-}
 
 #endif

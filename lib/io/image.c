@@ -44,44 +44,6 @@ static int find_codec(const uint8_t *first, size_t n, const char *label, const s
                     n ? "is no picture: its first bytes are those of no known format" : "is empty");
 }
 
-void slr_source_memory(slr_source *s, const void *bytes, size_t n, const char *label)
-{
-    s->bytes = bytes;
-    s->fd = -1;
-    s->size = n;
-    s->label = label;
-    s->at = s->held = 0;
-}
-
-static int fill_window(slr_source *s, uint64_t at)
-{
-    size_t n = s->size - at < sizeof s->window ? (size_t)(s->size - at) : sizeof s->window;
-    s->held = 0;
-    SLR_TRY(slr_file_fd_read(s->fd, s->label, at, s->window, n));
-    s->at = at;
-    s->held = n;
-    return SDLORA_OK;
-}
-
-int slr_source_get(slr_source *s, uint64_t at, void *to, size_t n)
-{
-    if (at > s->size || n > s->size - at)
-        return slr_fail(SDLORA_EFORMAT, "slr_image", "%s: ends early, at byte %llu", s->label,
-                        (unsigned long long)s->size);
-    if (n == 0)
-        return SDLORA_OK;
-    if (s->bytes) {
-        memcpy(to, s->bytes + at, n);
-        return SDLORA_OK;
-    }
-    if (n > sizeof s->window)
-        return slr_file_fd_read(s->fd, s->label, at, to, n);
-    if (at < s->at || at + n > s->at + s->held)
-        SLR_TRY(fill_window(s, at));
-    memcpy(to, s->window + (at - s->at), n);
-    return SDLORA_OK;
-}
-
 int slr_image_check(const char *label, uint64_t w, uint64_t h, uint64_t max_pixels)
 {
     if (w >= 1 && h >= 1 && w <= SLR_IMAGE_MAX_SIDE && h <= SLR_IMAGE_MAX_SIDE &&
@@ -134,9 +96,7 @@ int slr_image_info_read(const char *path, slr_image_info *out)
     int fd, rc;
     slr_require(out && path);
     SLR_TRY(slr_file_fd_open(&fd, &size, path));
-    slr_source_memory(&s, NULL, 0, path);
-    s.fd = fd;
-    s.size = size;
+    slr_source_file(&s, fd, size, path);
     rc = info_of(&s, out);
     slr_file_fd_close(fd);
     return rc;

@@ -214,12 +214,12 @@ int slr_png_text_find(slr_mem *m, const void *bytes, size_t n, const char *label
 int slr_png_text(slr_mem *m, const char *path, char **text)
 {
     slr_source s;
+    uint64_t size;
     int fd, rc;
     slr_require(path && text);
     *text = NULL;
-    slr_source_memory(&s, NULL, 0, path);
-    SLR_TRY(slr_file_fd_open(&fd, &s.size, path));
-    s.fd = fd;
+    SLR_TRY(slr_file_fd_open(&fd, &size, path));
+    slr_source_file(&s, fd, size, path);
     rc = find_text(m, &s, "parameters", text);
     slr_file_fd_close(fd);
     return rc;

@@ -19,6 +19,7 @@
 
 #include "base/status.h"
 #include "io/file.h"
+#include "io/source.h"
 
 #define STEP ((size_t)1 << 20) /* bytes of header asked for at once */
 
@@ -62,39 +63,6 @@ static int failed(const st_error *err, const char *label)
     return slr_fail(code, "slr_safetensors", "%s: %s", label, err->text);
 }
 
-/* What people have under this name instead: told by content, never by suffix. */
-static const char *other_kind(const unsigned char *p, size_t n)
-{
-    static const struct {
-        const char *magic;
-        size_t n;
-        const char *text;
-    } rows[] = {
-        {"version https://git-lfs", 23, "a git-lfs pointer: the file itself was never fetched"},
-        {"PK\003\004", 4, "a zip file, perhaps a torch checkpoint (.ckpt, .pt) under another name"},
-        {"\200\002", 2, "a Python pickle, perhaps an old torch checkpoint under another name"},
-        {"\200\003", 2, "a Python pickle"},
-        {"\200\004", 2, "a Python pickle"},
-        {"GGUF", 4, "a GGUF file"},
-        {"7z\274\257", 4, "a 7z archive"},
-        {"Rar!", 4, "a RAR archive"},
-        {"\037\213", 2, "a gzip file"},
-        {"\211HDF", 4, "an HDF5 file"},
-        {"<", 1, "a web page saved in place of the file"},
-        {"{", 1, "JSON text, perhaps a server's error message saved in place of the file"},
-    };
-    size_t blank = 0;
-    static const unsigned char zero[8];
-    if (n >= sizeof zero && !memcmp(p, zero, sizeof zero))
-        return "zeros, as a download that was cut short leaves";
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (n >= rows[i].n && !memcmp(p, rows[i].magic, rows[i].n))
-            return rows[i].text;
-    while (blank < n && strchr("\r\n\t ", p[blank]) && p[blank])
-        blank++;
-    return blank < n && p[blank] == '<' ? "a web page saved in place of the file" : NULL;
-}
-
 /* The header's length, judged against the file's size before anything is allocated. */
 static int header_length(const unsigned char *first, size_t have, uint64_t size, const char *label,
                          uint64_t *n)
@@ -105,7 +73,7 @@ static int header_length(const unsigned char *first, size_t have, uint64_t size,
         return SDLORA_OK;
     if (size == 0)
         return slr_fail(SDLORA_EFORMAT, "slr_safetensors", "%s: is empty", label);
-    kind = other_kind(first, have);
+    kind = slr_file_kind(first, have);
     if (kind)
         return slr_fail(SDLORA_EFORMAT, "slr_safetensors", "%s: not a safetensors file: this is %s",
                         label, kind);
