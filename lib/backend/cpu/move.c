@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/cpu/ew.h"
+#include "backend/cpu/pack.h"
 #include "base/status.h"
 #include "tensor/dtype.h"
 
@@ -31,6 +32,26 @@ void slr_cpu_copy_rows(const slr_cpu_env *env, const slr_cpu_rows_copy *copy)
     if (copy->rows > 0 && copy->bytes > 0)
         slr_cpu_parallel(env, copy->rows * copy->bytes, SLR_CPU_COPY_GRAIN, copy_body,
                          (void *)(uintptr_t)copy);
+}
+
+/* Frozen inputs are moved as the bytes that they are in their file. */
+static int keep_type(sdlora_kernel *k, const sdlora_opdesc *op)
+{
+    for (uint32_t i = 0; i < op->n_in; i++)
+        if (slr_cpu_is_frozen(op, i))
+            SLR_TRY(slr_cpu_freeze(k, op, i, SLR_PACK_FILE, 1));
+    return SDLORA_OK;
+}
+
+/* Hands a kernel out, or frees it. */
+static int finish(sdlora_kernel **out, sdlora_kernel *k, const sdlora_opdesc *op)
+{
+    int rc = keep_type(k, op);
+    if (rc < 0)
+        slr_cpu_kernel_free(k);
+    else
+        *out = k;
+    return rc;
 }
 
 /* Product of the axes after `axis`, in bytes of t's type. */
@@ -135,8 +156,7 @@ static int slice_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
         return SDLORA_ENOMEM;
     k->at = start * inner_bytes(whole, axis);
     k->bytes[0] = part->dim[axis] * inner_bytes(whole, axis);
-    *out = &k->head;
-    return SDLORA_OK;
+    return finish(out, &k->head, op);
 }
 
 static int concat_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
@@ -155,8 +175,7 @@ static int concat_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_
         return SDLORA_ENOMEM;
     for (uint32_t i = 0; i < op->n_in; i++)
         k->bytes[i] = op->in[i].dim[axis] * inner_bytes(&op->out[0], axis);
-    *out = &k->head;
-    return SDLORA_OK;
+    return finish(out, &k->head, op);
 }
 
 /* --- PERMUTE.  Axes that stay neighbours are joined; then either the last axis stays last, and
@@ -200,15 +219,19 @@ static void rows_body(void *arg, int64_t lo, int64_t hi)
     }
 }
 
+/* Through a square of our own: the columns of x may be a power of two apart, and would push each
+ * other out of the cache.  x may have any alignment. */
 #define TURN(type)                                                                                 \
-    static void turn_##type(int64_t rows, int64_t cols, void *y, int64_t y_step, const void *x,    \
-                            int64_t x_step)                                                        \
+    static void turn_##type(int64_t rows, int64_t cols, unsigned char *y, int64_t y_step,          \
+                            const unsigned char *x, int64_t x_step)                                \
     {                                                                                              \
-        const type *from = x;                                                                      \
-        type *to = y;                                                                              \
+        const int64_t size = sizeof(type);                                                         \
+        type square[TILE][TILE];                                                                   \
+        for (int64_t c = 0; c < cols; c++)                                                         \
+            for (int64_t r = 0; r < rows; r++)                                                     \
+                memcpy(&square[r][c], x + (c * x_step + r) * size, sizeof(type));                  \
         for (int64_t r = 0; r < rows; r++)                                                         \
-            for (int64_t c = 0; c < cols; c++)                                                     \
-                to[r * y_step + c] = from[c * x_step + r];                                         \
+            memcpy(y + r * y_step * size, square[r], (size_t)(cols * size));                       \
     }
 TURN(uint8_t)
 TURN(uint16_t)
@@ -216,7 +239,8 @@ TURN(uint32_t)
 TURN(uint64_t)
 
 /* By element size. */
-static void (*const turn[])(int64_t, int64_t, void *, int64_t, const void *, int64_t) = {
+static void (*const turn[])(int64_t, int64_t, unsigned char *, int64_t, const unsigned char *,
+                            int64_t) = {
     [1] = turn_uint8_t, [2] = turn_uint16_t, [4] = turn_uint32_t, [8] = turn_uint64_t};
 
 /* Items are bands of TILE positions on axis `fast`, for each place of the axes that are neither it
@@ -329,8 +353,7 @@ static int permute_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
     k->size = (int64_t)size;
     join_axes(k, x, y, op->ints);
     plan_permute(k, slr_cpu_count(y));
-    *out = &k->head;
-    return SDLORA_OK;
+    return finish(out, &k->head, op);
 }
 
 /* --- CAST, by f32 through the rows of tensor/dtype.h; integers of one type are copied */
@@ -448,10 +471,10 @@ static int fill_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_en
 }
 
 const slr_cpu_row slr_cpu_rows_move[] = {
-    {SDLORA_OP_SLICE, .prepare = slice_prepare},
-    {SDLORA_OP_SLICE_BX, .prepare = slice_prepare},
-    {SDLORA_OP_CONCAT, .prepare = concat_prepare},
-    {SDLORA_OP_PERMUTE, .prepare = permute_prepare},
+    {SDLORA_OP_SLICE, .own_packs = true, .prepare = slice_prepare},
+    {SDLORA_OP_SLICE_BX, .own_packs = true, .prepare = slice_prepare},
+    {SDLORA_OP_CONCAT, .own_packs = true, .prepare = concat_prepare},
+    {SDLORA_OP_PERMUTE, .own_packs = true, .prepare = permute_prepare},
     {SDLORA_OP_CAST, .prepare = cast_prepare},
     {SDLORA_OP_FILL, .prepare = fill_prepare},
     {0},

@@ -171,6 +171,13 @@ static void bx_apply_body(void *arg, int64_t lo, int64_t hi)
     }
 }
 
+/* Blocks per piece: small tensors stay on one thread. */
+static int64_t block_grain(const group_kernel *k)
+{
+    int64_t grain = SLR_CPU_GRAIN / (k->block_rows * k->c);
+    return grain > 0 ? grain : 1;
+}
+
 /* Groups per piece of the loops that join blocks. */
 static int64_t group_grain(const group_kernel *k)
 {
@@ -178,22 +185,29 @@ static int64_t group_grain(const group_kernel *k)
     return grain > 0 ? grain : 1;
 }
 
+/* Input i, which may be absent or left out. */
+static const float *optional(const sdlora_kernel *k, void *const *ptr, uint32_t i)
+{
+    return i < k->n_in ? ptr[i] : NULL;
+}
+
 static int group_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
                         void *scratch)
 {
     const group_kernel *k = (const group_kernel *)kernel;
+    void *const *out = ptr + k->head.n_in;
     group_job j = {.k = k,
                    .x = ptr[0],
-                   .g = ptr[1],
-                   .b = ptr[2],
-                   .y = ptr[3],
-                   .mean = ptr[4],
-                   .rstd = ptr[5],
+                   .g = optional(kernel, ptr, 1),
+                   .b = optional(kernel, ptr, 2),
+                   .y = out[0],
+                   .mean = out[1],
+                   .rstd = out[2],
                    .part = scratch};
     j.chan = j.part + k->n * k->blocks * 2 * k->c;
-    slr_cpu_parallel(env, k->n * k->blocks, 1, stats_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, block_grain(k), stats_body, &j);
     slr_cpu_parallel(env, k->n * k->groups, group_grain(k), moments_body, &j);
-    slr_cpu_parallel(env, k->n * k->blocks, 1, apply_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, block_grain(k), apply_body, &j);
     return SDLORA_OK;
 }
 
@@ -212,33 +226,34 @@ static int group_bx_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *
                    .part = scratch};
     j.chan = j.part + k->n * k->blocks * 2 * k->c;
     slr_cpu_parallel(env, k->n * k->groups, k->n * k->groups, bx_chan_body, &j);
-    slr_cpu_parallel(env, k->n * k->blocks, 1, bx_sums_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, block_grain(k), bx_sums_body, &j);
     slr_cpu_parallel(env, k->n * k->groups, group_grain(k), bx_moments_body, &j);
-    slr_cpu_parallel(env, k->n * k->blocks, 1, bx_apply_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, block_grain(k), bx_apply_body, &j);
     return SDLORA_OK;
 }
 
-/* Absent, or f32[n]. */
-static bool vector_fits(const sdlora_tdesc *t, int64_t n)
+/* Input i is absent, or f32[n]. */
+static bool vector_fits(const sdlora_opdesc *op, uint32_t i, int64_t n)
 {
-    return !slr_cpu_has(t) || (slr_cpu_f32(t) && slr_cpu_count(t) == n);
+    const sdlora_tdesc *t = &op->in[i];
+    return i >= op->n_in || !slr_cpu_has(t) || (slr_cpu_f32(t) && slr_cpu_count(t) == n);
 }
 
 static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
                          const sdlora_opdesc *op)
 {
     bool back = op->op == SDLORA_OP_GROUP_NORM_BX;
-    const sdlora_tdesc *x = &op->in[back], *g = x + 1, *b = x + 2;
+    const sdlora_tdesc *x = &op->in[back];
     const sdlora_tdesc *mean = back ? &op->in[4] : &op->out[1], *rstd = mean + 1;
     int64_t groups = op->ints[0], act = op->n_int > 1 ? op->ints[1] : 0;
     if (!slr_cpu_f32(x) || !slr_cpu_f32(&op->out[0]) || (back && !slr_cpu_f32(&op->in[0])) ||
         act < 0 || act >= SLR_N_ACTS)
         return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: GROUP_NORM takes dense f32 tensors only");
     int64_t c = x->rank ? x->dim[x->rank - 1] : 0;
-    if (op->n_in != (back ? 6 : 3) || x->rank < 2 || groups < 1 || c % groups ||
+    if ((back && op->n_in != 6) || x->rank < 2 || groups < 1 || c % groups ||
         !slr_cpu_same_shape(x, &op->out[0]) || (back && !slr_cpu_same_shape(x, &op->in[0])) ||
-        !vector_fits(g, c) || !vector_fits(b, c) || slr_cpu_count(mean) != x->dim[0] * groups ||
-        slr_cpu_count(rstd) != x->dim[0] * groups)
+        !vector_fits(op, back + 1u, c) || !vector_fits(op, back + 2u, c) ||
+        slr_cpu_count(mean) != x->dim[0] * groups || slr_cpu_count(rstd) != x->dim[0] * groups)
         return slr_fail(SDLORA_EINVAL, __func__,
                         "cpu: GROUP_NORM of %lld channels in %lld groups: the shapes do not fit",
                         (long long)c, (long long)groups);
@@ -302,7 +317,9 @@ static int layer_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *con
                         void *scratch)
 {
     const layer_kernel *k = (const layer_kernel *)kernel;
-    layer_job j = {k, NULL, ptr[0], ptr[1], ptr[2], ptr[3], ptr[4], ptr[5]};
+    void *const *out = ptr + k->head.n_in;
+    layer_job j = {k,      NULL,   ptr[0], optional(kernel, ptr, 1), optional(kernel, ptr, 2),
+                   out[0], out[1], out[2]};
     slr_cpu_parallel(env, k->rows, row_grain(k->c), layer_body, &j);
     return SDLORA_OK;
 }
@@ -324,9 +341,9 @@ static int layer_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     if (!slr_cpu_f32(x) || !slr_cpu_f32(&op->out[0]) || (back && !slr_cpu_f32(&op->in[0])))
         return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: LAYER_NORM takes dense f32 tensors only");
     int64_t c = x->rank ? x->dim[x->rank - 1] : 1, rows = slr_cpu_count(x) / (c ? c : 1);
-    if (op->n_in != (back ? 5 : 3) || c < 1 || !slr_cpu_same_shape(x, &op->out[0]) ||
-        !vector_fits(x + 1, c) ||
-        (back ? !slr_cpu_same_shape(x, &op->in[0]) : !vector_fits(x + 2, c)) ||
+    if ((back && op->n_in != 5) || c < 1 || !slr_cpu_same_shape(x, &op->out[0]) ||
+        !vector_fits(op, back + 1u, c) ||
+        (back ? !slr_cpu_same_shape(x, &op->in[0]) : !vector_fits(op, 2, c)) ||
         slr_cpu_count(mean) != rows || slr_cpu_count(mean + 1) != rows)
         return slr_fail(SDLORA_EINVAL, __func__,
                         "cpu: LAYER_NORM of %lld channels: the shapes do not fit", (long long)c);

@@ -61,19 +61,23 @@ ALWAYS chan_at chan_ld_n(const slr_cpu_chan *ch, int64_t i, int64_t n)
                      ld_n(ch->b + i, n)};
 }
 
+/* Four rows at a time, so that the channels' numbers are loaded once per four. */
 ALWAYS void apply(int64_t rows, int64_t c, elem *y, const elem *x, const slr_cpu_chan *ch,
                   vf (*act)(vf))
 {
-    for (int64_t r = 0; r < rows; r++, x += c, y += c) {
-        int64_t i = 0;
+    for (int64_t r = 0; r < rows; r += 4) {
+        int64_t end = rows - r < 4 ? rows : r + 4, i = 0;
         for (; i + VN <= c; i += VN) {
             chan_at a = chan_ld(ch, i);
-            st(y + i, act((ld(x + i) - a.mean) * a.rstd * a.g + a.b));
+            for (int64_t p = r * c + i; p < end * c; p += c)
+                st(y + p, act((ld(x + p) - a.mean) * a.rstd * a.g + a.b));
         }
         if (i < c) {
             chan_at a = chan_ld_n(ch, i, c - i);
-            vf v = (ld_n(x + i, c - i) - a.mean) * a.rstd * a.g + a.b;
-            st_n(y + i, act(v), c - i);
+            for (int64_t p = r * c + i; p < end * c; p += c) {
+                vf v = (ld_n(x + p, c - i) - a.mean) * a.rstd * a.g + a.b;
+                st_n(y + p, act(v), c - i);
+            }
         }
     }
 }
@@ -85,7 +89,6 @@ ALWAYS void bx_sums_at(vf dy, vf x, chan_at a, vf (*slope)(vf), vf *s, vf *q)
     *q += dz * u;
 }
 
-/* Four rows at a time, as in the statistics. */
 ALWAYS void bx_sums(int64_t rows, int64_t c, const elem *dy, const elem *x, const slr_cpu_chan *ch,
                     float *s, float *q, vf (*slope)(vf))
 {
@@ -122,16 +125,20 @@ ALWAYS vf bx_at(vf dy, vf x, chan_at a, vf m1, vf m2, vf (*slope)(vf))
 ALWAYS void bx_apply(int64_t rows, int64_t c, elem *dx, const elem *dy, const elem *x,
                      const slr_cpu_chan *ch, vf (*slope)(vf))
 {
-    for (int64_t r = 0; r < rows; r++, x += c, dy += c, dx += c) {
-        int64_t i = 0;
-        for (; i + VN <= c; i += VN)
-            st(dx + i, bx_at(ld(dy + i), ld(x + i), chan_ld(ch, i), vload(ch->m1 + i),
-                             vload(ch->m2 + i), slope));
+    for (int64_t r = 0; r < rows; r += 4) {
+        int64_t end = rows - r < 4 ? rows : r + 4, i = 0;
+        for (; i + VN <= c; i += VN) {
+            chan_at a = chan_ld(ch, i);
+            vf m1 = vload(ch->m1 + i), m2 = vload(ch->m2 + i);
+            for (int64_t p = r * c + i; p < end * c; p += c)
+                st(dx + p, bx_at(ld(dy + p), ld(x + p), a, m1, m2, slope));
+        }
         if (i < c) {
             int64_t n = c - i;
-            vf v = bx_at(ld_n(dy + i, n), ld_n(x + i, n), chan_ld_n(ch, i, n), ld_n(ch->m1 + i, n),
-                         ld_n(ch->m2 + i, n), slope);
-            st_n(dx + i, v, n);
+            chan_at a = chan_ld_n(ch, i, n);
+            vf m1 = ld_n(ch->m1 + i, n), m2 = ld_n(ch->m2 + i, n);
+            for (int64_t p = r * c + i; p < end * c; p += c)
+                st_n(dx + p, bx_at(ld_n(dy + p, n), ld_n(x + p, n), a, m1, m2, slope), n);
         }
     }
 }
