@@ -111,6 +111,7 @@ static const double corners[] = {0,  -0.0, 1e-30, -1e-30, 0.6249, -0.6251,
 static double value(const check_call *c, char how, int64_t i)
 {
     static const double hyper[] = {1e-3, 0.9, 0.999, 1e-8, 0.01, 0.271, 0.002997001, 0.5};
+    double n;
     switch (how) {
     case 'm': /* off centre */
         return 2 + check_random();
@@ -122,9 +123,9 @@ static double value(const check_call *c, char how, int64_t i)
         return floor(uniform() * 4294967296.0) - 2147483648.0;
     case 't': /* time steps */
         return floor(uniform() * 1000);
-    case 'i': /* ids into a table that is input 1 or output 0 */
-        return floor(uniform() *
-                     (double)(c->info->op == SDLORA_OP_EMBED ? c->in[1] : c->out[0]).dim[0]);
+    case 'i': /* ids into a table that is input 1 or output 0; the first one behind it */
+        n = (double)(c->info->op == SDLORA_OP_EMBED ? c->in[1] : c->out[0]).dim[0];
+        return c->from->refuse ? n : floor(uniform() * n);
     case 'h':
         return hyper[i];
     default:
@@ -177,7 +178,7 @@ static void fill(check_call *c)
         for (int64_t i = 0; i < n; i++)
             c->in_v[x][i] = stored(c->in[x].dtype, h == 'f' ? 0 : value(c, h, i));
     }
-    if (c->from->big)
+    if (c->from->big || c->from->refuse)
         return;
     fill_saved(c);
     for (uint32_t x = 0; x < c->desc.n_in; x++)
@@ -205,10 +206,11 @@ void check_call_init(check_call *c, const check_case *from)
                               .reals = from->reals};
     c->desc.n_int = c->info->n_int < 0 ? c->in[0].rank : (uint32_t)c->info->n_int;
     fill(c);
-    for (uint32_t x = 0; x < c->desc.n_out && !from->big; x++)
+    if (from->big || from->refuse)
+        return;
+    for (uint32_t x = 0; x < c->desc.n_out; x++)
         c->out_v[x] = malloc((size_t)slr_ref_count(&c->out[x]) * sizeof(double));
-    if (!from->big &&
-        slr_ref_run(&(slr_ref_call){&c->desc, (const double *const *)c->in_v, c->out_v}) < 0)
+    if (slr_ref_run(&(slr_ref_call){&c->desc, (const double *const *)c->in_v, c->out_v}) < 0)
         bad_case(from, "the reference does not know it");
 }
 

@@ -22,6 +22,7 @@ typedef struct check_case {
     double reals[MAX_REALS];
     int alias[3]; /* output i shares memory with input alias[i] - 1; 0: it does not */
     bool big;     /* for --bench only: the reference would take minutes */
+    int refuse;   /* the code with which preparing or launching has to fail */
 } check_case;
 
 extern const check_case check_cases[]; /* ends with op 0 */
@@ -57,7 +58,8 @@ typedef struct check_call {
     double *in_v[MAX_ARGS], *out_v[MAX_ARGS]; /* dense; out_v: the reference's results */
 } check_call;
 
-/* Parses, fills, and runs the reference unless the case is big.  Ends the program on a bad row. */
+/* Parses, fills, and runs the reference unless the case is big or wrong.  Ends the program on a bad
+ * row. */
 void check_call_init(check_call *c, const check_case *from);
 void check_call_free(check_call *c);
 

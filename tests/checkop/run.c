@@ -128,8 +128,7 @@ static int bound_init(bound *b, check_call *c, slr_devices *devices)
         const sdlora_tdesc *t = in ? &c->in[x] : &c->out[x - c->desc.n_in];
         if (!t->dtype)
             continue;
-        /* frozen bytes come from files, where anything may stand before them */
-        size_t odd = in && c->frozen[x] ? slr_dtype_size(t->dtype) : 0;
+        size_t odd = in && c->frozen[x]; /* frozen bytes come from files, at any alignment */
         block_new(&b->mem[x], bytes_of(t) + odd);
         if (in && c->frozen[x]) {
             encode(t, b->mem[x].data + odd, c->in_v[x]);
@@ -264,6 +263,27 @@ static int check_case_on(const check_case *from, slr_devices *const *devices, co
     return bad;
 }
 
+/* A wrong case has to be refused with its code and a sentence. */
+static int check_refusal(const check_case *from, slr_devices *devices)
+{
+    check_call c;
+    bound b;
+    check_call_init(&c, from);
+    slr_clear();
+    int rc = bound_init(&b, &c, devices), bad = 0;
+    if (rc >= 0) {
+        bound_fill(&b, &c);
+        rc = bound_launch(&b);
+    }
+    char text[64];
+    snprintf(text, sizeof text, "gave %d instead of %d, or no sentence", rc, from->refuse);
+    if (rc != from->refuse || !*sdlora_last_error()->message)
+        bad = case_fail(&c, "refusal", text);
+    bound_free(&b);
+    check_call_free(&c);
+    return bad;
+}
+
 int check_backends(const char *mask, const char *filter)
 {
     if (!has_isa(mask)) {
@@ -276,7 +296,8 @@ int check_backends(const char *mask, const char *filter)
         devices[t] = open_cpu(mask, thread_counts[t]);
     for (const check_case *from = check_cases; from->op; from++)
         if (!from->big && (!filter || strstr(check_op_of(from->op)->name, filter))) {
-            bad += check_case_on(from, devices, mask);
+            bad +=
+                from->refuse ? check_refusal(from, devices[0]) : check_case_on(from, devices, mask);
             n++;
         }
     for (int t = 0; t < N_COUNTS; t++)
@@ -371,7 +392,7 @@ int check_bench(const char *mask, const char *filter, int threads)
     for (const check_case *from = check_cases; from->op; from++) {
         check_call c;
         bound b;
-        if (filter ? !strstr(check_op_of(from->op)->name, filter) : !from->big)
+        if (from->refuse || (filter ? !strstr(check_op_of(from->op)->name, filter) : !from->big))
             continue;
         check_call_init(&c, from);
         if (bound_init(&b, &c, d) < 0) {
