@@ -24,6 +24,8 @@ int slr_graph_new(slr_graph **out, slr_mem *m, slr_policy policy)
     int rc = slr_arena_new(&g->arena, m);
     if (rc >= 0)
         rc = slr_map_new(&g->leaves, m);
+    if (rc >= 0)
+        rc = slr_map_new(&g->wanted, m);
     if (rc >= 0 && g->policy.storage != SDLORA_F32 && g->policy.storage != SDLORA_BF16)
         rc = slr_fail(SDLORA_ENOTSUP, __func__, "activations can be stored as f32 or bf16 only");
     if (rc < 0) {
@@ -40,6 +42,7 @@ void slr_graph_free(slr_graph *g)
         return;
     slr_mem *m = g->m;
     slr_map_free(g->leaves);
+    slr_map_free(g->wanted);
     slr_free(m, g->nodes);
     slr_free(m, g->vals);
     slr_free(m, g->outputs);
@@ -202,7 +205,9 @@ static slr_val named_leaf(slr_graph *g, const char *name, int from, slr_shape sh
 {
     if (g->status < 0)
         return SLR_NONE;
-    const char *full = full_name(g, name);
+    /* Parameters are found again by whoever owns their memory: their names do not nest. */
+    bool nests = from != SLR_FROM_PARAM;
+    const char *full = nests ? full_name(g, name) : slr_arena_strdup(g->arena, name);
     if (!full)
         return slr_graph_error(g, SDLORA_ENOMEM);
     if (slr_graph_find(g, full) != SLR_NONE)
@@ -385,23 +390,30 @@ slr_val slr_twin(slr_graph *g, slr_val v)
 
 /* --- outputs */
 
-void slr_output(slr_graph *g, slr_val v, const char *name)
+static int add_output(slr_graph *g, slr_val v, const char *name)
 {
-    if (g->status < 0)
-        return;
-    if (v < 0 || (size_t)v >= g->n_vals) {
-        slr_graph_error(g, slr_fail(SDLORA_EINVAL, __func__, "the output %s has no value", name));
-        return;
-    }
     const char *full = full_name(g, name);
+    int64_t other;
+    if (!full)
+        return SDLORA_ENOMEM;
+    if (v < 0 || (size_t)v >= g->n_vals)
+        return slr_fail(SDLORA_EINVAL, __func__, "the output %s has no value", full);
+    if (slr_map_get(g->wanted, full, &other))
+        return slr_fail(SDLORA_EINVAL, __func__, "the graph has two outputs called %s", full);
+    if (slr_map_get(g->leaves, full, &other))
+        return slr_fail(SDLORA_EINVAL, __func__, "the output %s is called like a leaf", full);
     /* A leaf has memory of its own already; what is to be written needs another place. */
     if (g->vals[v].node < 0)
         v = slr_twin(g, v);
-    int rc =
-        full ? slr_grow(g->m, &g->outputs, &g->cap_outputs, g->n_outputs + 1, sizeof *g->outputs)
-             : SDLORA_ENOMEM;
-    if (rc < 0)
-        slr_graph_error(g, rc);
-    else if (v != SLR_NONE)
-        g->outputs[g->n_outputs++] = (slr_named){full, v};
+    SLR_TRY(g->status);
+    SLR_TRY(slr_map_set(g->wanted, full, v));
+    SLR_TRY(slr_grow(g->m, &g->outputs, &g->cap_outputs, g->n_outputs + 1, sizeof *g->outputs));
+    g->outputs[g->n_outputs++] = (slr_named){full, v};
+    return SDLORA_OK;
+}
+
+void slr_output(slr_graph *g, slr_val v, const char *name)
+{
+    if (g->status >= 0)
+        slr_graph_error(g, add_output(g, v, name));
 }

@@ -41,7 +41,8 @@ void slr_graph_pop(slr_graph *g);
 slr_val slr_input(slr_graph *g, const char *name, uint32_t dtype, int rank, const int64_t *dim);
 /* Frozen contents; `t` is copied (a view): its bytes must outlive every plan of this graph. */
 slr_val slr_const(slr_graph *g, const char *name, const slr_tensor *t);
-/* Trainable or changeable between runs, f32; bound to memory like an input, but differentiable. */
+/* Trainable or changeable between runs, f32; bound to memory like an input, but differentiable.
+ * The name does not nest: it is the key under which the owner of the memory finds it. */
 slr_val slr_param(slr_graph *g, const char *name, int rank, const int64_t *dim);
 
 /* Looks at a value. */

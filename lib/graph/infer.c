@@ -101,9 +101,9 @@ static int check_inputs(const slr_infer *c)
 {
     const slr_op_row *row = c->row;
     if (c->n_in < row->min_in || (row->max_in != SLR_ANY && c->n_in > row->max_in))
-        return slr_infer_bad(c, -1, "has %d inputs", c->n_in);
+        return slr_infer_bad(c, -1, "was given %d inputs", c->n_in);
     if ((row->n_int != SLR_ANY && c->n_int != row->n_int) || c->n_real != row->n_real)
-        return slr_infer_bad(c, -1, "has %d ints and %d reals", c->n_int, c->n_real);
+        return slr_infer_bad(c, -1, "was given %d ints and %d reals", c->n_int, c->n_real);
     for (int i = 0; i < c->n_in; i++) {
         if (c->in[i] != SLR_NONE && (c->in[i] < 0 || (size_t)c->in[i] >= c->g->n_vals))
             return slr_infer_bad(c, -1, "has an input that is not a value of this graph");

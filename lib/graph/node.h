@@ -45,7 +45,7 @@ struct slr_graph {
     const char *grad_of, *grad_name; /* the last name given to slr_graph_push_grad, and its twin */
     size_t n_nodes, n_vals, n_outputs, n_stack;
     size_t cap_nodes, cap_vals, cap_outputs, cap_stack;
-    slr_map *leaves; /* full name -> value */
+    slr_map *leaves, *wanted; /* full name -> value: of leaves, of outputs */
 };
 
 /* slr_op with a wish for the type of the first result; 0: as the row's rule has it. */

@@ -98,9 +98,11 @@ static bool may_be_output(const work *w, slr_val y, slr_val root, uint64_t offse
 
 static bool try_alias(work *w, const slr_node *n)
 {
+    if (!(n->row->flags & SLR_OP_ALIAS))
+        return false;
     slr_val x = n->in[0], y = n->out, root = w->root[x];
     slr_place to = w->out->place[x];
-    if (!(n->row->flags & SLR_OP_ALIAS) || to.pitch != 0)
+    if (to.pitch != 0)
         return false;
     if (n->row->op == SDLORA_OP_SLICE && !slice_reads(w, n, &to))
         return false;

@@ -252,7 +252,7 @@ static int launch(sdlora_queue *q, sdlora_kernel *k, const sdlora_arg *args, uin
     if (k->op.op == refplugin.fail_op)
         return refplugin.fail_silently ? SDLORA_EBACKEND
                                        : host->fail(host->self, SDLORA_EBACKEND, "told to fail");
-    if (!scratch.mem || (uintptr_t)scratch.mem % 64)
+    if (!scratch.mem || ((uintptr_t)scratch.mem + scratch.offset) % 64)
         return host->fail(host->self, SDLORA_EBACKEND, "scratch is missing or not aligned");
     if (!operands_fit(k, args, n))
         return host->fail(host->self, SDLORA_EBACKEND, "operands do not fit the descriptor");
