@@ -61,7 +61,7 @@ def case(name, out, meta, **conv):
     meta[f"{name}.modules"] = len(modules)
     keep = lambda k: k.split(".")[0] in some
     half = name == "locon"
-    out.update({f"{name}.net.{k}": v.half() if half else v for k, v in net.state_dict().items()})
+    out.update({f"{name}.net.{k}": v.half() if half else v.clone() for k, v in net.state_dict().items()})
     net.requires_grad_(True)
     b = inputs(g, ids_of)
     out.update({f"{name}.{k}": v for k, v in b.items()})
@@ -91,7 +91,7 @@ def case(name, out, meta, **conv):
         losses.append(loss.detach())
     out.update({f"{name}.steps.{k}": torch.stack([s[k] for s in steps]) for k in steps[0]})
     out[f"{name}.steps.loss"], out[f"{name}.steps.grad_norm"] = torch.stack(losses), torch.stack(norms)
-    out.update({f"{name}.final.{k}": v for k, v in net.state_dict().items() if keep(k)})
+    out.update({f"{name}.final.{k}": v.clone() for k, v in net.state_dict().items() if keep(k)})
     meta[f"{name}.grad"] = some if half else "all"
     meta[f"{name}.final"] = some
     print(name, len(modules), "modules,", len(some), "kept, losses", [round(float(v), 4) for v in losses])
