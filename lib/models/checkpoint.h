@@ -40,8 +40,8 @@ int slr_checkpoint_predict(const slr_checkpoint *c);
 slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part);
 /* The safetensors __metadata__ (or NULL), borrowed. */
 const char *slr_checkpoint_metadata(const slr_checkpoint *c, const char *key);
-/* Which parts were missing, unknown keys, layout; for info and logs. */
-const char *slr_checkpoint_layout(const slr_checkpoint *c); /* "ldm", "diffusers", ... */
+/* "ldm", "diffusers" (a folder), "diffusers file", "part" (no UNet in it) or "synthetic". */
+const char *slr_checkpoint_layout(const slr_checkpoint *c);
 
 /* A VAE by itself: *.vae.pt, *.vae.safetensors, diffusers VAE, or a whole checkpoint's. */
 int slr_vae_weights_open(slr_weights **out, const char *path, const slr_checkpoint_config *config);

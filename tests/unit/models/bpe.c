@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "base/status.h"
-#include "io/json.h"
 #include "models/bpe.h"
 
 static slr_bpe *bpe;
@@ -36,9 +36,9 @@ static int is_mojibake(const char *step)
 
 static void golden_ids(void **state)
 {
-    json_t *root = NULL;
-    assert_int_equal(slr_json_read(&root, NULL, TEST_ROOT "/golden/tokens.json", 1 << 24),
-                     SDLORA_OK);
+    /* one case holds a NUL, which io/json refuses */
+    json_t *root = json_load_file(TEST_ROOT "/golden/tokens.json", JSON_ALLOW_NUL, NULL);
+    assert_non_null(root);
     json_t *cases = json_object_get(root, "cases"), *c;
     size_t i, n_bad = 0, n_seen = 0, n_moji = 0;
     json_array_foreach(cases, i, c)
@@ -64,10 +64,10 @@ static void golden_ids(void **state)
                         json_string_value(json_array_get(c, 2)));
         }
     }
+    json_decref(root);
     print_message("%zu strings, %zu differ; %zu more hold mojibake\n", n_seen, n_bad, n_moji);
     assert_int_equal(n_bad, 0);
     assert_true(n_seen > 400 && n_moji < 20);
-    json_decref(root);
 }
 
 static void tokens_have_names(void **state)

@@ -14,7 +14,9 @@
 #include "io/file.h"
 #include "models/checkpoint.h"
 #include "models/clip.h"
+#include "models/keymap.h"
 #include "models/unet.h"
+#include "models/vae.h"
 
 #define LAYOUTS TEST_ROOT "/golden/layouts/"
 #define TINYSD  TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
@@ -97,6 +99,40 @@ static void layouts(void **state)
         slr_checkpoint_unref(c);
     }
     slr_checkpoint_unref(ref);
+}
+
+/* Canonical names lead back to the very names of the LDM file. */
+static void names_lead_back(void **state)
+{
+    static const char *const PREFIX[SLR_PART_COUNT] = {
+        [SLR_PART_UNET] = "model.diffusion_model.", [SLR_PART_VAE] = "first_stage_model."};
+    static const char *const PATHS[] = {LAYOUTS "ldm.safetensors", TINYSD};
+    for (int k = 0; k < 2; k++) {
+        slr_checkpoint *c = opened(PATHS[k], &CONFIG);
+        slr_weights *vae = slr_checkpoint_part(c, SLR_PART_VAE);
+        slr_safetensors *file;
+        slr_unet_map map;
+        int levels = 0;
+        assert_int_equal(slr_safetensors_open(&file, NULL, PATHS[k], false), SDLORA_OK);
+        assert_int_equal(slr_unet_map_read(&map, slr_checkpoint_part(c, SLR_PART_UNET)), SDLORA_OK);
+        assert_int_equal(slr_vae_factor(vae, &levels), SDLORA_OK);
+        levels++; /* one more level than samplers */
+        for (int part = 0; part < SLR_PART_COUNT; part++) {
+            slr_weights *w = PREFIX[part] ? slr_checkpoint_part(c, part) : NULL;
+            for (size_t i = 0; w && i < slr_weights_count(w); i++) {
+                char name[SLR_NAME], full[SLR_NAME + 32];
+                slr_tensor t;
+                const char *ours = slr_weights_at(w, i, NULL);
+                assert_true(part == SLR_PART_UNET ? slr_unet_to_ldm(&map, ours, name)
+                                                  : slr_vae_to_ldm(levels, ours, name));
+                snprintf(full, sizeof full, "%s%s", PREFIX[part], name);
+                if (!slr_safetensors_find(file, full, &t))
+                    fail_msg("%s became %s", ours, full);
+            }
+        }
+        slr_safetensors_close(file);
+        slr_checkpoint_unref(c);
+    }
 }
 
 /* lightning.ckpt holds twice the raw weight as EMA of conv_in. */
@@ -297,6 +333,62 @@ static void sharded_vae(void **state)
     unlink(path);
 }
 
+/* ---- memory ---- */
+
+typedef struct failing {
+    int64_t left; /* allocations until the one that fails */
+    int64_t held; /* blocks out */
+} failing;
+
+static void *fail_alloc(void *user, size_t bytes)
+{
+    failing *f = user;
+    void *p = f->left-- == 0 ? NULL : malloc(bytes);
+    f->held += p != NULL;
+    return p;
+}
+
+static void *fail_realloc(void *user, void *ptr, size_t bytes)
+{
+    failing *f = user;
+    if (f->left-- == 0)
+        return NULL;
+    f->held += ptr == NULL;
+    return realloc(ptr, bytes);
+}
+
+static void fail_free(void *user, void *ptr)
+{
+    ((failing *)user)->held -= ptr != NULL;
+    free(ptr);
+}
+
+/* Opening with the n-th allocation failing, for every n: ENOMEM, nothing leaks, and at last
+ * success. */
+static void failed_allocations(void **state)
+{
+    static const char *const PATHS[] = {LAYOUTS "nai.safetensors", LAYOUTS "legacy.pt",
+                                        LAYOUTS "diffusers"};
+    for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
+        int rc = -1;
+        for (int64_t n = 0; rc < 0; n++) {
+            failing f = {.left = n};
+            const slr_mem_hooks hooks = {fail_alloc, fail_realloc, fail_free, &f};
+            slr_checkpoint_config config = CONFIG;
+            slr_checkpoint *c = NULL;
+            assert_true(n < 20000);
+            rc = slr_mem_new(&config.mem, &hooks, 0);
+            if (rc == SDLORA_OK)
+                rc = slr_checkpoint_open(&c, PATHS[i], &config);
+            if (rc < 0 && rc != SDLORA_ENOMEM)
+                fail_msg("%s, allocation %d: %s", PATHS[i], (int)n, sdlora_last_error()->message);
+            slr_checkpoint_unref(c);
+            slr_mem_unref(config.mem);
+            assert_int_equal(f.held, 0);
+        }
+    }
+}
+
 /* ---- architectures ---- */
 
 typedef struct tally {
@@ -431,12 +523,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layouts),
+        cmocka_unit_test(names_lead_back),
         cmocka_unit_test(ema_on_request),
         cmocka_unit_test(metadata_and_views),
         cmocka_unit_test(families_are_told_apart),
         cmocka_unit_test(predictions),
         cmocka_unit_test(broken_files),
         cmocka_unit_test(sharded_vae),
+        cmocka_unit_test(failed_allocations),
         cmocka_unit_test(layers_of_real_architectures),
         cmocka_unit_test(synthetic_weights),
         cmocka_unit_test(caption_ids),
