@@ -8,11 +8,6 @@
 
 #include "backend/cpu/elem.h"
 
-ALWAYS vf vabs(vf x)
-{
-    return (vf)((vi)x & 0x7fffffff);
-}
-
 /* e^x for x moved into [-80, 80], where nothing overflows and 1 / (1 + e^x) is no denormal: a third
  * cheaper than vexp().  A NaN is lost, so callers multiply by x. */
 ALWAYS vf exp80(vf x)

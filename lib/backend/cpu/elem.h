@@ -37,6 +37,11 @@ ALWAYS void st_n(elem *p, vf v, int64_t n)
         p[i] = t[i];
 }
 
+ALWAYS vf vabs(vf x)
+{
+    return (vf)((vi)x & 0x7fffffff);
+}
+
 /* y = f(x), y = f(a, b); f is inlined.  y may be one of the inputs. */
 ALWAYS void map1(int64_t n, elem *y, const elem *x, vf (*f)(vf))
 {

@@ -71,11 +71,6 @@ ALWAYS vf vsqrt(vf x)
     return vload(t);
 }
 
-ALWAYS vf vabs(vf x)
-{
-    return (vf)((vi)x & 0x7fffffff);
-}
-
 /* sqrt(d^2 + delta^2) - delta, without the cancellation of small d */
 ALWAYS vf root(vf d, vf delta)
 {
