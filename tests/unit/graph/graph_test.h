@@ -127,6 +127,7 @@ static inline slr_val random_const(slr_graph *g, pool *p, const char *name, int 
 typedef struct interp {
     const slr_graph *g;
     slr_devices *devices;
+    size_t n;     /* values when it was made; the graph may have grown since */
     double **val; /* by value; leaves are filled by the test */
 } interp;
 
@@ -137,7 +138,7 @@ static inline int64_t count_of(const slr_graph *g, slr_val v)
 
 static inline void interp_free(interp *ip)
 {
-    for (size_t v = 0; v < ip->g->n_vals; v++)
+    for (size_t v = 0; v < ip->n; v++)
         free(ip->val[v]);
     free(ip->val);
 }
@@ -145,7 +146,7 @@ static inline void interp_free(interp *ip)
 /* Inputs and parameters get random numbers, constants their contents. */
 static inline interp interp_new(const slr_graph *g, slr_devices *devices)
 {
-    interp ip = {g, devices, calloc(g->n_vals + 1, sizeof(double *))};
+    interp ip = {g, devices, g->n_vals, calloc(g->n_vals + 1, sizeof(double *))};
     for (size_t v = 0; v < g->n_vals; v++) {
         const slr_value *x = &g->vals[v];
         int64_t n = count_of(g, (slr_val)v);

@@ -148,9 +148,10 @@ static slr_val (*const makers[])(maker *) = {
 };
 
 /* Outputs: some values, reshapes of values, an input, and the gradients of everything trainable. */
-static slr_graph *random_graph(pool *consts, slr_val *outs, int *n_outs)
+static slr_graph *random_graph(uint32_t storage, pool *consts, slr_val *outs, int *n_outs)
 {
-    maker m = {.g = graph(), .consts = consts};
+    maker m = {.consts = consts};
+    assert_ok(slr_graph_new(&m.g, NULL, (slr_policy){.storage = storage}));
     slr_val wrt[4], grads[4];
     for (int i = 0; i < 6; i++) {
         char name[8];
@@ -159,6 +160,7 @@ static slr_graph *random_graph(pool *consts, slr_val *outs, int *n_outs)
                             : slr_param(m.g, name, DIMS(2, 4, 16));
         if (i >= 2)
             wrt[i - 2] = m.vals[m.n];
+        m.vals[m.n] = slr_cast(m.g, m.vals[m.n], storage);
         m.n++;
     }
     while (m.n < N_STEPS + 6) {
@@ -189,7 +191,7 @@ static slr_graph *random_graph(pool *consts, slr_val *outs, int *n_outs)
 
 static void fill_leaves(slr_plan *p, const interp *ip)
 {
-    for (size_t v = 0; v < ip->g->n_vals; v++) {
+    for (size_t v = 0; v < ip->n; v++) {
         int from = ip->g->vals[v].from;
         if (ip->g->vals[v].node >= 0 || from == SLR_FROM_CONST)
             continue;
@@ -231,7 +233,7 @@ static void random_graphs(void **state)
         int n_outs;
         slr_plan_stats stats;
         seed_now = 1000 + (uint64_t)round;
-        slr_graph *g = random_graph(&f->consts, outs, &n_outs);
+        slr_graph *g = random_graph(SDLORA_F32, &f->consts, outs, &n_outs);
         slr_plan *p = plan_of(f, g);
         for (int again = 0; again < 2; again++) {
             interp ip = interp_new(g, f->devices);
@@ -248,6 +250,65 @@ static void random_graphs(void **state)
         pool_free(&f->consts);
     }
     assert_true(aliased > 400); /* the graphs are such that there is something to get wrong */
+}
+
+/* Makes every value an output: then each has memory of its own and nothing is reused. */
+static void keep_everything(slr_graph *g)
+{
+    size_t n = g->n_vals;
+    for (size_t v = 0; v < n; v++) {
+        char name[16];
+        snprintf(name, sizeof name, "kept%d", (int)v);
+        if (g->vals[v].node >= 0)
+            slr_output(g, (slr_val)v, name);
+    }
+}
+
+/* Runs the random graph of this seed and copies its outputs, one after the other, to *out. */
+static size_t run_seeded(fixture *f, uint64_t seed, uint32_t storage, bool keep, char *out)
+{
+    slr_val outs[16];
+    int n_outs;
+    size_t at = 0;
+    seed_now = seed;
+    slr_graph *g = random_graph(storage, &f->consts, outs, &n_outs);
+    interp ip = interp_new(g, f->devices); /* for the leaves only */
+    if (keep)
+        keep_everything(g);
+    slr_plan *p = plan_of(f, g);
+    slr_plan_stats stats;
+    slr_plan_get_stats(p, &stats);
+    assert_true(keep ? stats.arena_bytes == 0 : stats.arena_bytes > 0);
+    fill_leaves(p, &ip);
+    assert_ok(slr_plan_run(p, NULL));
+    for (int i = 0; i < n_outs; i++) {
+        char name[16];
+        slr_val v;
+        snprintf(name, sizeof name, "out%d", i);
+        assert_ok(slr_plan_find(p, name, &v));
+        slr_shape s = slr_plan_shape(p, v);
+        size_t bytes = (size_t)slr_count(&s) * slr_dtype_size(s.dtype);
+        memcpy(out + at, slr_plan_data(p, v), bytes);
+        at += bytes;
+    }
+    slr_plan_free(p);
+    interp_free(&ip);
+    slr_graph_free(g);
+    pool_free(&f->consts);
+    return at;
+}
+
+static void reuse_changes_no_bit(void **state)
+{
+    fixture *f = *state;
+    static char reused[1 << 16], kept[1 << 16];
+    for (int round = 0; round < 40; round++) {
+        uint32_t storage = round % 2 ? SDLORA_BF16 : SDLORA_F32;
+        uint64_t seed = 5000 + (uint64_t)round;
+        size_t n = run_seeded(f, seed, storage, false, reused);
+        assert_int_equal(run_seeded(f, seed, storage, true, kept), n);
+        assert_memory_equal(reused, kept, n);
+    }
 }
 
 /* --- memory */
@@ -640,6 +701,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(random_graphs, reset),
+        cmocka_unit_test_teardown(reuse_changes_no_bit, reset),
         cmocka_unit_test_teardown(graph_may_go_first, reset),
         cmocka_unit_test_teardown(binding, reset),
         cmocka_unit_test_teardown(adamw_in_place, reset),
