@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Pictures on disk as training samples: kohya folders, captions, repeats, buckets.  Knows images and text; refuses to
- * know models (encoding is a callback). */
+/* Pictures on disk as training samples: kohya folders, captions, repeats, buckets.  Knows images
+ * and text; refuses to know models (encoding is a callback). */
 #ifndef SLR_DATA_DATASET_H
 #define SLR_DATA_DATASET_H
 
@@ -10,8 +10,10 @@
 
 typedef struct slr_dataset slr_dataset;
 
-/* Reads headers and captions of everything below train_data_dir (and reg_data_dir); options: kind "dataset".
- * Immutable afterwards; atomically refcounted.  Problems (skipped files) go to log and to slr_dataset_notes. */
+/* Reads headers and captions of everything below train_data_dir (and reg_data_dir); options: kind
+ * "dataset", copied.  Immutable afterwards; atomically refcounted.  Problems (skipped files) go to
+ * log and to slr_dataset_notes.  A picture that cannot be used is no failure; no picture at all is
+ * ENOTFOUND, a caption that is not UTF-8 EFORMAT. */
 int slr_dataset_open(slr_dataset **out, slr_mem *m, slr_log log, const sdlora_options *opts);
 slr_dataset *slr_dataset_ref(slr_dataset *d);
 void slr_dataset_unref(slr_dataset *d);
@@ -28,10 +30,10 @@ const slr_subset *slr_dataset_subset(const slr_dataset *d, size_t i);
 typedef struct slr_item {
     const char *path, *caption; /* caption: raw text of the file or the class tokens */
     size_t subset, bucket;
-    int32_t width, height;       /* of the file (after EXIF orientation when applied) */
+    int32_t width, height; /* of the file (after EXIF orientation when applied) */
     int32_t resized_w, resized_h, crop_left, crop_top;
-    int64_t repeats;             /* as counted for this run (reg images: training.md §4.9) */
-    uint64_t content_hash;       /* of the file's bytes */
+    int64_t repeats;       /* as counted for this run (reg images: training.md §4.9) */
+    uint64_t content_hash; /* of the file's bytes */
 } slr_item;
 size_t slr_dataset_items(const slr_dataset *d);
 const slr_item *slr_dataset_item(const slr_dataset *d, size_t i);
@@ -42,14 +44,18 @@ typedef struct slr_bucket {
 } slr_bucket;
 size_t slr_dataset_buckets(const slr_dataset *d);
 const slr_bucket *slr_dataset_bucket(const slr_dataset *d, size_t i);
-double slr_dataset_ar_error(const slr_dataset *d); /* mean */
+double slr_dataset_ar_error(const slr_dataset *d); /* mean of the pictures' absolute ones */
 
-int64_t slr_dataset_batches_per_epoch(const slr_dataset *d); /* sum over buckets of ceil(count / batch) */
-int64_t slr_dataset_train_images(const slr_dataset *d);      /* repeats included, reg images not */
-int64_t slr_dataset_reg_images(const slr_dataset *d);
+/* Sum over buckets of ceil(count / batch). */
+int64_t slr_dataset_batches_per_epoch(const slr_dataset *d);
+int64_t slr_dataset_batch_size(const slr_dataset *d);
+int64_t slr_dataset_train_images(const slr_dataset *d); /* repeats included, reg images not */
+int64_t slr_dataset_reg_images(const slr_dataset *d); /* with the repeats that their folders name */
 const sdlora_options *slr_dataset_options(const slr_dataset *d);
-uint64_t slr_dataset_fingerprint(const slr_dataset *d); /* of files, captions, settings: for resume */
-/* {"dir": {"tag": count}} and friends as JSON text for metadata (training.md §3.1). Caller frees. */
+/* Of files, captions and settings, wherever they lie: for resuming. */
+uint64_t slr_dataset_fingerprint(const slr_dataset *d);
+/* {"dir": {"tag": count}} and friends as JSON text for metadata (training.md §3.1), spelled as
+ * Python's json.dumps does.  Caller frees; NULL: out of memory. */
 char *slr_dataset_tag_frequency(const slr_dataset *d, slr_mem *m);
 char *slr_dataset_dirs_json(const slr_dataset *d, slr_mem *m, bool reg);
 char *slr_dataset_bucket_info(const slr_dataset *d, slr_mem *m);

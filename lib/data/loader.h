@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Batches of latents and captions in an order fixed by the seed.  Prefetches the next batch on a thread. */
+/* Batches of latents and captions in an order fixed by the seed.  Pictures are decoded on a thread
+ * of their own while others are encoded. */
 #ifndef SLR_DATA_LOADER_H
 #define SLR_DATA_LOADER_H
 
 #include "data/dataset.h"
 
-/* Encodes n images [n,h,w,3] f32 in [-1,1] into latents [n,h/8,w/8,4] (scaled).  Called on the caller's thread. */
-typedef int (*slr_encode_fn)(void *user, const float *image, int64_t n, int64_t h, int64_t w, float *latents);
+/* Encodes n images [n,h,w,3] f32 in [-1,1] into latents [n,h/8,w/8,4] (scaled).  Called on the
+ * caller's thread. */
+typedef int (*slr_encode_fn)(void *user, const float *image, int64_t n, int64_t h, int64_t w,
+                             float *latents);
 /* Told of progress while the cache is filled; non-zero cancels. */
 typedef int (*slr_cache_progress_fn)(void *user, int64_t done, int64_t total);
 
@@ -15,30 +18,36 @@ typedef struct slr_loader_config {
     slr_log log;
     slr_encode_fn encode;
     void *encode_user;
-    const char *encoder_id;    /* names the VAE: part of the cache key */
-    int factor;                /* pixels per latent, 8 */
+    const char *encoder_id; /* names the VAE: part of the cache key */
+    int factor;             /* pixels per latent, 8 */
+    int channels;           /* of a latent, 4 */
     slr_cache_progress_fn progress;
     void *progress_user;
     const slr_cancel_flag *cancel;
     uint64_t seed;
     int threads;
+    int64_t max_steps; /* of the whole run; 0: not known, then token_warmup_step must be >= 1 */
 } slr_loader_config;
 
 typedef struct slr_batch {
-    int64_t n, w, h;               /* n samples of w x h pixels */
-    const float *latents;          /* [n,h/8,w/8,4] */
-    const char *const *captions;   /* n, processed (shuffled, dropped ...) */
-    const float *loss_weight;      /* n: prior_loss_weight for reg images, else 1 */
-    const size_t *items;           /* n indices into the dataset */
-    int64_t epoch, index;          /* 0-based epoch; index of the batch in it */
+    int64_t n, w, h;             /* n samples of w x h pixels */
+    int64_t lw, lh, channels;    /* latents: w / factor, h / factor, 4 */
+    const float *latents;        /* [n,h/8,w/8,4] */
+    const char *const *captions; /* n, processed (shuffled, dropped ...) */
+    const float *loss_weight;    /* n: prior_loss_weight for reg images, else 1 */
+    const size_t *items;         /* n indices into the dataset */
+    int64_t epoch, index;        /* 0-based epoch; index of the batch in it */
 } slr_batch;
 
 typedef struct slr_loader slr_loader;
-/* Fills the latent cache (memory; and disk with cache_latents_to_disk) before it returns. */
+/* Fills the latent cache (memory; and disk with cache_latents_to_disk) before it returns; with
+ * random_crop there is no cache and slr_loader_get() encodes.  Holds a reference to d; what config
+ * points at must stay, its texts need not.  ENAN names a picture that the encoder gave up on. */
 int slr_loader_new(slr_loader **out, slr_dataset *d, const slr_loader_config *config);
 void slr_loader_free(slr_loader *l);
-/* The batch number `index` of `epoch`: any order of calls gives the same bytes.  Lifetime: until the next call.
- * step: optimiser steps done so far (token warm-up). */
-int slr_loader_get(slr_loader *l, int64_t epoch, int64_t index, int64_t step, const slr_batch **out);
+/* The batch number `index` of `epoch`: any order of calls gives the same bytes.  Lifetime: until
+ * the next call.  step: optimiser steps done so far (token warm-up). */
+int slr_loader_get(slr_loader *l, int64_t epoch, int64_t index, int64_t step,
+                   const slr_batch **out);
 
 #endif
