@@ -8,7 +8,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "backend/cpu/gemm.h"
 #include "backend/registry.h"
 #include "base/cpu.h"
 #include "base/status.h"
@@ -226,6 +225,13 @@ int main(int argc, char **argv)
         attention(1, 1, 4096, 77, 8, 40),
         attention(1, 1, 1024, 1024, 8, 80),
         attention(1, 1, 256, 256, 8, 160),
+        /* a small model: what an operation costs beside its arithmetic */
+        conv(SDLORA_OP_CONV2D, 1, 8, 32, 32, 3, 1),
+        conv(SDLORA_OP_CONV2D_BX, 1, 8, 32, 32, 3, 1),
+        linear(64, 32, 32, 0, 1, "linear"),
+        linear(64, 4, 32, 0, 1, "lora down"),
+        attention(0, 1, 64, 64, 8, 4),
+        attention(1, 1, 64, 64, 8, 4),
     };
     double top = 0;
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {

@@ -15,7 +15,9 @@ SLR_CPU_DECLARE(slr_attn_fn, slr_cpu_attention);
 enum {
     PACK_TILES = 8,                  /* tiles of keys or queries that one piece packs */
     GROUP_KEYS = 10 * SLR_ATTN_KEYS, /* keys of one backward piece */
-    PADDING_LSE = 1000000            /* 2^(score - this) is nothing */
+    PADDING_LSE = 1000000,           /* 2^(score - this) is nothing */
+    ROUND_PAIRS = 8,                 /* pairs that are worth sharing out */
+    ROUND_FLOATS = 1 << 20           /* packs of one sample that are small beside a model */
 };
 
 /* Below this many multiply-adds everything runs on the calling thread. */
@@ -29,7 +31,8 @@ typedef struct attention_kernel {
     int64_t q_row, q_sample, k_row, k_sample, v_row, v_sample; /* elements */
     bool causal, backward, small;
     float scale;
-    int64_t head_floats; /* packs of one (sample, head) */
+    int64_t round;       /* (sample, head) pairs packed at a time: bounds the scratch of a batch */
+    int64_t head_floats; /* packs of one pair */
     int64_t slot_floats;
 } attention_kernel;
 
@@ -39,6 +42,7 @@ typedef struct attention_job {
     const float *q, *key, *v, *o, *lse_in, *d_o;
     float *out, *lse, *dq, *dk, *dv;
     float *packs, *slots;
+    int64_t z0, pairs; /* this round's pairs: z0 .. z0 + pairs; pieces count from z0 */
 } attention_job;
 
 static int64_t min64(int64_t a, int64_t b)
@@ -167,8 +171,8 @@ static void pack_keys(void *arg, int64_t piece, int slot)
     const int64_t step = PACK_TILES * SLR_ATTN_KEYS, chunks = (k->tk_up + step - 1) / step;
     const int64_t z = piece / chunks, row0 = piece % chunks * step;
     const int64_t row1 = min64(row0 + step, k->tk_up);
-    const float *key = job->key + at_head(k, z, k->k_sample),
-                *v = job->v + at_head(k, z, k->v_sample);
+    const float *key = job->key + at_head(k, job->z0 + z, k->k_sample),
+                *v = job->v + at_head(k, job->z0 + z, k->v_sample);
     head_packs p;
     (void)slot;
     head_at(job, z, &p);
@@ -188,17 +192,18 @@ static void pack_queries(void *arg, int64_t piece, int slot)
     const int64_t step = PACK_TILES * SLR_ATTN_QUERIES, chunks = (k->tq_up + step - 1) / step;
     const int64_t z = piece / chunks, row0 = piece % chunks * step;
     const int64_t row1 = min64(row0 + step, k->tq_up), ld = k->heads * k->d;
-    const float *d_o = job->d_o + at_head(k, z, k->tq * ld),
-                *o = job->o + at_head(k, z, k->tq * ld);
+    const float *d_o = job->d_o + at_head(k, job->z0 + z, k->tq * ld),
+                *o = job->o + at_head(k, job->z0 + z, k->tq * ld);
     head_packs p;
     (void)slot;
     head_at(job, z, &p);
-    pack_rows(p.qrow, job->q + at_head(k, z, k->q_sample), k->q_row, k->tq, row0, row1, k->d, k->dp,
-              k->scale * SLR_LOG2E);
+    pack_rows(p.qrow, job->q + at_head(k, job->z0 + z, k->q_sample), k->q_row, k->tq, row0, row1,
+              k->d, k->dp, k->scale * SLR_LOG2E);
     pack_rows(p.dorow, d_o, ld, k->tq, row0, row1, k->d, k->dp, 1.0f);
     for (int64_t i = row0; i < row1; i++) {
         p.delta[i] = i < k->tq ? dot(d_o + i * ld, o + i * ld, k->d) : 0.0f;
-        p.lse2[i] = i < k->tq ? job->lse_in[z * k->tq + i] * SLR_LOG2E : (float)PADDING_LSE;
+        p.lse2[i] =
+            i < k->tq ? job->lse_in[(job->z0 + z) * k->tq + i] * SLR_LOG2E : (float)PADDING_LSE;
     }
     for (int64_t g = 0; g < k->groups; g++)
         memset(p.dq + (g * k->tq_up + row0) * k->dp, 0,
@@ -215,9 +220,10 @@ static void forward_piece(void *arg, int64_t piece, int slot)
     const int64_t ld = k->heads * k->d;
     head_packs p;
     slr_attn_head h = head_at(job, z, &p);
-    k->fn->forward(&h, piece % tiles * SLR_ATTN_QUERIES, job->q + at_head(k, z, k->q_sample),
-                   k->q_row, job->out + at_head(k, z, k->tq * ld), ld, job->lse + z * k->tq,
-                   job->slots + slot * k->slot_floats);
+    k->fn->forward(&h, piece % tiles * SLR_ATTN_QUERIES,
+                   job->q + at_head(k, job->z0 + z, k->q_sample), k->q_row,
+                   job->out + at_head(k, job->z0 + z, k->tq * ld), ld,
+                   job->lse + (job->z0 + z) * k->tq, job->slots + slot * k->slot_floats);
 }
 
 static void backward_piece(void *arg, int64_t piece, int slot)
@@ -225,7 +231,8 @@ static void backward_piece(void *arg, int64_t piece, int slot)
     const attention_job *job = arg;
     const attention_kernel *k = job->k;
     const int64_t z = piece / k->groups, g = piece % k->groups, ld = k->heads * k->d;
-    const int64_t to = at_head(k, z, k->tk * ld), end = min64((g + 1) * GROUP_KEYS, k->tk);
+    const int64_t to = at_head(k, job->z0 + z, k->tk * ld),
+                  end = min64((g + 1) * GROUP_KEYS, k->tk);
     head_packs p;
     slr_attn_head h = head_at(job, z, &p);
     for (int64_t k0 = g * GROUP_KEYS; k0 < end; k0 += SLR_ATTN_KEYS)
@@ -240,7 +247,7 @@ static void sum_groups(void *arg, int64_t piece, int slot)
     const attention_kernel *k = job->k;
     const int64_t tiles = k->tq_up / SLR_ATTN_QUERIES, z = piece / tiles, ld = k->heads * k->d;
     const int64_t q0 = piece % tiles * SLR_ATTN_QUERIES, q1 = min64(q0 + SLR_ATTN_QUERIES, k->tq);
-    float *dq = job->dq + at_head(k, z, k->tq * ld);
+    float *dq = job->dq + at_head(k, job->z0 + z, k->tq * ld);
     head_packs p;
     (void)slot;
     head_at(job, z, &p);
@@ -259,12 +266,37 @@ static int64_t chunks(int64_t rows, int64_t tile)
     return (rows + PACK_TILES * tile - 1) / (PACK_TILES * tile);
 }
 
+static void forward_round(const attention_job *job)
+{
+    const attention_kernel *k = job->k;
+    run(job, job->pairs * chunks(k->tk_up, SLR_ATTN_KEYS), pack_keys);
+    run(job, job->pairs * (k->tq_up / SLR_ATTN_QUERIES), forward_piece);
+}
+
+static void backward_round(const attention_job *job)
+{
+    const attention_kernel *k = job->k;
+    run(job, job->pairs * chunks(k->tk_up, SLR_ATTN_KEYS), pack_keys);
+    run(job, job->pairs * chunks(k->tq_up, SLR_ATTN_QUERIES), pack_queries);
+    run(job, job->pairs * k->groups, backward_piece);
+    run(job, job->pairs * (k->tq_up / SLR_ATTN_QUERIES), sum_groups);
+}
+
+static void all_rounds(attention_job *job, void (*one)(const attention_job *job))
+{
+    const attention_kernel *k = job->k;
+    const int64_t all = k->n * k->heads;
+    for (job->z0 = 0; job->z0 < all; job->z0 += k->round) {
+        job->pairs = min64(k->round, all - job->z0);
+        one(job);
+    }
+}
+
 static int forward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr,
                           void *scratch)
 {
     const attention_kernel *k = (const attention_kernel *)head;
-    const int64_t heads = k->n * k->heads;
-    const attention_job job = {
+    attention_job job = {
         .k = k,
         .env = env,
         .q = ptr[0],
@@ -273,10 +305,9 @@ static int forward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *con
         .out = ptr[3],
         .lse = ptr[4],
         .packs = scratch,
-        .slots = (float *)scratch + heads * k->head_floats,
+        .slots = (float *)scratch + k->round * k->head_floats,
     };
-    run(&job, heads * chunks(k->tk_up, SLR_ATTN_KEYS), pack_keys);
-    run(&job, heads * (k->tq_up / SLR_ATTN_QUERIES), forward_piece);
+    all_rounds(&job, forward_round);
     return SDLORA_OK;
 }
 
@@ -284,8 +315,7 @@ static int backward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *co
                            void *scratch)
 {
     const attention_kernel *k = (const attention_kernel *)head;
-    const int64_t heads = k->n * k->heads;
-    const attention_job job = {
+    attention_job job = {
         .k = k,
         .env = env,
         .d_o = ptr[0],
@@ -298,12 +328,9 @@ static int backward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *co
         .dk = ptr[7],
         .dv = ptr[8],
         .packs = scratch,
-        .slots = (float *)scratch + heads * k->head_floats,
+        .slots = (float *)scratch + k->round * k->head_floats,
     };
-    run(&job, heads * chunks(k->tk_up, SLR_ATTN_KEYS), pack_keys);
-    run(&job, heads * chunks(k->tq_up, SLR_ATTN_QUERIES), pack_queries);
-    run(&job, heads * k->groups, backward_piece);
-    run(&job, heads * (k->tq_up / SLR_ATTN_QUERIES), sum_groups);
+    all_rounds(&job, backward_round);
     return SDLORA_OK;
 }
 
@@ -383,7 +410,10 @@ static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
     k->small = k->n * k->heads * k->tq * k->tk <= SMALL_WORK / k->d;
     k->head_floats = packs_at(k, NULL).floats;
     k->slot_floats = k->backward ? slr_attn_backward_floats(k->dp) : slr_attn_forward_floats(k->dp);
-    *scratch = 4 * (uint64_t)(k->n * k->heads * k->head_floats + env->slots * k->slot_floats);
+    /* whole samples, at least ROUND_PAIRS pairs, and all at once where packs are small */
+    const int64_t samples = (ROUND_PAIRS + k->heads - 1) / k->heads;
+    k->round = k->heads * (k->heads * k->head_floats > ROUND_FLOATS ? min64(samples, k->n) : k->n);
+    *scratch = 4 * (uint64_t)(k->round * k->head_floats + env->slots * k->slot_floats);
     return SDLORA_OK;
 }
 

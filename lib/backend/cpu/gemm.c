@@ -87,6 +87,7 @@ typedef struct gemm_job {
     const gemm_kernel *g;
     const float *a, *b, *bias, *add;
     float *c;
+    int64_t tiles, grain; /* tiles handed over at once */
 } gemm_job;
 
 static int64_t min64(int64_t a, int64_t b)
@@ -111,10 +112,13 @@ static void run_tile(const gemm_job *job, int64_t tile)
     slr_sgemm(m, n, g->k, g->alpha, am, bm, beta, c, g->n);
 }
 
-static void run_tiles(void *arg, int64_t lo, int64_t hi)
+static void run_tiles(void *arg, int64_t piece, int slot)
 {
-    for (int64_t tile = lo; tile < hi; tile++)
-        run_tile(arg, tile);
+    const gemm_job *job = arg;
+    const int64_t first = piece * job->grain, end = min64(first + job->grain, job->tiles);
+    (void)slot;
+    for (int64_t tile = first; tile < end; tile++)
+        run_tile(job, tile);
 }
 
 static int gemm_launch(sdlora_kernel *k, const slr_cpu_env *env, void *const *ptr, void *scratch)
@@ -131,11 +135,11 @@ static int gemm_launch(sdlora_kernel *k, const slr_cpu_env *env, void *const *pt
     };
     if (g->m == 0 || g->n == 0)
         return SDLORA_OK;
-    int64_t tiles = g->batch * g->tiling.rows * g->tiling.cols;
+    job.tiles = g->batch * g->tiling.rows * g->tiling.cols;
     /* A tile below the limit is one of many small ones: hand over several at once. */
-    int64_t work = g->tiling.tm * g->tiling.tn * (g->k ? g->k : 1);
-    int64_t grain = work < SMALL_WORK ? SMALL_WORK / (work ? work : 1) : 1;
-    slr_cpu_parallel(env, tiles, grain, run_tiles, &job);
+    const int64_t work = g->tiling.tm * g->tiling.tn * (g->k ? g->k : 1);
+    job.grain = work < SMALL_WORK ? SMALL_WORK / work : 1;
+    slr_cpu_spread(env, (job.tiles + job.grain - 1) / job.grain, run_tiles, &job);
     return SDLORA_OK;
 }
 

@@ -90,12 +90,25 @@ static inline vi viota(void)
 #endif
 }
 
+/* Lane i of the result is lane i ^ w of v. */
+static inline vf vswap(vf v, int w)
+{
+#if defined(__clang__)
+    vf r;
+    for (int i = 0; i < VN; i++)
+        r[i] = v[i ^ w];
+    return r;
+#else
+    return __builtin_shuffle(v, viota() ^ w);
+#endif
+}
+
 /* Sum and maximum over the lanes, in a fixed order: halves onto each other. */
 static inline float vsum(vf v)
 {
 #pragma GCC unroll 4
     for (int w = VN / 2; w; w /= 2)
-        v = v + __builtin_shuffle(v, viota() ^ w);
+        v = v + vswap(v, w);
     return v[0];
 }
 
@@ -103,7 +116,7 @@ static inline float vhmax(vf v)
 {
 #pragma GCC unroll 4
     for (int w = VN / 2; w; w /= 2)
-        v = vmax(v, __builtin_shuffle(v, viota() ^ w));
+        v = vmax(v, vswap(v, w));
     return v[0];
 }
 
