@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* Inside the room: what the public handles hold.  Each is a count of references, the handle that it
+ * was made from, and the object of a lower room; dropping the last reference drops the parent. */
+#ifndef SLR_API_API_H
+#define SLR_API_API_H
+
+#include <pthread.h>
+
+#include <sdlora/sdlora.h>
+
+#include "backend/registry.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "base/thread.h"
+#include "data/dataset.h"
+#include "io/image.h"
+#include "models/bpe.h"
+#include "models/checkpoint.h"
+#include "networks/network.h"
+
+struct sdlora_context {
+    slr_refs refs;
+    slr_mem *mem;
+    slr_log user; /* where the caller wants lines */
+    slr_log log;  /* what is handed down: passes lines on to `user`, whenever that is set */
+    slr_devices *devices;
+    pthread_mutex_t lock; /* guards bpe */
+    slr_bpe *bpe;         /* made when first asked for */
+};
+
+struct sdlora_checkpoint {
+    slr_refs refs;
+    sdlora_context *ctx;
+    slr_checkpoint *base;
+};
+
+struct sdlora_vae {
+    slr_refs refs;
+    sdlora_context *ctx;
+    slr_weights *weights;
+    char *path;
+};
+
+struct sdlora_network {
+    slr_refs refs;
+    sdlora_checkpoint *ckpt;
+    slr_network *net;
+};
+
+struct sdlora_dataset {
+    slr_refs refs;
+    sdlora_context *ctx;
+    slr_dataset *data;
+};
+
+struct sdlora_image {
+    slr_refs refs;
+    sdlora_context *ctx;
+    slr_pixels pixels; /* 3 channels */
+    char *text;        /* NULL: none */
+};
+
+/* --- argument checks: each returns SDLORA_OK or EINVAL with a sentence --- */
+
+/* where: __func__ of the public entry. */
+int slr_api_given(const void *arg, const char *name, const char *where);
+/* NULL options pass. */
+int slr_api_kind(const sdlora_options *o, const char *kind, const char *where);
+
+/* Copies a result struct by the size that its owner set in the first member: a shorter one gets the
+ * front, a longer one zeros behind it. */
+int slr_api_fill(void *dst, const void *src, size_t size, const char *where);
+
+/* --- shared parts --- */
+
+int slr_api_bpe(sdlora_context *ctx, slr_bpe **out); /* borrowed from the context */
+/* Takes over pixels.data and text (of the context's memory), also on failure. */
+int slr_api_image(sdlora_image **out, sdlora_context *ctx, slr_pixels pixels, char *text);
+/* A network handle around an object of the room below; takes over `net`, also on failure. */
+int slr_api_network(sdlora_network **out, sdlora_checkpoint *ckpt, slr_network *net);
+/* EINVAL unless the network was made for this checkpoint's family. */
+int slr_api_fits(const sdlora_network *net, const sdlora_checkpoint *ckpt, const char *where);
+/* n networks with their strengths; checks each.  The caller frees *items. */
+int slr_api_items(slr_stack_item **items, const sdlora_checkpoint *ckpt,
+                  sdlora_network *const *nets, const double *te, const double *unet, size_t n,
+                  const char *where);
+
+#endif

@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: MIT */
+/* Timings of a model's parts next to what the machine can do, measured in the same run.  Knows how
+ * to build each part as a plan and what to put into its inputs; refuses to judge the numbers. */
+#include "api/api.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "graph/op.h"
+#include "graph/exec.h"
+#include "io/json.h"
+#include "models/clip.h"
+#include "models/unet.h"
+#include "models/vae.h"
+#include "train/step.h"
+
+enum { PROFILE_OPS = 128, PROFILE_NODES = 16, TOKENS = 77, MAX_REPEATS = 1000 };
+
+typedef struct bench {
+    sdlora_context *ctx;
+    slr_checkpoint *base;
+    slr_opt o;
+    int64_t n, h, w; /* batch and latent size */
+    int repeats;
+    bool profile;
+    double sgemm; /* best FLOP/s seen */
+    slr_buf *out;
+    bool any; /* a part was written already */
+} bench;
+
+/* --- timing --- */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Runs once to warm up, then `repeats` times. */
+static int time_plan(slr_plan *p, int repeats, double *best, double *median)
+{
+    double took[MAX_REPEATS];
+
+    SLR_TRY(slr_plan_run(p, NULL));
+    for (int i = 0; i < repeats; i++) {
+        double start = slr_clock();
+
+        SLR_TRY(slr_plan_run(p, NULL));
+        took[i] = slr_clock() - start;
+    }
+    qsort(took, (size_t)repeats, sizeof *took, compare);
+    *best = took[0];
+    *median = repeats % 2 ? took[repeats / 2] : (took[repeats / 2 - 1] + took[repeats / 2]) / 2;
+    return SDLORA_OK;
+}
+
+static double peak_bytes(void)
+{
+    struct rusage usage;
+
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss * 1024 : 0;
+}
+
+/* --- the machine --- */
+
+/* Best rate of c = a b, [m,k] x [k,n]. */
+static int time_gemm(const bench *b, int64_t m, int64_t n, int64_t k, double *rate)
+{
+    slr_policy f32 = {.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT};
+    slr_graph *g;
+    slr_plan *p = NULL;
+    double best, median;
+
+    SLR_TRY(slr_graph_new(&g, b->ctx->mem, f32));
+    slr_val x = slr_input(g, "a", SDLORA_F32, 2, (const int64_t[]){m, k});
+    slr_val y = slr_input(g, "b", SDLORA_F32, 2, (const int64_t[]){k, n});
+    slr_output(g, slr_matmul(g, x, y, SLR_NONE, SLR_NONE, false, false, 1.0), "c");
+    int rc = slr_graph_status(g);
+    if (rc >= 0)
+        rc = slr_plan_new(&p, g, b->ctx->devices);
+    if (rc >= 0) {
+        float *a = slr_plan_data(p, x), *c = slr_plan_data(p, y);
+
+        for (int64_t i = 0; i < m * k; i++)
+            a[i] = (float)(i % 17) * 0.1f;
+        for (int64_t i = 0; i < k * n; i++)
+            c[i] = (float)(i % 13) * 0.1f;
+        rc = time_plan(p, 5, &best, &median);
+    }
+    if (rc >= 0)
+        *rate = 2.0 * (double)m * (double)n * (double)k / best;
+    slr_plan_free(p);
+    slr_graph_free(g);
+    return rc;
+}
+
+typedef struct copy_job {
+    char *to;
+    const char *from;
+} copy_job;
+
+#define COPY_BYTES ((int64_t)256 << 20)
+
+static void copy_piece(void *arg, int64_t lo, int64_t hi)
+{
+    const copy_job *job = arg;
+
+    memcpy(job->to + lo, job->from + lo, (size_t)(hi - lo));
+}
+
+/* Bytes read plus bytes written per second. */
+static int time_copy(const bench *b, double *rate)
+{
+    slr_mem *m = b->ctx->mem;
+    char *blocks[2] = {slr_alloc(m, COPY_BYTES), slr_alloc(m, COPY_BYTES)};
+    int rc = blocks[0] && blocks[1] ? SDLORA_OK : SDLORA_ENOMEM;
+    copy_job job = {blocks[1], blocks[0]};
+    double best = INFINITY;
+
+    if (rc >= 0)
+        memset(blocks[0], 1, COPY_BYTES);
+    for (int i = 0; rc >= 0 && i < 6; i++) { /* the first one touches the target's pages */
+        double start = slr_clock();
+
+        slr_parallel(slr_devices_threads(b->ctx->devices), COPY_BYTES, 1 << 20, copy_piece, &job);
+        best = i ? fmin(best, slr_clock() - start) : best;
+    }
+    *rate = 2.0 * COPY_BYTES / best;
+    slr_free(m, blocks[0]);
+    slr_free(m, blocks[1]);
+    return rc;
+}
+
+static int measure_machine(bench *b)
+{
+    double square, flat, copy;
+
+    SLR_TRY(time_gemm(b, 2048, 2048, 2048, &square));
+    SLR_TRY(time_gemm(b, 4096, 1024, 4096, &flat));
+    SLR_TRY(time_copy(b, &copy));
+    b->sgemm = fmax(square, flat);
+    sdlora_dev_info dev = {.struct_size = sizeof dev};
+    SLR_TRY(slr_devices_info(b->ctx->devices, 0, &dev));
+    slr_buf_puts(b->out, "{\n  \"machine\": {\"device\": ");
+    slr_json_quote(b->out, dev.name, strlen(dev.name), false);
+    slr_buf_printf(b->out,
+                   ", \"threads\": %d, \"sgemm_gflops\": %.1f, \"sgemm_2048x2048x2048\": %.1f, "
+                   "\"sgemm_4096x4096x1024\": %.1f, \"copy_gbytes\": %.1f},\n",
+                   slr_devices_threads(b->ctx->devices), b->sgemm * 1e-9, square * 1e-9,
+                   flat * 1e-9, copy * 1e-9);
+    return SDLORA_OK;
+}
+
+/* --- profile --- */
+
+typedef struct op_sum {
+    uint32_t op;
+    uint64_t calls;
+    double seconds, flops, bytes;
+} op_sum;
+
+static int by_seconds(const void *a, const void *b)
+{
+    double x = ((const op_sum *)a)->seconds, y = ((const op_sum *)b)->seconds;
+
+    return (x < y) - (x > y);
+}
+
+static int row_by_seconds(const void *a, const void *b)
+{
+    double x = ((const slr_plan_profile_row *)a)->seconds;
+    double y = ((const slr_plan_profile_row *)b)->seconds;
+
+    return (x < y) - (x > y);
+}
+
+static size_t sum_by_op(const slr_plan_profile_row *row, size_t n, op_sum *sums)
+{
+    size_t ops = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+
+        while (k < ops && sums[k].op != row[i].op)
+            k++;
+        if (k == PROFILE_OPS)
+            continue;
+        if (k == ops)
+            sums[ops++] = (op_sum){.op = row[i].op};
+        sums[k].calls += row[i].calls;
+        sums[k].seconds += row[i].seconds;
+        sums[k].flops += row[i].flops * (double)row[i].calls;
+        sums[k].bytes += row[i].bytes * (double)row[i].calls;
+    }
+    qsort(sums, ops, sizeof *sums, by_seconds);
+    return ops;
+}
+
+/* One profiled run: sums per operation, and the slowest nodes. */
+static int put_profile(bench *b, slr_plan *p)
+{
+    op_sum sums[PROFILE_OPS];
+
+    slr_plan_profile(p, true);
+    int rc = slr_plan_run(p, NULL);
+    slr_plan_profile(p, false);
+    SLR_TRY(rc);
+    size_t n = slr_plan_profile_rows(p, NULL, 0);
+    slr_plan_profile_row *row = slr_calloc(b->ctx->mem, n + 1, sizeof *row);
+    if (!row)
+        return SDLORA_ENOMEM;
+    slr_plan_profile_rows(p, row, n);
+    size_t ops = sum_by_op(row, n, sums);
+    slr_buf_puts(b->out, ",\n     \"ops\": [");
+    for (size_t i = 0; i < ops; i++)
+        slr_buf_printf(b->out,
+                       "%s\n      {\"op\": \"%s\", \"calls\": %llu, \"seconds\": %.6f, "
+                       "\"gflops\": %.1f, \"gbytes\": %.1f}",
+                       i ? "," : "", slr_op_find(sums[i].op)->name,
+                       (unsigned long long)sums[i].calls, sums[i].seconds,
+                       sums[i].flops / sums[i].seconds * 1e-9,
+                       sums[i].bytes / sums[i].seconds * 1e-9);
+    slr_buf_puts(b->out, "],\n     \"nodes\": [");
+    qsort(row, n, sizeof *row, row_by_seconds);
+    for (size_t i = 0; i < n && i < PROFILE_NODES; i++) {
+        slr_buf_printf(b->out, "%s\n      {\"name\": ", i ? "," : "");
+        slr_json_quote(b->out, row[i].what, strlen(row[i].what), false);
+        slr_buf_printf(b->out, ", \"op\": \"%s\", \"seconds\": %.6f, \"backend\": \"%s\"}",
+                       slr_op_find(row[i].op)->name, row[i].seconds, row[i].backend);
+    }
+    slr_buf_puts(b->out, "]");
+    slr_free(b->ctx->mem, row);
+    return SDLORA_OK;
+}
+
+/* Times a plan whose inputs are filled and writes its row. */
+static int put_part(bench *b, const char *name, slr_plan *p)
+{
+    slr_plan_stats stats;
+    double best, median;
+
+    SLR_TRY(time_plan(p, b->repeats, &best, &median));
+    slr_plan_get_stats(p, &stats);
+    slr_buf_printf(b->out,
+                   "%s\n    {\"part\": \"%s\", \"best\": %.6f, \"median\": %.6f, "
+                   "\"tflop\": %.6f, \"gflops\": %.1f, \"share_of_sgemm\": %.4f, "
+                   "\"kernels\": %llu, \"arena_bytes\": %llu, \"peak_rss_bytes\": %.0f",
+                   b->any ? "," : "", name, best, median, stats.flops * 1e-12,
+                   stats.flops / best * 1e-9, stats.flops / best / b->sgemm,
+                   (unsigned long long)stats.n_kernels, (unsigned long long)stats.arena_bytes,
+                   peak_bytes());
+    if (b->profile)
+        SLR_TRY(put_profile(b, p));
+    slr_buf_puts(b->out, "}");
+    b->any = true;
+    return slr_buf_ok(b->out);
+}
+
+/* --- parts --- */
+
+static void fill_normal(float *to, int64_t n, uint32_t stream)
+{
+    slr_rng rng;
+
+    slr_rng_init(&rng, 1, SLR_STREAM_EVAL, stream);
+    slr_rng_normal(&rng, to, (size_t)n);
+}
+
+/* Plans g (freed here), fills its inputs, times it. */
+static int time_graph(bench *b, const char *name, slr_graph *g, const slr_val *in, int n_in)
+{
+    slr_plan *p = NULL;
+    int rc = slr_graph_status(g);
+
+    if (rc >= 0)
+        rc = slr_plan_new(&p, g, b->ctx->devices);
+    for (int i = 0; rc >= 0 && i < n_in; i++) {
+        slr_shape s = slr_plan_shape(p, in[i]);
+        int64_t count = 1;
+
+        for (int k = 0; k < s.rank; k++)
+            count *= s.dim[k];
+        if (s.dtype == SDLORA_F32)
+            fill_normal(slr_plan_data(p, in[i]), count, (uint32_t)i);
+        else /* token ids: which ones does not matter */
+            memset(slr_plan_data(p, in[i]), 0, (size_t)count * slr_dtype_size(s.dtype));
+    }
+    slr_graph_free(g);
+    if (rc >= 0)
+        rc = put_part(b, name, p);
+    slr_plan_free(p);
+    return rc;
+}
+
+static int need(const bench *b, int part, slr_weights **w)
+{
+    *w = slr_checkpoint_part(b->base, part);
+    if (*w)
+        return SDLORA_OK;
+    return slr_fail(SDLORA_EINVAL, "sdlora_bench", "%s has no %s", slr_checkpoint_path(b->base),
+                    slr_part_name(part));
+}
+
+static int new_graph(const bench *b, slr_graph **g)
+{
+    slr_policy f32 = {.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT};
+
+    return slr_graph_new(g, b->ctx->mem, f32);
+}
+
+static int bench_forward(bench *b)
+{
+    const slr_family *family = slr_checkpoint_family(b->base);
+    slr_unet_shape shape;
+    slr_weights *unet;
+    slr_graph *g;
+    slr_val in[4];
+
+    SLR_TRY(need(b, SLR_PART_UNET, &unet));
+    SLR_TRY(slr_unet_read(&shape, family, unet));
+    SLR_TRY(new_graph(b, &g));
+    slr_nn nn = {.g = g, .w = unet, .part = SLR_PART_UNET};
+    in[0] =
+        slr_input(g, "x", SDLORA_F32, 4, (const int64_t[]){b->n, b->h, b->w, shape.in_channels});
+    in[1] = slr_input(g, "t", SDLORA_F32, 1, (const int64_t[]){b->n});
+    in[2] = shape.context ? slr_input(g, "context", SDLORA_F32, 3,
+                                      (const int64_t[]){b->n, TOKENS, shape.context})
+                          : SLR_NONE;
+    if (shape.vector) {
+        in[3] = slr_input(g, "vector", SDLORA_F32, 2, (const int64_t[]){b->n, shape.vector});
+        slr_output(g, slr_unet_build_vector(&nn, family, in[0], in[1], in[2], in[3]), "y");
+    } else {
+        slr_output(g, slr_unet_build(&nn, family, in[0], in[1], in[2]), "y");
+    }
+    return time_graph(b, "forward", g, in, shape.vector ? 4 : shape.context ? 3 : 2);
+}
+
+static void fill_step(const bench *b, const slr_step_io *io)
+{
+    int64_t floats = b->n * b->h * b->w * io->channels;
+
+    fill_normal(io->x, floats, 0);
+    fill_normal(io->target, floats, 1);
+    for (int64_t i = 0; i < b->n; i++) {
+        io->t[i] = 500;
+        io->weight[i] = 1;
+    }
+    if (io->ids)
+        memset(io->ids, 0, (size_t)(b->n * TOKENS) * sizeof *io->ids);
+    if (io->states)
+        fill_normal(io->states, b->n * io->tokens * io->width, 2);
+}
+
+/* te: the text encoder is trained too, and so is inside the graph. */
+static int time_step(bench *b, bool te)
+{
+    sdlora_options *opts;
+    slr_network *net = NULL;
+    slr_step *step = NULL;
+
+    SLR_TRY(slr_options_new(&opts, b->ctx->mem, "network"));
+    int rc = slr_options_set_int(opts, "network_dim", slr_opt_int(b->o, "network_dim"));
+    if (rc >= 0)
+        rc = slr_network_make(&net, b->base, opts, 1);
+    slr_options_unref(opts);
+    slr_step_config config = {
+        .mem = b->ctx->mem,
+        .base = b->base,
+        .network = net,
+        .devices = b->ctx->devices,
+        .n = b->n,
+        .h = b->h,
+        .w = b->w,
+        .n_chunks = 1,
+        .clip_skip = 1,
+        .loss_type = SDLORA_LOSS_L2,
+        .part_mask = 1u << SLR_PART_UNET | (te ? 1u << SLR_PART_TE : 0),
+        .text_states = !te,
+    };
+    if (rc >= 0)
+        rc = slr_step_new(&step, &config);
+    if (rc >= 0) {
+        fill_step(b, slr_step_io_of(step));
+        rc = put_part(b, te ? "step_te" : "step", slr_step_plan(step));
+    }
+    slr_step_free(step);
+    slr_network_unref(net);
+    return rc;
+}
+
+static int bench_step(bench *b)
+{
+    return time_step(b, false);
+}
+
+static int bench_step_te(bench *b)
+{
+    return time_step(b, true);
+}
+
+static int bench_vae(bench *b)
+{
+    slr_weights *vae;
+    slr_graph *g;
+    slr_val in;
+    int factor;
+
+    SLR_TRY(need(b, SLR_PART_VAE, &vae));
+    SLR_TRY(slr_vae_factor(vae, &factor));
+    SLR_TRY(new_graph(b, &g));
+    slr_nn nn = {.g = g, .w = vae, .part = SLR_PART_VAE};
+    in = slr_input(g, "image", SDLORA_F32, 4,
+                   (const int64_t[]){b->n, b->h << factor, b->w << factor, 3});
+    slr_output(g, slr_vae_encode_build(&nn, in), "moments");
+    SLR_TRY(time_graph(b, "vae_encode", g, &in, 1));
+    SLR_TRY(new_graph(b, &g));
+    nn.g = g;
+    in = slr_input(g, "latents", SDLORA_F32, 4, (const int64_t[]){b->n, b->h, b->w, 4});
+    slr_output(g, slr_vae_decode_build(&nn, in), "image");
+    return time_graph(b, "vae_decode", g, &in, 1);
+}
+
+static int bench_text(bench *b)
+{
+    slr_weights *te;
+    slr_graph *g;
+
+    SLR_TRY(need(b, SLR_PART_TE, &te));
+    SLR_TRY(new_graph(b, &g));
+    slr_nn nn = {.g = g, .w = te, .part = SLR_PART_TE};
+    slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, (const int64_t[]){b->n, TOKENS});
+    slr_output(g, slr_clip_build(&nn, slr_checkpoint_family(b->base), ids, 1), "states");
+    return time_graph(b, "text", g, &ids, 1);
+}
+
+static const struct {
+    const char *name;
+    int (*run)(bench *b);
+} parts[] = {
+    {"forward", bench_forward}, {"step", bench_step}, {"step_te", bench_step_te},
+    {"vae", bench_vae},         {"text", bench_text},
+};
+
+static int run_part(bench *b, slr_str name)
+{
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (slr_str_eq(name, parts[i].name))
+            return parts[i].run(b);
+    return slr_fail(SDLORA_EINVAL, "sdlora_bench",
+                    "what = '%.*s' is not forward, step, step_te, vae or text",
+                    (int)(name.n < 100 ? name.n : 100), name.p);
+}
+
+static int run_all(bench *b)
+{
+    slr_str rest = slr_str_of(slr_opt_text(b->o, "what")), one;
+    int64_t width = slr_opt_int(b->o, "width"), height = slr_opt_int(b->o, "height");
+
+    if (width % 8 || height % 8)
+        return slr_fail(SDLORA_EINVAL, "sdlora_bench", "%lldx%lld: sides are multiples of 8",
+                        (long long)width, (long long)height);
+    b->n = slr_opt_int(b->o, "batch");
+    b->w = width / 8;
+    b->h = height / 8;
+    b->repeats = (int)slr_opt_int(b->o, "repeats");
+    b->repeats = b->repeats < MAX_REPEATS ? b->repeats : MAX_REPEATS;
+    b->profile = slr_opt_bool(b->o, "profile");
+    SLR_TRY(measure_machine(b));
+    slr_buf_puts(b->out, "  \"model\": ");
+    const char *path = slr_checkpoint_path(b->base);
+    slr_json_quote(b->out, path, strlen(path), false);
+    slr_buf_printf(b->out,
+                   ",\n  \"width\": %lld, \"height\": %lld, \"batch\": %lld, \"repeats\": %d,\n"
+                   "  \"parts\": [",
+                   (long long)width, (long long)height, (long long)b->n, b->repeats);
+    while (slr_str_next(&rest, ',', &one))
+        SLR_TRY(run_part(b, slr_str_trim(one)));
+    slr_buf_puts(b->out, "\n  ]\n}\n");
+    return slr_buf_ok(b->out);
+}
+
+int sdlora_bench(sdlora_context *ctx, sdlora_checkpoint *ckpt, const sdlora_options *opts,
+                 char **json)
+{
+    slr_buf out;
+
+    slr_clear();
+    SLR_TRY(slr_api_given(json, "json", __func__));
+    *json = NULL;
+    SLR_TRY(slr_api_given(ctx, "ctx", __func__));
+    SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
+    SLR_TRY(slr_api_kind(opts, "bench", __func__));
+    slr_buf_init(&out, ctx->mem);
+    bench b = {.ctx = ctx, .base = ckpt->base, .o = {opts, "bench"}, .out = &out};
+    int rc = run_all(&b);
+    if (rc >= 0 && !(*json = slr_buf_take(&out)))
+        rc = SDLORA_ENOMEM;
+    slr_buf_free(&out);
+    return rc;
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/* Networks: made for training, opened from files, saved.  What a network is, lies below; here a
+ * file to start from (network_weights) is applied and save precisions get their numbers. */
+#include "api/api.h"
+
+#include <string.h>
+
+#include "base/status.h"
+#include "networks/netfile.h"
+
+int slr_api_network(sdlora_network **out, sdlora_checkpoint *ckpt, slr_network *net)
+{
+    sdlora_network *n = slr_calloc(ckpt->ctx->mem, 1, sizeof *n);
+
+    if (!n) {
+        slr_network_unref(net);
+        return SDLORA_ENOMEM;
+    }
+    slr_refs_init(&n->refs);
+    n->ckpt = sdlora_checkpoint_ref(ckpt);
+    n->net = net;
+    *out = n;
+    return SDLORA_OK;
+}
+
+int slr_api_fits(const sdlora_network *net, const sdlora_checkpoint *ckpt, const char *where)
+{
+    const slr_family *of = slr_network_family(net->net), *base = slr_checkpoint_family(ckpt->base);
+
+    if (of == base)
+        return SDLORA_OK;
+    return slr_fail(SDLORA_EINVAL, where, "the network '%s' is for %s, and %s is %s",
+                    slr_network_name(net->net), of->title, slr_checkpoint_path(ckpt->base),
+                    base->title);
+}
+
+int slr_api_items(slr_stack_item **items, const sdlora_checkpoint *ckpt,
+                  sdlora_network *const *nets, const double *te, const double *unet, size_t n,
+                  const char *where)
+{
+    *items = NULL;
+    for (size_t i = 0; i < n; i++) {
+        SLR_TRY(slr_api_given(nets, "nets", where));
+        SLR_TRY(slr_api_given(te, "te", where));
+        SLR_TRY(slr_api_given(unet, "unet", where));
+        SLR_TRY(slr_api_given(nets[i], "nets[i]", where));
+        SLR_TRY(slr_api_fits(nets[i], ckpt, where));
+    }
+    *items = slr_calloc(ckpt->ctx->mem, n + 1, sizeof **items);
+    if (!*items)
+        return SDLORA_ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        (*items)[i] = (slr_stack_item){nets[i]->net, te[i], unet[i]};
+    return SDLORA_OK;
+}
+
+/* dim_from_weights: the file's own ranks; else a network by the options that takes its values. */
+static int start_from_file(slr_network **net, const sdlora_checkpoint *ckpt, slr_opt o,
+                           const char *file)
+{
+    slr_network *from;
+
+    SLR_TRY(slr_network_open(&from, ckpt->ctx->mem, ckpt->base, file));
+    if (slr_opt_bool(o, "dim_from_weights")) {
+        slr_network_unref(*net);
+        *net = from;
+        return SDLORA_OK;
+    }
+    int rc = slr_network_load_into(*net, from);
+    slr_network_unref(from);
+    return rc;
+}
+
+int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt, const sdlora_options *opts,
+                       uint64_t seed)
+{
+    slr_opt o = {opts, "network"};
+    slr_network *net;
+
+    slr_clear();
+    SLR_TRY(slr_api_given(out, "out", __func__));
+    *out = NULL;
+    SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
+    SLR_TRY(slr_api_kind(opts, "network", __func__));
+    SLR_TRY(slr_opt_check_supported(o));
+    const char *file = slr_opt_text(o, "network_weights");
+    if (!file && slr_opt_bool(o, "dim_from_weights"))
+        return slr_fail(SDLORA_EINVAL, __func__, "dim_from_weights needs network_weights");
+    SLR_TRY(slr_network_make(&net, ckpt->base, opts, seed));
+    int rc = file ? start_from_file(&net, ckpt, o, file) : SDLORA_OK;
+    if (rc < 0) {
+        slr_network_unref(net);
+        return rc;
+    }
+    return slr_api_network(out, ckpt, net);
+}
+
+int sdlora_network_open(sdlora_network **out, sdlora_checkpoint *ckpt, const char *path)
+{
+    slr_network *net;
+
+    slr_clear();
+    SLR_TRY(slr_api_given(out, "out", __func__));
+    *out = NULL;
+    SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
+    SLR_TRY(slr_api_given(path, "path", __func__));
+    SLR_TRY(slr_network_open(&net, ckpt->ctx->mem, ckpt->base, path));
+    return slr_api_network(out, ckpt, net);
+}
+
+sdlora_network *sdlora_network_ref(sdlora_network *net)
+{
+    if (net)
+        slr_refs_get(&net->refs);
+    return net;
+}
+
+void sdlora_network_unref(sdlora_network *net)
+{
+    if (!net || !slr_refs_put(&net->refs))
+        return;
+    sdlora_checkpoint *ckpt = net->ckpt;
+    slr_network_unref(net->net);
+    slr_free(ckpt->ctx->mem, net);
+    sdlora_checkpoint_unref(ckpt);
+}
+
+const char *sdlora_network_name(const sdlora_network *net)
+{
+    const char *name = net ? slr_network_name(net->net) : NULL;
+
+    return name ? name : "";
+}
+
+size_t sdlora_network_modules(const sdlora_network *net)
+{
+    return net ? slr_network_modules(net->net) : 0;
+}
+
+const char *sdlora_network_metadata(const sdlora_network *net, const char *key)
+{
+    return net && key ? slr_meta_get(slr_network_meta(net->net), key) : NULL;
+}
+
+static int precision_of(const char *name, uint32_t *dtype)
+{
+    static const struct {
+        const char *name;
+        uint32_t dtype;
+    } rows[] = {{"float", SDLORA_F32}, {"fp16", SDLORA_F16}, {"bf16", SDLORA_BF16}};
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!strcmp(rows[i].name, name)) {
+            *dtype = rows[i].dtype;
+            return SDLORA_OK;
+        }
+    return slr_fail(SDLORA_EINVAL, "sdlora_network_save",
+                    "precision is '%s', wanted float, fp16 or bf16", name);
+}
+
+int sdlora_network_save(sdlora_network *net, const char *path, const char *precision)
+{
+    uint32_t dtype;
+    slr_meta *copy;
+
+    slr_clear();
+    SLR_TRY(slr_api_given(net, "net", __func__));
+    SLR_TRY(slr_api_given(path, "path", __func__));
+    SLR_TRY(precision_of(precision ? precision : "float", &dtype));
+    /* the hashes that saving adds belong to the file, not to the network */
+    SLR_TRY(slr_meta_new(&copy, net->ckpt->ctx->mem));
+    const slr_meta *meta = slr_network_meta(net->net);
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && meta && i < slr_meta_count(meta); i++) {
+        const char *value, *key = slr_meta_at(meta, i, &value);
+
+        rc = slr_meta_set(copy, key, value);
+    }
+    if (rc >= 0)
+        rc = slr_netfile_save(net->net, path, dtype, copy);
+    slr_meta_free(copy);
+    return rc;
+}

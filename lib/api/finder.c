@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* Directories are walked anew for each name that is not kept yet, in byte order and in the order in
+ * which they were added, so that files may appear between pictures.  Only headers of candidates
+ * are read until one is chosen. */
+#include "api/finder.h"
+
+#include <string.h>
+
+#include "base/map.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "io/file.h"
+#include "io/safetensors.h"
+
+enum { MAX_DEPTH = 16 }; /* folders inside folders: a link to a parent must end somewhere */
+
+typedef struct kept {
+    char *path;
+    slr_network *network;
+} kept;
+
+struct slr_finder {
+    slr_mem *m;
+    const slr_checkpoint *base;
+    slr_list dirs;
+    kept *at;
+    size_t n, cap;
+    slr_map *by_name; /* name asked for -> index into at */
+};
+
+int slr_finder_new(slr_finder **out, slr_mem *m, const slr_checkpoint *base)
+{
+    slr_finder *f = slr_calloc(m, 1, sizeof *f);
+
+    *out = NULL;
+    if (!f)
+        return SDLORA_ENOMEM;
+    f->m = m;
+    f->base = base;
+    f->dirs.m = m;
+    if (slr_map_new(&f->by_name, m) < 0) {
+        slr_free(m, f);
+        return SDLORA_ENOMEM;
+    }
+    *out = f;
+    return SDLORA_OK;
+}
+
+void slr_finder_free(slr_finder *f)
+{
+    if (!f)
+        return;
+    for (size_t i = 0; i < f->n; i++) {
+        slr_network_unref(f->at[i].network);
+        slr_free(f->m, f->at[i].path);
+    }
+    slr_free(f->m, f->at);
+    slr_map_free(f->by_name);
+    slr_list_free(&f->dirs);
+    slr_free(f->m, f);
+}
+
+int slr_finder_add(slr_finder *f, const char *dir)
+{
+    if (!slr_dir_exists(dir))
+        return slr_fail(SDLORA_ENOTFOUND, __func__, "%s is not a directory", dir);
+    SLR_TRY(slr_grow(f->m, &f->dirs.item, &f->dirs.cap, f->dirs.n + 1, sizeof *f->dirs.item));
+    char *copy = slr_strdup(f->m, dir);
+    if (!copy)
+        return SDLORA_ENOMEM;
+    f->dirs.item[f->dirs.n++] = copy;
+    return SDLORA_OK;
+}
+
+/* --- the walk --- */
+
+typedef struct search {
+    slr_mem *m;
+    const char *name;
+    bool (*match)(struct search *s, const char *path);
+    char *found; /* NULL: not yet */
+} search;
+
+static bool is_network_file(const char *path)
+{
+    return slr_ends(path, ".safetensors") || slr_ends(path, ".pt") || slr_ends(path, ".ckpt");
+}
+
+static bool stem_matches(search *s, const char *path)
+{
+    const char *base = slr_path_base(path);
+    size_t n = slr_path_stem(base);
+
+    return n == strlen(s->name) && !memcmp(base, s->name, n);
+}
+
+/* A file that can't be read is no match; opening it by its stem will say why. */
+static bool alias_matches(search *s, const char *path)
+{
+    slr_safetensors *f;
+
+    if (!slr_ends(path, ".safetensors") || slr_safetensors_open(&f, s->m, path, false) < 0)
+        return false;
+    const char *alias = slr_safetensors_meta(f, "ss_output_name");
+    bool same = alias && !strcmp(alias, s->name);
+    slr_safetensors_close(f);
+    return same;
+}
+
+static int walk(search *s, const char *dir, int depth)
+{
+    slr_list list = {0};
+    int rc = slr_dir_list(&list, s->m, dir);
+
+    /* files before folders, so that a name nearer to the top wins */
+    for (int folders = 0; folders < 2; folders++)
+        for (size_t i = 0; rc >= 0 && !s->found && i < list.n; i++) {
+            char *path = slr_path_join(s->m, dir, list.item[i]);
+
+            if (!path)
+                rc = SDLORA_ENOMEM;
+            else if (folders && depth < MAX_DEPTH && slr_dir_exists(path))
+                rc = walk(s, path, depth + 1);
+            else if (!folders && is_network_file(path) && slr_file_exists(path) &&
+                     s->match(s, path)) {
+                s->found = path;
+                path = NULL;
+            }
+            slr_free(s->m, path);
+        }
+    slr_list_free(&list);
+    return rc;
+}
+
+static int locate(slr_finder *f, const char *name, char **path)
+{
+    static bool (*const ways[])(search *, const char *) = {stem_matches, alias_matches};
+
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++)
+        for (size_t d = 0; d < f->dirs.n; d++) {
+            search s = {.m = f->m, .name = name, .match = ways[w]};
+
+            SLR_TRY(walk(&s, f->dirs.item[d], 0));
+            if (s.found) {
+                slr_clear(); /* of files that the walk could not read */
+                *path = s.found;
+                return SDLORA_OK;
+            }
+        }
+    if (!f->dirs.n)
+        return slr_fail(SDLORA_ENOTFOUND, __func__, "<lora:%s>: no directory of networks was given",
+                        name);
+    return slr_fail(SDLORA_ENOTFOUND, __func__,
+                    "<lora:%s>: there is no such network in %s%s, neither by file name nor by "
+                    "ss_output_name",
+                    name, f->dirs.item[0], f->dirs.n > 1 ? " or the other directories" : "");
+}
+
+/* The index of an opened path; takes it over. */
+static int keep(slr_finder *f, char *path, size_t *index)
+{
+    for (*index = 0; *index < f->n; ++*index)
+        if (!strcmp(f->at[*index].path, path)) {
+            slr_free(f->m, path);
+            return SDLORA_OK;
+        }
+    slr_network *network = NULL;
+    int rc = slr_grow(f->m, &f->at, &f->cap, f->n + 1, sizeof *f->at);
+    if (rc >= 0)
+        rc = slr_network_open(&network, f->m, f->base, path);
+    if (rc < 0) {
+        slr_free(f->m, path);
+        return rc;
+    }
+    f->at[f->n++] = (kept){path, network};
+    return SDLORA_OK;
+}
+
+int slr_finder_find(void *user, const char *name, slr_network **out)
+{
+    slr_finder *f = user;
+    int64_t known;
+    size_t index;
+    char *path;
+
+    *out = NULL;
+    if (!slr_map_get(f->by_name, name, &known)) {
+        SLR_TRY(locate(f, name, &path));
+        SLR_TRY(keep(f, path, &index));
+        SLR_TRY(slr_map_set(f->by_name, name, (int64_t)index));
+        known = (int64_t)index;
+    }
+    *out = slr_network_ref(f->at[known].network);
+    return SDLORA_OK;
+}

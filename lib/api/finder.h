@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* Finds the network that a <lora:name> tag names: in directories, by file stem, then by the
+ * ss_output_name that files carry.  What was found is opened once and kept. */
+#ifndef SLR_API_FINDER_H
+#define SLR_API_FINDER_H
+
+#include "models/checkpoint.h"
+#include "networks/network.h"
+
+typedef struct slr_finder slr_finder;
+
+/* base: borrowed; networks are opened for it. */
+int slr_finder_new(slr_finder **out, slr_mem *m, const slr_checkpoint *base);
+void slr_finder_free(slr_finder *f);
+int slr_finder_add(slr_finder *f, const char *dir);
+/* A slr_find_network_fn: user is the finder; *out is a reference. */
+int slr_finder_find(void *user, const char *name, slr_network **out);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* Sheets: rows and columns of equally large pictures on white, with labels that are broken into
+ * lines where they are too long.  Knows pixels and a font; refuses to know what the pictures are.
+ */
+#include "api/api.h"
+
+#include <string.h>
+
+#include "api/font.h"
+#include "base/status.h"
+#include "base/str.h"
+
+enum {
+    GAP = 8,         /* white pixels between pictures and around the sheet */
+    LINE = 16,       /* pixels from line to line */
+    ROW_CHARS = 24,  /* longest line left of a row */
+    TOP_LINES = 4,   /* most lines above a column */
+    MAX_CELLS = 4096 /* rows or columns */
+};
+
+typedef struct sheet {
+    slr_pixels *to;
+    size_t rows, columns;
+    int32_t cell_w, cell_h;
+    int32_t left, top; /* where the first picture begins */
+} sheet;
+
+/* Length of the next line of `text`: up to `chars`, broken at the last space where there is one. */
+static size_t line_length(const char *text, size_t chars)
+{
+    size_t n = strcspn(text, "\n"), i;
+
+    if (n <= chars)
+        return n;
+    for (i = chars; i > 0 && text[i] != ' '; i--) {
+    }
+    return i > 0 ? i : chars;
+}
+
+static size_t count_lines(const char *text, size_t chars, size_t most)
+{
+    size_t lines = 0;
+
+    while (text && *text && lines < most) {
+        text += line_length(text, chars);
+        text += *text == ' ' || *text == '\n';
+        lines++;
+    }
+    return lines;
+}
+
+static void draw_char(slr_pixels *to, int32_t x, int32_t y, char c)
+{
+    const unsigned char *glyph =
+        slr_font[(c < SLR_FONT_FIRST || c > SLR_FONT_LAST ? '?' : c) - SLR_FONT_FIRST];
+
+    for (int32_t r = 0; r < SLR_FONT_HEIGHT; r++)
+        for (int32_t k = 0; k < SLR_FONT_WIDTH; k++)
+            if ((glyph[r] >> (7 - k) & 1) && x + k < to->width && y + r < to->height)
+                memset(to->data + ((size_t)(y + r) * (size_t)to->width + (size_t)(x + k)) * 3, 0,
+                       3);
+}
+
+static void draw_text(slr_pixels *to, int32_t x, int32_t y, const char *text, size_t chars,
+                      size_t most)
+{
+    for (size_t line = 0; text && *text && line < most; line++) {
+        size_t n = line_length(text, chars);
+
+        for (size_t i = 0; i < n; i++)
+            draw_char(to, x + (int32_t)i * SLR_FONT_WIDTH, y, text[i]);
+        text += n;
+        text += *text == ' ' || *text == '\n';
+        y += LINE;
+    }
+}
+
+static size_t cell_chars(int32_t pixels)
+{
+    size_t n = (size_t)pixels / SLR_FONT_WIDTH;
+
+    return n > 0 ? n : 1;
+}
+
+/* Room left of the rows: the longest line that any label is broken into. */
+static int32_t label_width(const char *const *labels, size_t n)
+{
+    size_t longest = 0;
+
+    for (size_t i = 0; labels && i < n; i++)
+        for (const char *p = labels[i]; p && *p;) {
+            size_t length = line_length(p, ROW_CHARS);
+
+            longest = length > longest ? length : longest;
+            p += length;
+            p += *p == ' ' || *p == '\n';
+        }
+    return longest ? (int32_t)longest * SLR_FONT_WIDTH + GAP : 0;
+}
+
+static int32_t label_height(const char *const *labels, size_t n, size_t chars)
+{
+    size_t most = 0;
+
+    for (size_t i = 0; labels && i < n; i++) {
+        size_t lines = count_lines(labels[i], chars, TOP_LINES);
+
+        most = lines > most ? lines : most;
+    }
+    return (int32_t)most * LINE;
+}
+
+static int lay_out(sheet *s, sdlora_image *const *cells, const char *const *row_labels,
+                   const char *const *column_labels)
+{
+    int64_t w, h;
+
+    s->cell_w = cells[0]->pixels.width;
+    s->cell_h = cells[0]->pixels.height;
+    for (size_t i = 1; i < s->rows * s->columns; i++)
+        if (cells[i]->pixels.width != s->cell_w || cells[i]->pixels.height != s->cell_h)
+            return slr_fail(SDLORA_EINVAL, "sdlora_image_sheet",
+                            "picture %zu is %dx%d, the first one %dx%d", i, cells[i]->pixels.width,
+                            cells[i]->pixels.height, s->cell_w, s->cell_h);
+    s->left = GAP + label_width(row_labels, s->rows);
+    s->top = GAP + label_height(column_labels, s->columns, cell_chars(s->cell_w));
+    w = s->left + (int64_t)s->columns * (s->cell_w + GAP);
+    h = s->top + (int64_t)s->rows * (s->cell_h + GAP);
+    if (w > SLR_IMAGE_MAX_SIDE || h > SLR_IMAGE_MAX_SIDE ||
+        (uint64_t)(w * h) > SLR_IMAGE_MAX_PIXELS)
+        return slr_fail(SDLORA_EINVAL, "sdlora_image_sheet",
+                        "the sheet would have %lldx%lld pixels, which is too large", (long long)w,
+                        (long long)h);
+    s->to->width = (int32_t)w;
+    s->to->height = (int32_t)h;
+    s->to->channels = 3;
+    return SDLORA_OK;
+}
+
+static void paste(const sheet *s, size_t row, size_t column, const slr_pixels *from)
+{
+    size_t x = (size_t)s->left + column * (size_t)(s->cell_w + GAP);
+    size_t y = (size_t)s->top + row * (size_t)(s->cell_h + GAP);
+    size_t line = (size_t)s->cell_w * 3;
+
+    for (size_t i = 0; i < (size_t)s->cell_h; i++)
+        memcpy(s->to->data + ((y + i) * (size_t)s->to->width + x) * 3, from->data + i * line, line);
+}
+
+static void draw(const sheet *s, sdlora_image *const *cells, const char *const *row_labels,
+                 const char *const *column_labels)
+{
+    for (size_t r = 0; r < s->rows; r++)
+        for (size_t c = 0; c < s->columns; c++)
+            paste(s, r, c, &cells[r * s->columns + c]->pixels);
+    for (size_t c = 0; column_labels && c < s->columns; c++)
+        draw_text(s->to, s->left + (int32_t)c * (s->cell_w + GAP), GAP / 2, column_labels[c],
+                  cell_chars(s->cell_w), TOP_LINES);
+    for (size_t r = 0; row_labels && r < s->rows; r++) {
+        size_t room = (size_t)(s->cell_h / LINE), lines = room ? room : 1;
+
+        draw_text(s->to, GAP, s->top + (int32_t)r * (s->cell_h + GAP), row_labels[r], ROW_CHARS,
+                  lines);
+    }
+}
+
+int sdlora_image_sheet(sdlora_image **out, sdlora_context *ctx, sdlora_image *const *cells,
+                       size_t rows, size_t columns, const char *const *row_labels,
+                       const char *const *column_labels)
+{
+    slr_pixels pixels = {0};
+    sheet s = {.to = &pixels, .rows = rows, .columns = columns};
+
+    slr_clear();
+    SLR_TRY(slr_api_given(out, "out", __func__));
+    *out = NULL;
+    SLR_TRY(slr_api_given(ctx, "ctx", __func__));
+    SLR_TRY(slr_api_given(cells, "cells", __func__));
+    if (rows < 1 || columns < 1 || rows > MAX_CELLS || columns > MAX_CELLS)
+        return slr_fail(SDLORA_EINVAL, __func__, "%zu rows and %zu columns: wanted 1 to %d of each",
+                        rows, columns, MAX_CELLS);
+    for (size_t i = 0; i < rows * columns; i++)
+        SLR_TRY(slr_api_given(cells[i], "cells[i]", __func__));
+    SLR_TRY(lay_out(&s, cells, row_labels, column_labels));
+    size_t bytes = (size_t)pixels.width * (size_t)pixels.height * 3;
+    pixels.data = slr_alloc(ctx->mem, bytes);
+    if (!pixels.data)
+        return SDLORA_ENOMEM;
+    memset(pixels.data, 255, bytes);
+    draw(&s, cells, row_labels, column_labels);
+    return slr_api_image(out, ctx, pixels, NULL);
+}

@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: MIT */
+/* A look at any model file.  Names and shapes decide what it is; weights are not read but for the
+ * alphas of networks, so that a file of gigabytes takes milliseconds.  Knows the name patterns of
+ * networks, embeddings and model parts; refuses to guess a family from a width. */
+#include "networks/info.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/map.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "io/file.h"
+#include "io/hash.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "io/torchfile.h"
+#include "models/checkpoint.h"
+
+enum { MAX_ROWS = 48, MAX_TRIGGERS = 8 };
+
+/* Counts by a short text: ranks, types, parts. */
+typedef struct tally {
+    struct {
+        char what[40];
+        int64_t n, params;
+    } row[MAX_ROWS];
+    size_t n;
+} tally;
+
+typedef struct looking {
+    slr_mem *m;
+    slr_log log;
+    const char *path;
+    slr_safetensors *st;
+    slr_torchfile *torch;
+    slr_checkpoint *model; /* of folders and files with a UNet */
+    slr_map *modules;      /* of a network */
+    tally dtypes, ranks, alphas, parts;
+    int64_t tensors, params;
+    const char *algorithm, *kind, *family; /* NULL: not seen, not known */
+    bool unet, vae, te, embedding, sdxl;
+    int proj_rank; /* of the first proj_in's down weight; 0: none */
+    bool dora;
+} looking;
+
+static void count(tally *t, const char *what, int64_t params)
+{
+    size_t i = 0, n = strlen(what);
+
+    while (i < t->n && strcmp(t->row[i].what, what) != 0)
+        i++;
+    if (i == MAX_ROWS || n >= sizeof t->row[i].what)
+        return; /* more kinds than anyone reads */
+    if (i == t->n)
+        memcpy(t->row[t->n++].what, what, n + 1);
+    t->row[i].n++;
+    t->row[i].params += params;
+}
+
+static void count_real(tally *t, double v)
+{
+    char text[32];
+
+    slr_real_repr(v, text);
+    count(t, text, 0);
+}
+
+/* --- names --- */
+
+/* One tensor per module says what the module is. */
+static const struct {
+    const char *leaf, *algorithm;
+    int rank_axis; /* -1: the tensor does not tell */
+} leaves[] = {
+    {".lora_down.weight", "lora", 0},
+    {".lora.down.weight", "lora", 0},
+    {".lora_A.weight", "lora", 0},
+    {".hada_w1_a", "loha", 1},
+    {".lokr_w1_a", "lokr", 1},
+    {".lokr_w1", "lokr", -1},
+    {".on_input", "ia3", -1},
+    {".oft_blocks", "oft", -1},
+    {".oft_diag", "oft", -1},
+    {".a1.weight", "glora", 0},
+    {".diff", "full", -1},
+};
+
+static const struct {
+    const char *prefix, *part;
+} parts[] = {
+    {"lora_te1_", "text encoder"},
+    {"lora_te2_", "second text encoder"},
+    {"lora_te_", "text encoder"},
+    {"text_encoder_2.", "second text encoder"},
+    {"text_encoder.", "text encoder"},
+    {"lora_unet_", "UNet"},
+    {"unet.", "UNet"},
+};
+
+static const char *part_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (slr_starts(name, parts[i].prefix))
+            return parts[i].part;
+    return "other";
+}
+
+static int see_module(looking *l, const char *name, size_t leaf, const slr_tensor *t)
+{
+    size_t stem = strlen(name) - strlen(leaves[leaf].leaf);
+    char *module = slr_strndup(l->m, name, stem);
+    int64_t known;
+    int rc = module ? SDLORA_OK : SDLORA_ENOMEM;
+
+    if (rc >= 0 && !slr_map_get(l->modules, module, &known)) {
+        rc = slr_map_set(l->modules, module, 1);
+        count(&l->parts, part_of(module), 0);
+        if (leaves[leaf].rank_axis >= 0 && leaves[leaf].rank_axis < t->rank)
+            count_real(&l->ranks, (double)t->dim[leaves[leaf].rank_axis]);
+        if (!l->proj_rank && slr_ends(module, "proj_in"))
+            l->proj_rank = t->rank;
+    }
+    if (!l->algorithm || !strcmp(l->algorithm, "full"))
+        l->algorithm = leaves[leaf].algorithm;
+    slr_free(l->m, module);
+    return rc;
+}
+
+static const struct {
+    const char *prefix;
+    size_t flag; /* offset of a bool in looking */
+} marks[] = {
+    {"model.diffusion_model.", offsetof(looking, unet)},
+    {"input_blocks.", offsetof(looking, unet)},
+    {"down_blocks.", offsetof(looking, unet)},
+    {"first_stage_model.", offsetof(looking, vae)},
+    {"decoder.conv_in.", offsetof(looking, vae)},
+    {"cond_stage_model.", offsetof(looking, te)},
+    {"conditioner.", offsetof(looking, te)},
+    {"text_model.", offsetof(looking, te)},
+    {"lora_te1_", offsetof(looking, sdxl)},
+    {"lora_te2_", offsetof(looking, sdxl)},
+    {"lora_unet_input_blocks_", offsetof(looking, sdxl)},
+    {"emb_params", offsetof(looking, embedding)},
+    {"string_to_param", offsetof(looking, embedding)},
+    {"clip_l", offsetof(looking, embedding)},
+    {"clip_g", offsetof(looking, embedding)},
+};
+
+static int see_tensor(looking *l, const char *name, const slr_tensor *t, const char *type)
+{
+    int64_t n = slr_tensor_count(t);
+    float alpha;
+
+    l->tensors++;
+    l->params += n;
+    count(&l->dtypes, type, n);
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (slr_starts(name, marks[i].prefix))
+            *((bool *)((char *)l + marks[i].flag)) = true;
+    if (slr_ends(name, ".dora_scale"))
+        l->dora = true;
+    if (slr_ends(name, ".alpha") && n == 1 && t->data && slr_tensor_to_f32(t, &alpha) >= 0)
+        count_real(&l->alphas, alpha);
+    for (size_t i = 0; i < sizeof leaves / sizeof *leaves; i++)
+        if (slr_ends(name, leaves[i].leaf))
+            return see_module(l, name, i, t);
+    return SDLORA_OK;
+}
+
+static int see_weights(looking *l)
+{
+    for (int part = 0; part < SLR_PART_COUNT; part++) {
+        slr_weights *w = slr_checkpoint_part(l->model, part);
+
+        for (size_t i = 0; w && i < slr_weights_count(w); i++) {
+            const slr_tensor *t;
+            const char *name = slr_weights_at(w, i, &t);
+
+            SLR_TRY(see_tensor(l, name, t, slr_dtype(t->dtype)->st_tag));
+        }
+    }
+    return SDLORA_OK;
+}
+
+static int see_all(looking *l)
+{
+    slr_tensor t;
+
+    for (size_t i = 0; l->st && i < slr_safetensors_count(l->st); i++) {
+        const char *name = slr_safetensors_at(l->st, i, &t);
+
+        SLR_TRY(see_tensor(l, name, &t, slr_safetensors_tag(l->st, i)));
+    }
+    for (size_t i = 0; l->torch && i < slr_torchfile_count(l->torch); i++) {
+        const char *name = slr_torchfile_at(l->torch, i, &t);
+        const slr_dtype_row *row = slr_dtype(t.dtype);
+
+        SLR_TRY(see_tensor(l, name, &t, row ? row->st_tag : "other"));
+    }
+    return SDLORA_OK;
+}
+
+/* --- what it is --- */
+
+static const char *meta(const looking *l, const char *key)
+{
+    return l->st ? slr_safetensors_meta(l->st, key) : NULL;
+}
+
+/* Metadata first, then structure: SD 1 projects by 1x1 convolutions, SD 2 by linear layers. */
+static const char *network_family(const looking *l)
+{
+    static const struct {
+        const char *key, *prefix, *family;
+    } rows[] = {
+        {"ss_base_model_version", "sdxl_", "sdxl"},
+        {"ss_base_model_version", "sd_v2", "sd2"},
+        {"ss_base_model_version", "sd_v1", "sd1"},
+        {"modelspec.architecture", "stable-diffusion-xl", "sdxl"},
+        {"modelspec.architecture", "stable-diffusion-v2", "sd2"},
+        {"modelspec.architecture", "stable-diffusion-v1", "sd1"},
+        {"ss_v2", "True", "sd2"},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *value = meta(l, rows[i].key);
+
+        if (value && slr_starts(value, rows[i].prefix))
+            return rows[i].family;
+    }
+    return l->sdxl ? "sdxl" : l->proj_rank == 4 ? "sd1" : l->proj_rank == 2 ? "sd2" : NULL;
+}
+
+static void classify(looking *l)
+{
+    slr_checkpoint_config config = {.mem = l->m, .log = l->log, .predict = -1};
+
+    l->kind = slr_map_count(l->modules)         ? "lora"
+              : l->unet                         ? "checkpoint"
+              : l->embedding && l->tensors <= 4 ? "embedding"
+              : l->vae                          ? "vae"
+              : l->te                           ? "text encoder"
+                                                : "unknown";
+    if (slr_map_count(l->modules))
+        l->family = network_family(l);
+    else if (l->unet && !l->model && slr_checkpoint_open(&l->model, l->path, &config) < 0) {
+        l->model = NULL; /* a foreign model: its kind is said, its family is not known */
+        slr_clear();
+    }
+    if (l->model)
+        l->family = slr_checkpoint_family(l->model)->name;
+}
+
+static int open_it(looking *l)
+{
+    slr_checkpoint_config config = {.mem = l->m, .log = l->log, .predict = -1};
+    unsigned char first[2];
+
+    if (slr_dir_exists(l->path)) {
+        SLR_TRY(slr_checkpoint_open(&l->model, l->path, &config));
+        l->unet = slr_checkpoint_part(l->model, SLR_PART_UNET) != NULL;
+        return see_weights(l);
+    }
+    SLR_TRY(slr_file_read_at(l->path, 0, first, sizeof first));
+    bool torch = (first[0] == 'P' && first[1] == 'K') || first[0] == 0x80;
+    if (torch)
+        SLR_TRY(slr_torchfile_open(&l->torch, l->m, l->path));
+    else
+        SLR_TRY(slr_safetensors_open(&l->st, l->m, l->path, true));
+    return see_all(l);
+}
+
+/* --- trigger words --- */
+
+typedef struct trigger {
+    const char *word;
+    int64_t n;
+} trigger;
+
+static void offer(trigger *top, size_t *n, const char *word, int64_t times)
+{
+    size_t at = *n;
+
+    for (size_t i = 0; i < *n; i++)
+        if (!strcmp(top[i].word, word)) {
+            top[i].n += times;
+            return;
+        }
+    while (at > 0 && top[at - 1].n < times)
+        at--;
+    if (at == MAX_TRIGGERS)
+        return;
+    if (*n < MAX_TRIGGERS)
+        ++*n;
+    memmove(top + at + 1, top + at, (*n - at - 1) * sizeof *top);
+    top[at] = (trigger){word, times};
+}
+
+/* Pictures of a folder as ss_dataset_dirs tells it; 0: it does not. */
+static int64_t pictures_of(const json_t *dirs, const char *dir)
+{
+    return json_integer_value(json_object_get(json_object_get(dirs, dir), "img_count"));
+}
+
+/* Tags that nine of ten pictures of a folder have; the most frequent one where the count of
+ * pictures is not known. */
+static void from_folder(json_t *tags, int64_t pictures, trigger *top, size_t *n)
+{
+    const char *tag, *best = NULL;
+    json_t *times;
+    int64_t most = 0;
+
+    json_object_foreach(tags, tag, times)
+    {
+        int64_t k = json_integer_value(times);
+
+        if (k > most) {
+            most = k;
+            best = tag;
+        }
+        if (pictures > 0 && k * 10 >= pictures * 9)
+            offer(top, n, tag, k);
+    }
+    if (!pictures && best)
+        offer(top, n, best, most);
+}
+
+static int put_triggers(looking *l, slr_buf *b)
+{
+    const char *phrase = meta(l, "modelspec.trigger_phrase"), *dir;
+    const char *frequency = meta(l, "ss_tag_frequency"), *folders = meta(l, "ss_dataset_dirs");
+    json_t *all = NULL, *dirs = NULL, *tags;
+    trigger top[MAX_TRIGGERS];
+    size_t n = 0;
+
+    /* texts that are no JSON name no words */
+    if (frequency && slr_json_parse(&all, frequency, strlen(frequency), "ss_tag_frequency") < 0)
+        all = NULL;
+    if (folders && slr_json_parse(&dirs, folders, strlen(folders), "ss_dataset_dirs") < 0)
+        dirs = NULL;
+    slr_clear();
+    if (phrase && *phrase)
+        offer(top, &n, phrase, INT64_MAX / 2);
+    json_object_foreach(all, dir, tags) from_folder(tags, pictures_of(dirs, dir), top, &n);
+    slr_buf_puts(b, ",\n    \"trigger_words\": [");
+    for (size_t i = 0; i < n; i++) {
+        slr_buf_puts(b, i ? ", " : "");
+        slr_json_quote(b, top[i].word, strlen(top[i].word), false);
+    }
+    slr_buf_puts(b, "]");
+    json_decref(all);
+    json_decref(dirs);
+    return slr_buf_ok(b);
+}
+
+/* --- the text --- */
+
+static void put_text(slr_buf *b, const char *key, const char *value)
+{
+    slr_buf_printf(b, "  \"%s\": ", key);
+    if (value)
+        slr_json_quote(b, value, strlen(value), false);
+    else
+        slr_buf_puts(b, "null");
+    slr_buf_puts(b, ",\n");
+}
+
+/* {"16.0": 264}; ranks and alphas lose a trailing ".0". */
+static void put_tally(slr_buf *b, const char *key, const tally *t)
+{
+    slr_buf_printf(b, ",\n    \"%s\": {", key);
+    for (size_t i = 0; i < t->n; i++) {
+        const char *what = t->row[i].what;
+        size_t n = strlen(what);
+
+        n -= slr_ends(what, ".0") ? 2 : 0;
+        slr_buf_puts(b, i ? ", " : "");
+        slr_json_quote(b, what, n, false);
+        slr_buf_printf(b, ": %lld", (long long)t->row[i].n);
+    }
+    slr_buf_puts(b, "}");
+}
+
+static int put_network(looking *l, slr_buf *b)
+{
+    slr_buf_printf(b, "  \"network\": {\n    \"algorithm\": \"%s%s\",\n    \"modules\": %zu",
+                   l->dora ? "dora+" : "", l->algorithm, slr_map_count(l->modules));
+    put_tally(b, "parts", &l->parts);
+    put_tally(b, "ranks", &l->ranks);
+    put_tally(b, "alphas", &l->alphas);
+    SLR_TRY(put_triggers(l, b));
+    slr_buf_puts(b, "\n  },\n");
+    return SDLORA_OK;
+}
+
+static void put_dtypes(slr_buf *b, const tally *t)
+{
+    slr_buf_puts(b, "  \"dtypes\": {");
+    for (size_t i = 0; i < t->n; i++)
+        slr_buf_printf(b, "%s\"%s\": {\"tensors\": %lld, \"parameters\": %lld}", i ? ", " : "",
+                       t->row[i].what, (long long)t->row[i].n, (long long)t->row[i].params);
+    slr_buf_puts(b, "},\n");
+}
+
+static int put_hashes(const looking *l, slr_buf *b)
+{
+    char sha[65], legacy[9], tensors[65];
+
+    SLR_TRY(slr_hash_file(l->path, sha));
+    SLR_TRY(slr_hash_legacy(l->path, legacy));
+    slr_buf_printf(b,
+                   "  \"hashes\": {\n    \"sha256\": \"%s\",\n    \"autov2\": \"%.10s\",\n"
+                   "    \"legacy\": \"%s\"",
+                   sha, sha, legacy);
+    if (l->st) {
+        SLR_TRY(slr_hash_tensors(l->path, tensors));
+        slr_buf_printf(b, ",\n    \"tensors\": \"%s\",\n    \"addnet\": \"%.12s\"", tensors,
+                       tensors);
+    }
+    slr_buf_puts(b, "\n  },\n");
+    return SDLORA_OK;
+}
+
+static void put_metadata(const looking *l, slr_buf *b)
+{
+    slr_buf_puts(b, "  \"metadata\": {");
+    for (size_t i = 0; l->st && i < slr_safetensors_meta_count(l->st); i++) {
+        const char *value, *key = slr_safetensors_meta_at(l->st, i, &value);
+
+        slr_buf_puts(b, i ? ",\n    " : "\n    ");
+        slr_json_quote(b, key, strlen(key), false);
+        slr_buf_puts(b, ": ");
+        slr_json_quote(b, value, strlen(value), false);
+    }
+    slr_buf_puts(b, "\n  }\n}\n");
+}
+
+static int put_all(looking *l, slr_buf *b, bool hashes)
+{
+    uint64_t bytes = 0;
+    bool folder = !l->st && !l->torch;
+
+    if (!folder)
+        SLR_TRY(slr_file_size(l->path, &bytes));
+    slr_buf_puts(b, "{\n");
+    put_text(b, "path", l->path);
+    put_text(b, "container", l->st ? "safetensors" : l->torch ? "torch" : "folder");
+    if (!folder)
+        slr_buf_printf(b, "  \"bytes\": %llu,\n", (unsigned long long)bytes);
+    put_text(b, "kind", l->kind);
+    put_text(b, "family", l->family);
+    if (l->model) {
+        put_text(b, "layout", slr_checkpoint_layout(l->model));
+        put_text(b, "prediction",
+                 slr_checkpoint_predict(l->model) == SLR_PREDICT_V ? "v" : "epsilon");
+    }
+    slr_buf_printf(b, "  \"tensors\": %lld,\n  \"parameters\": %lld,\n", (long long)l->tensors,
+                   (long long)l->params);
+    put_dtypes(b, &l->dtypes);
+    if (slr_map_count(l->modules))
+        SLR_TRY(put_network(l, b));
+    if (hashes && !folder)
+        SLR_TRY(put_hashes(l, b));
+    put_metadata(l, b);
+    return slr_buf_ok(b);
+}
+
+int slr_file_info(char **json, slr_mem *m, slr_log log, const char *path, bool hashes)
+{
+    looking *l = slr_calloc(m, 1, sizeof *l);
+    slr_buf b;
+    int rc;
+
+    *json = NULL;
+    if (!l)
+        return SDLORA_ENOMEM;
+    *l = (looking){.m = m, .log = log, .path = path};
+    slr_buf_init(&b, m);
+    rc = slr_map_new(&l->modules, m);
+    if (rc >= 0)
+        rc = open_it(l);
+    if (rc >= 0) {
+        classify(l);
+        rc = put_all(l, &b, hashes);
+    }
+    slr_checkpoint_unref(l->model);
+    slr_safetensors_close(l->st);
+    slr_torchfile_close(l->torch);
+    slr_map_free(l->modules);
+    slr_free(m, l);
+    if (rc >= 0 && !(*json = slr_buf_take(&b)))
+        rc = SDLORA_ENOMEM;
+    slr_buf_free(&b);
+    return rc;
+}
