@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* Networks and pictures for `generate` and `sheet`. */
+#include "draw.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const char *spec)
+{
+    const char *colon = strrchr(spec, ':');
+    double w = 1;
+    char *path;
+    int rc;
+
+    if (!weight || !colon || !cli_real(colon + 1, &w))
+        colon = spec + strlen(spec);
+    path = strndup(spec, (size_t)(colon - spec));
+    rc = sdlora_network_open(net, m->ckpt, path);
+    free(path);
+    if (weight)
+        *weight = w;
+    return rc;
+}
+
+typedef struct watch {
+    const char *what;
+    struct timespec start;
+} watch;
+
+static int draw_progress(int64_t step, int64_t total, void *user)
+{
+    const watch *w = user;
+    struct timespec now;
+    double spent;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    spent =
+        (double)(now.tv_sec - w->start.tv_sec) + (double)(now.tv_nsec - w->start.tv_nsec) * 1e-9;
+    cli_progress(w->what, step, total, spent / (double)step * (double)(total - step), "");
+    return 0;
+}
+
+int cli_draw(sdlora_generator *g, sdlora_options *o, const char *what, sdlora_image **image)
+{
+    watch w = {.what = what};
+    int rc;
+
+    clock_gettime(CLOCK_MONOTONIC, &w.start);
+    sdlora_generator_set_progress(g, draw_progress, &w);
+    rc = sdlora_generator_run(g, o, image, 1);
+    sdlora_generator_set_progress(g, NULL, NULL);
+    return rc;
+}
+
+long long cli_seed(sdlora_options *o)
+{
+    struct timespec now;
+    int64_t seed = -1;
+
+    sdlora_options_get_int(o, "seed", &seed);
+    if (seed < 0) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        seed = (int64_t)(((unsigned long long)now.tv_nsec * 2654435761u ^
+                          (unsigned long long)now.tv_sec ^ (unsigned long long)getpid() << 16) &
+                         0xffffffffu);
+        sdlora_options_set_int(o, "seed", seed);
+    }
+    return (long long)seed;
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/* sdlora train: kohya's train_network.py flags, each of them a row of the option table.
+ *
+ * An interrupt (Ctrl-C) lets the step at hand end, saves the network and the state, and exits with
+ * 130; a second one gives up at once. */
+#include "cli.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct job {
+    const char *ckpt, *vae;
+    bool json, v2;
+    cli_model m;
+    sdlora_dataset *data;
+    sdlora_network *net;
+    sdlora_trainer *trainer;
+} job;
+
+/* --- interrupts --- */
+
+static volatile sig_atomic_t interrupts;
+static sdlora_trainer *volatile running; /* NULL until it can be cancelled */
+
+static void on_interrupt(int number)
+{
+    if (++interrupts < 2)
+        return;
+    signal(number, SIG_DFL); /* a third one ends the process */
+    if (running)
+        sdlora_trainer_cancel(running);
+}
+
+static void catch_interrupts(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* --- progress --- */
+
+static void print_real(const char *name, double v)
+{
+    if (isfinite(v))
+        printf(", \"%s\": %.9g", name, v);
+    else
+        printf(", \"%s\": null", name);
+}
+
+static void print_json(const sdlora_progress *p)
+{
+    printf("{\"phase\": \"%s\", \"step\": %lld, \"total\": %lld, \"epoch\": %lld", p->phase,
+           (long long)p->step, (long long)p->total, (long long)p->epoch);
+    print_real("loss", p->loss);
+    print_real("average_loss", p->average_loss);
+    print_real("val_loss", p->val_loss);
+    print_real("unet_lr", p->unet_lr);
+    print_real("text_encoder_lr", p->text_encoder_lr);
+    print_real("grad_norm", p->grad_norm);
+    print_real("elapsed", p->elapsed);
+    print_real("eta", p->eta);
+    printf("}\n");
+    fflush(stdout);
+}
+
+static void show_step(const job *j, const sdlora_progress *p)
+{
+    char more[160], val[40] = "";
+
+    if (j->json)
+        print_json(p);
+    if (isfinite(p->val_loss))
+        snprintf(val, sizeof val, " held-out %.4f", p->val_loss);
+    snprintf(more, sizeof more, "epoch %lld/%lld loss %.4f average %.4f%s %.2f s/step",
+             (long long)p->epoch, (long long)p->epochs, p->loss, p->average_loss, val,
+             p->step > 0 ? p->elapsed / (double)p->step : 0.0);
+    cli_progress("train", p->step, p->total, p->eta, more);
+}
+
+/* Encoding pictures and drawing samples. */
+static int show_phase(const sdlora_progress *now, void *user)
+{
+    (void)user;
+    cli_progress(now->phase, now->phase_done, now->phase_total, NAN, "");
+    if (now->phase_done >= now->phase_total)
+        cli_progress_end();
+    return interrupts > (strcmp(now->phase, "sample") == 0 ? 1 : 0);
+}
+
+/* --- the run --- */
+
+static int open_all(job *j, const cli_args *a)
+{
+    sdlora_options *train = cli_options(a, "train");
+    int64_t seed = 0;
+    int rc = cli_open(&j->m, a, j->ckpt, j->vae);
+
+    sdlora_options_get_int(train, "seed", &seed);
+    if (rc >= 0)
+        rc = sdlora_dataset_open(&j->data, j->m.ctx, cli_options(a, "dataset"));
+    if (rc >= 0)
+        rc = sdlora_network_new(&j->net, j->m.ckpt, cli_options(a, "network"), (uint64_t)seed);
+    if (rc < 0)
+        return rc;
+    fprintf(stderr, "%s (%s), %zu pictures, %lld views in %lld batches per epoch, %zu modules\n",
+            j->ckpt, sdlora_checkpoint_family(j->m.ckpt), sdlora_dataset_images(j->data),
+            (long long)sdlora_dataset_views(j->data),
+            (long long)sdlora_dataset_batches_per_epoch(j->data), sdlora_network_modules(j->net));
+    return sdlora_trainer_new(&j->trainer, j->m.ckpt, j->m.vae, j->net, j->data, NULL, train,
+                              show_phase, j);
+}
+
+/* After the first interrupt: everything that a later run needs. */
+static int save_interrupted(job *j, const sdlora_progress *now)
+{
+    cli_progress_end();
+    if (sdlora_trainer_save(j->trainer, NULL) < 0 ||
+        sdlora_trainer_save_state(j->trainer, NULL) < 0)
+        return cli_failed();
+    fprintf(stderr,
+            "interrupted after step %lld of %lld; network and state are saved, --resume "
+            "goes on\n",
+            (long long)now->step, (long long)now->total);
+    return CLI_INTERRUPTED;
+}
+
+static int run(job *j, const cli_args *a)
+{
+    sdlora_progress now = {.struct_size = sizeof now};
+    int rc;
+
+    catch_interrupts();
+    rc = open_all(j, a);
+    running = j->trainer;
+    while (rc == SDLORA_OK && !interrupts)
+        if ((rc = sdlora_trainer_step(j->trainer, &now)) == SDLORA_OK)
+            show_step(j, &now);
+    running = NULL;
+    if (rc == SDLORA_OK)
+        return save_interrupted(j, &now);
+    if (rc == SDLORA_ECANCELED && interrupts) {
+        cli_progress_end();
+        fprintf(stderr, "stopped\n");
+        return CLI_INTERRUPTED;
+    }
+    if (rc < 0)
+        return cli_failed();
+    cli_progress_end();
+    return CLI_OK;
+}
+
+static int check(const job *j, const cli_args *a)
+{
+    const char *text;
+
+    if (a->words.n)
+        return cli_usage("train takes flags only; '%s' is none", a->words.item[0]);
+    if (!j->ckpt)
+        return cli_usage("train wants --pretrained_model_name_or_path MODEL");
+    if (sdlora_options_get_text(cli_options(a, "dataset"), "train_data_dir", &text) != SDLORA_OK)
+        return cli_usage("train wants --train_data_dir DIR");
+    if (sdlora_options_get_text(cli_options(a, "train"), "output_dir", &text) != SDLORA_OK)
+        return cli_usage("train wants --output_dir DIR");
+    return -1;
+}
+
+int cli_train(int argc, char **argv)
+{
+    static const char *const kinds[] = {"checkpoint", "network", "dataset",
+                                        "train",      "context", NULL};
+    job j = {0};
+    const cli_flag flags[] = {
+        {"pretrained_model_name_or_path", CLI_FLAG_TEXT, &j.ckpt,
+         "the model: a file or a diffusers folder"},
+        {"vae", CLI_FLAG_TEXT, &j.vae, "a VAE file instead of the model's own"},
+        {"json", CLI_FLAG_BOOL, &j.json, "print one JSON object per step"},
+        {"v2", CLI_FLAG_BOOL, &j.v2, "accepted, has no effect: the family is read from the file"},
+        {"config_file", CLI_FLAG_REFUSED, NULL,
+         "configuration files are not read; give the settings as flags"},
+        {"caption_extention", CLI_FLAG_ALIAS, NULL, "caption_extension"},
+    };
+    cli_args a = {.usage = "train --pretrained_model_name_or_path MODEL --train_data_dir DIR "
+                           "--output_dir DIR ...",
+                  .flags = flags,
+                  .n_flags = sizeof flags / sizeof *flags,
+                  .kinds = kinds};
+    int status = cli_parse(&a, argc, argv);
+
+    if (status < 0)
+        status = check(&j, &a);
+    if (status < 0)
+        status = run(&j, &a);
+    sdlora_trainer_unref(j.trainer);
+    sdlora_network_unref(j.net);
+    sdlora_dataset_unref(j.data);
+    cli_close(&j.m);
+    cli_args_free(&a);
+    return status;
+}
