@@ -239,10 +239,12 @@ static int fill(const slr_cpu_env *env, slr_cpu_pack *p)
     return convert(env, p, type);
 }
 
+/* A pack that is used in place stands for one address: equal bytes elsewhere may outlive it. */
 static bool same_pack(const slr_cpu_pack *p, const slr_cpu_pack *want)
 {
     return p->id == want->id && p->layout == want->layout && p->groups == want->groups &&
-           p->desc.dtype == want->desc.dtype && slr_cpu_same_shape(&p->desc, &want->desc);
+           p->desc.dtype == want->desc.dtype && slr_cpu_same_shape(&p->desc, &want->desc) &&
+           (p->owned || p->data == want->data);
 }
 
 static int find_or_make(slr_cpu_pack **out, const slr_cpu_env *env, const slr_cpu_pack *want)
