@@ -605,6 +605,8 @@ int slr_pickle_init(slr_pickle *p, slr_mem *m, const void *bytes, size_t n, cons
     rc = slr_arena_new(&p->arena, m);
     if (rc == SDLORA_OK)
         rc = slr_map_new(&p->storage_index, m);
+    if (rc == SDLORA_OK) /* never NULL, so that an empty stack has an address too */
+        rc = slr_grow(m, &p->stack, &p->stack_cap, 64, sizeof *p->stack);
     if (rc < 0)
         slr_pickle_free(p);
     return rc;
