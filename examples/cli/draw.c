@@ -52,7 +52,8 @@ int cli_draw(sdlora_generator *g, sdlora_options *o, const char *what, sdlora_im
     clock_gettime(CLOCK_MONOTONIC, &w.start);
     sdlora_generator_set_progress(g, draw_progress, &w);
     rc = sdlora_generator_run(g, o, image, 1);
-    sdlora_generator_set_progress(g, NULL, NULL);
+    if (rc >= 0) /* another call would clear the failure's text; g is then not run again */
+        rc = sdlora_generator_set_progress(g, NULL, NULL);
     return rc;
 }
 

@@ -1,0 +1,41 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# cli.sh COMMAND MODEL OUT: what the command says and returns: versions, typos, missing files, tokens,
+# a look at a file, a picture.
+set -u
+sdlora=$1 model=$2 out=$3
+failures=0
+
+# expect STATUS PATTERN ARGUMENT...: exit status, and a pattern in what is written
+expect() {
+    status=$1 pattern=$2
+    shift 2
+    text=$("$sdlora" "$@" 2>&1)
+    got=$?
+    if [ $got -ne "$status" ] || ! printf '%s\n' "$text" | grep -qE -e "$pattern"; then
+        printf 'sdlora %s: status %s (wanted %s), wanted /%s/ in:\n%s\n' "$*" $got "$status" "$pattern" "$text"
+        failures=$((failures + 1))
+    fi
+}
+
+rm -rf "$out"
+mkdir -p "$out"
+expect 0 '^sdlora [0-9]+\.[0-9]+\.[0-9]+$' --version
+expect 0 'generate .*prompt' help
+expect 0 '^  --network_dim INT .*\[4\]$' help train
+expect 2 "did you mean 'train'" trian
+expect 2 'did you mean --learning_rate' train --learning_rat 1
+expect 2 'there is no flag --lr here; see --help' train --lr 1
+expect 2 'configuration files are not read' train --config_file x.toml
+expect 2 'wanted a whole number from 1' train --network_dim 0
+expect 2 'wants --pretrained_model_name_or_path' train --output_dir "$out"
+expect 2 'wants a value' generate --ckpt
+expect 1 'no-such-file' info "$out/no-such-file"
+expect 0 '^cpu ' devices
+expect 0 '^\[320, 1125, 539, 320, 2368\]$' tokenize --json 'a photo of a cat'
+expect 0 '"family": "sd1"' info "$model" --json
+expect 0 '^kind: checkpoint$' info "$model"
+expect 0 'p\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --out "$out/p.png"
+expect 1 'no directory of networks' generate --ckpt "$model" --prompt '<lora:x:1>' --steps 1 --width 64 --height 64 --out "$out/q.png"
+test ! -e "$out/q.png" || failures=$((failures + 1))
+exit $((failures > 0))
