@@ -65,6 +65,7 @@ static void axis_free(slr_mem *m, axis *a)
     slr_free(m, a->weight);
 }
 
+/* After a failure too, the caller frees what is there. */
 static int axis_new(slr_mem *m, const window *win, int32_t from, int32_t to, axis *a)
 {
     double scale = (double)from / to, widen = scale < 1 ? 1 : scale;
@@ -78,7 +79,6 @@ static int axis_new(slr_mem *m, const window *win, int32_t from, int32_t to, axi
         a->weight = slr_calloc(m, cells, sizeof *a->weight);
     if (!k || !a->first || !a->n || !a->weight) {
         slr_free(m, k);
-        axis_free(m, a);
         return slr_nomem(__func__, (size_t)to * sizeof *a->first);
     }
     for (int32_t i = 0; i < to; i++) {

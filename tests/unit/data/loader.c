@@ -417,6 +417,83 @@ static void runs_may_share_a_cache(void **state)
     slr_dataset_unref(d);
 }
 
+/* --- memory --- */
+
+typedef struct scarce {
+    _Atomic int64_t left, held; /* calls until one fails; blocks out */
+} scarce;
+
+static void *scarce_alloc(void *user, size_t bytes)
+{
+    scarce *s = user;
+    if (s->left-- <= 0)
+        return NULL;
+    s->held++;
+    return malloc(bytes ? bytes : 1);
+}
+
+static void *scarce_realloc(void *user, void *ptr, size_t bytes)
+{
+    scarce *s = user;
+    if (s->left-- <= 0)
+        return NULL;
+    s->held += !ptr;
+    return realloc(ptr, bytes ? bytes : 1);
+}
+
+static void scarce_free(void *user, void *ptr)
+{
+    ((scarce *)user)->held -= ptr != NULL;
+    free(ptr);
+}
+
+static int open_and_draw(slr_mem *m, const sdlora_options *o, fake *f)
+{
+    slr_dataset *d = NULL;
+    slr_loader *l = NULL;
+    const slr_batch *b;
+    slr_loader_config c = config_of(f, 1);
+    c.mem = m;
+    int rc = slr_dataset_open(&d, m, (slr_log){0}, o);
+    if (rc == 0)
+        rc = slr_loader_new(&l, d, &c);
+    if (rc == 0)
+        rc = slr_loader_get(l, 0, 0, 0, &b);
+    slr_loader_free(l);
+    slr_dataset_unref(d);
+    return rc;
+}
+
+/* Each allocation in turn fails: an error every time, nothing kept. */
+static void every_allocation_may_fail(void **state)
+{
+    small_tree("oom");
+    const char *pairs[] = {option_of("train_data_dir", in_scratch("oom")),
+                           "resolution=64",
+                           "caption_extension=.txt",
+                           "train_batch_size=4",
+                           "shuffle_caption=true",
+                           "cache_latents_to_disk=true",
+                           NULL};
+    sdlora_options *o = dataset_options(pairs);
+    int rc = SDLORA_ENOMEM;
+    for (int64_t k = 0; rc != 0; k++) {
+        scarce s = {.left = k};
+        slr_mem_hooks hooks = {scarce_alloc, scarce_realloc, scarce_free, &s};
+        slr_mem *m;
+        fake f = {0};
+        rc = slr_mem_new(&m, &hooks, 0);
+        if (rc == 0) {
+            rc = open_and_draw(m, o, &f);
+            slr_mem_unref(m);
+        }
+        assert_true(rc == 0 || rc == SDLORA_ENOMEM);
+        assert_int_equal(s.held, 0);
+        assert_true(k < 5000);
+    }
+    slr_options_unref(o);
+}
+
 /* --- real pictures --- */
 
 static double now(void)
@@ -471,6 +548,7 @@ int main(void)
         cmocka_unit_test(disk_cache_is_used_and_goes_stale),
         cmocka_unit_test(damaged_cache_changes_nothing),
         cmocka_unit_test(runs_may_share_a_cache),
+        cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(the_projects_pictures),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
