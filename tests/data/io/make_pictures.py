@@ -53,6 +53,12 @@ def exif(orientation):
     return e.tobytes()
 
 
+def corrupt(data):
+    """Data that the decoder warns of half way: a restart marker of the wrong number."""
+    at = data.index(b"\xff\xd0", data.index(b"\xff\xda"))
+    return data[:at + 1] + b"\xd5" + data[at + 2:]
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     rng = np.random.default_rng(7)
@@ -71,6 +77,7 @@ def main():
     good("upright_6.jpg", encode(image, "JPEG", exif=exif(6)))
     plain = encode(image, "JPEG")
     cut = plain.index(b"\xff\xda")
+    good("corrupt.jpg", corrupt(encode(image, "JPEG", restart_marker_blocks=2)))
     good("stray_bytes.jpg", plain[:-2] + b"\x12\x34\x56" + plain[-2:])
     bad("cut.jpg", plain[:cut + (len(plain) - cut) // 2], EFORMAT)
     bad("no_end.jpg", plain[:-2], EFORMAT)

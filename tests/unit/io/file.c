@@ -75,7 +75,7 @@ static void maps_and_forgets(void **state)
     free(bytes);
 }
 
-static size_t count_names(const char *dir)
+static size_t count_in(const char *dir)
 {
     slr_list l;
     size_t n;
@@ -110,21 +110,21 @@ static void writes_whole_or_not_at_all(void **state)
     assert_memory_equal(back + 4, big, sizeof big);
     assert_memory_equal(back + 4 + sizeof big, "tail", 4);
     free(back);
-    assert_int_equal(count_names(dir), 1);
+    assert_int_equal(count_in(dir), 1);
 
     assert_int_equal(chmod(path, 0640), 0);
     assert_int_equal(slr_writer_open(&w, NULL, path), 0);
     assert_int_equal(slr_writer_put(w, "other", 5), 0);
     slr_writer_abort(&w);
     slr_writer_abort(&w);
-    assert_int_equal(count_names(dir), 1);
+    assert_int_equal(count_in(dir), 1);
     assert_int_equal(slr_file_write(NULL, path, "new", 3), 0);
     back = get_file(path, &n);
     assert_string_equal(back, "new");
     free(back);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0640);
-    assert_int_equal(count_names(dir), 1);
+    assert_int_equal(count_in(dir), 1);
 
     assert_int_equal(slr_file_write(NULL, in_scratch("none/x"), "x", 1), SDLORA_EIO);
     assert_int_equal(slr_file_write(NULL, dir, "x", 1), SDLORA_EINVAL);
@@ -160,7 +160,7 @@ static void survives_a_full_disk(void **state)
     back = get_file(path, &n);
     assert_string_equal(back, "old");
     free(back);
-    assert_int_equal(count_names(dir), 1);
+    assert_int_equal(count_in(dir), 1);
 }
 
 /* Writes 2 MB of one letter again and again until killed. */
@@ -199,7 +199,7 @@ static void survives_kills(void **state)
         free(back);
         /* Between link and rename a kill leaves a name; the sweep takes it away. */
         assert_int_equal(slr_writer_sweep(NULL, dir, NULL), 0);
-        assert_int_equal(count_names(dir), 1);
+        assert_int_equal(count_in(dir), 1);
     }
 }
 
@@ -217,8 +217,72 @@ static void sweeps_only_the_dead(void **state)
     put_file(in_scratch("sweep/.tmp.5"), "", 0);
     assert_int_equal(slr_writer_sweep(NULL, dir, &removed), 0);
     assert_int_equal(removed, 1);
-    assert_int_equal(count_names(dir), 4);
+    assert_int_equal(count_in(dir), 4);
     assert_false(slr_file_exists(in_scratch("sweep/.a.bin.tmp.2147483647.1f")));
+}
+
+/* Runs body in a process of its own; its exit status is the answer, 77 = can't be tried here. */
+static int in_child(int (*body)(void))
+{
+    pid_t child = fork();
+    int status;
+    if (child == 0)
+        _exit(body());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* Without /proc a nameless file could never get a name, so temporaries have names. */
+static int write_with_names(void)
+{
+    slr_writer *w = NULL;
+    slr_list l;
+    if (chroot(scratch_dir) != 0 || chdir("/") != 0)
+        return 77;
+    if (slr_file_write(NULL, "/named/out", "old", 3) < 0 ||
+        slr_file_write(NULL, "/named/out", "new", 3) < 0 || count_in("/named") != 1)
+        return 1;
+    if (slr_writer_open(&w, NULL, "/named/out") < 0 || slr_writer_put(w, "x", 1) < 0)
+        return 2;
+    if (slr_dir_list(&l, NULL, "/named") < 0 || l.n != 2 || strncmp(l.item[0], ".out.tmp.", 9) != 0)
+        return 3;
+    slr_list_free(&l);
+    slr_writer_abort(&w);
+    return count_in("/named") == 1 ? 0 : 4;
+}
+
+static void named_temporaries_leave_no_trace(void **state)
+{
+    int rc;
+    assert_int_equal(slr_dir_make(in_scratch("named")), 0);
+    rc = in_child(write_with_names);
+    if (rc == 77)
+        skip(); /* chroot is root's */
+    assert_int_equal(rc, 0);
+    assert_int_equal(count_in(in_scratch("named")), 1);
+}
+
+/* A process that is someone else's is alive all the same. */
+static int sweep_as_nobody(void)
+{
+    if (setuid(65534) != 0)
+        return 77;
+    return slr_writer_sweep(NULL, in_scratch("others"), NULL) < 0 ||
+           !slr_file_exists(in_scratch("others/.a.tmp.1.ff"));
+}
+
+static void sweeps_no_living_stranger(void **state)
+{
+    int rc;
+    assert_int_equal(slr_dir_make(in_scratch("others")), 0);
+    put_file(in_scratch("others/.a.tmp.1.ff"), "", 0);
+    assert_int_equal(chmod(scratch_dir, 0777), 0);
+    assert_int_equal(chmod(in_scratch("others"), 0777), 0);
+    rc = in_child(sweep_as_nobody);
+    if (rc == 77)
+        skip();
+    assert_int_equal(rc, 0);
 }
 
 static void appends_lines(void **state)
@@ -287,11 +351,18 @@ static void takes_paths_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_in_full),        cmocka_unit_test(refuses_what_is_no_file),
-        cmocka_unit_test(maps_and_forgets),     cmocka_unit_test(writes_whole_or_not_at_all),
-        cmocka_unit_test(survives_a_full_disk), cmocka_unit_test(survives_kills),
-        cmocka_unit_test(sweeps_only_the_dead), cmocka_unit_test(appends_lines),
-        cmocka_unit_test(lists_in_byte_order),  cmocka_unit_test(takes_paths_apart),
+        cmocka_unit_test(reads_in_full),
+        cmocka_unit_test(refuses_what_is_no_file),
+        cmocka_unit_test(maps_and_forgets),
+        cmocka_unit_test(writes_whole_or_not_at_all),
+        cmocka_unit_test(survives_a_full_disk),
+        cmocka_unit_test(survives_kills),
+        cmocka_unit_test(sweeps_only_the_dead),
+        cmocka_unit_test(named_temporaries_leave_no_trace),
+        cmocka_unit_test(sweeps_no_living_stranger),
+        cmocka_unit_test(appends_lines),
+        cmocka_unit_test(lists_in_byte_order),
+        cmocka_unit_test(takes_paths_apart),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

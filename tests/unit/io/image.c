@@ -3,6 +3,7 @@
  * orientation, and PNG text in and out. */
 #include "io_test.h"
 #include "io/hash.h"
+#include "io/codec.h"
 #include "io/image.h"
 
 #include <sys/resource.h>
@@ -74,7 +75,7 @@ static void equals_pillow(void **state)
 static void every_cut_is_refused(void **state)
 {
     static const char *const names[] = {"grey.jpg", "progressive.jpg", "lossy.webp",
-                                        "lossless.webp"};
+                                        "lossless.webp", "corrupt.jpg"};
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         char path[512], *bytes;
         size_t n;
@@ -127,6 +128,38 @@ static void no_memory_is_said_so(void **state)
         }
         assert_int_equal(rc, 0);
         free(bytes);
+    }
+}
+
+static void reads_orientation(void **state)
+{
+    static const struct {
+        const char *tiff;
+        size_t n;
+        int want;
+    } rows[] = {
+        {"II*\0\10\0\0\0\1\0\22\1\3\0\1\0\0\0\6\0\0\0", 22, 6},
+        {"MM\0*\0\0\0\10\0\1\1\22\0\3\0\0\0\1\0\6\0\0", 22, 6},
+        {"II*\0\10\0\0\0\1\0\22\1\4\0\1\0\0\0\10\0\0\0", 22, 8},
+        {"II*\0\10\0\0\0\1\0\22\1\3\0\1\0\0\0\11\0\0\0", 22, 1}, /* 9 is none */
+        {"II*\0\10\0\0\0\1\0\22\1\3\0\1\0\0\0\0\0\0\0", 22, 1},  /* nor is 0 */
+        {"II*\0\10\0\0\0\1\0\22\1\2\0\1\0\0\0\6\0\0\0", 22, 1},  /* text */
+        {"II*\0\10\0\0\0\1\0\22\1\3\0\2\0\0\0\6\0\0\0", 22, 1},  /* two values */
+        {"II*\0\10\0\0\0\1\0\22\1\3\0\1\0\0\0\6\0\0", 21, 1},    /* cut */
+        {"II*\0\10\0\0\0\377\377", 10, 1},
+        {"II*\0\10\0\0\0\1", 9, 1},
+        {"II*\0\10\0\0\0", 8, 1},
+        {"II*\0\0\0\0\0\1\0", 10, 1},
+        {"II*\0\377\377\377\377\1\0", 10, 1},
+        {"II*\1\10\0\0\0\1\0", 10, 1},
+        {"", 0, 1},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t *tight = malloc(rows[i].n + !rows[i].n);
+        memcpy(tight, rows[i].tiff, rows[i].n);
+        if (slr_exif_orientation(tight, rows[i].n) != rows[i].want)
+            fail_msg("row %zu", i);
+        free(tight);
     }
 }
 
@@ -301,15 +334,11 @@ static void packed_text_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_pillow),
-        cmocka_unit_test(every_cut_is_refused),
-        cmocka_unit_test(limits_are_the_callers),
-        cmocka_unit_test(no_memory_is_said_so),
-        cmocka_unit_test(turns_upright),
-        cmocka_unit_test(writes_png_and_text),
-        cmocka_unit_test(text_can_be_absent_or_wrong),
-        cmocka_unit_test(reads_every_text_chunk),
-        cmocka_unit_test(packed_text_is_bounded),
+        cmocka_unit_test(equals_pillow),          cmocka_unit_test(every_cut_is_refused),
+        cmocka_unit_test(limits_are_the_callers), cmocka_unit_test(no_memory_is_said_so),
+        cmocka_unit_test(reads_orientation),      cmocka_unit_test(turns_upright),
+        cmocka_unit_test(writes_png_and_text),    cmocka_unit_test(text_can_be_absent_or_wrong),
+        cmocka_unit_test(reads_every_text_chunk), cmocka_unit_test(packed_text_is_bounded),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -180,6 +180,10 @@ static void broken_machines(void **state)
         "C\5ab.",
         "\232.",
         "\377.",
+        "}K\1(Nst0",
+        "\214\1a\214\1b(\223t0",
+        "}}.",
+        "(}.",
         "r\377\377\377\177.",
         "Nr\377\377\377\177.",
         "j\1\1\1\1.",
@@ -308,6 +312,7 @@ static void tensors_stay_inside(void **state)
     TENSOR("FloatStorage", 2, 0, 2, DIMS(3, 3), DIMS(half, half), SDLORA_EFORMAT);
     TENSOR("FloatStorage", 2, 0, 3, DIMS(half, half, 0), DIMS(1, 1, 1), SDLORA_EFORMAT);
     TENSOR("FloatStorage", 2, 0, 3, DIMS(0, half, half), DIMS(1, 1, 1), SDLORA_EFORMAT);
+    TENSOR("FloatStorage", 2, 0, 2, DIMS(0, (int64_t)1 << 50), DIMS(1, 1), SDLORA_EFORMAT);
     TENSOR("FloatStorage", 2, 0, 1, DIMS(big), DIMS(0), SDLORA_EFORMAT);
     TENSOR("FloatStorage", 2, 0, 1, DIMS((int64_t)1 << 40), DIMS(0), SDLORA_EFORMAT);
     TENSOR("FloatStorage", 2, 0, 7, DIMS(1, 1, 1, 1, 1, 1, 1), DIMS(1, 1, 1, 1, 1, 1, 1),

@@ -136,6 +136,25 @@ static void refuses_every_bend(void **state)
     }
 }
 
+/* Lies that both headers of an entry tell alike. */
+static void refuses_what_both_headers_say(void **state)
+{
+    static const struct {
+        size_t local, central;
+        uint64_t value;
+        int width;
+    } rows[] = {
+        {6, 8, 0x0801, 2}, {6, 8, 0x0840, 2}, {6, 8, 0x2800, 2}, {8, 10, 8, 2}, {14, 16, 12345, 4}};
+    static zip_file z;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        base(&z);
+        set_le(&z.b, z.local[0] + rows[i].local, rows[i].value, rows[i].width);
+        set_le(&z.b, z.central[0] + rows[i].central, rows[i].value, rows[i].width);
+        if (torch_try(z.b.at, z.b.n) != SDLORA_EFORMAT)
+            fail_msg("row %zu is accepted", i);
+    }
+}
+
 /* Any one bit of the records but times, versions and attributes: refused, or no difference. */
 static void refuses_every_bit_of_the_end(void **state)
 {
@@ -260,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_base_is_good),
         cmocka_unit_test(refuses_every_bend),
+        cmocka_unit_test(refuses_what_both_headers_say),
         cmocka_unit_test(refuses_every_bit_of_the_end),
         cmocka_unit_test(refuses_every_cut),
         cmocka_unit_test(names_and_numbers_of_entries),
