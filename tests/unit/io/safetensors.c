@@ -254,6 +254,36 @@ static void writer_checks_its_input(void **state)
     }
 }
 
+/* Reads and writes under ever larger budgets: ENOMEM, nothing leaked, the old file whole, until all
+ * of it goes through. */
+static void no_memory_is_said_so(void **state)
+{
+    int rc = SDLORA_ENOMEM;
+    size_t n_old;
+    for (uint64_t budget = 64; rc == SDLORA_ENOMEM; budget = budget * 9 / 8) {
+        slr_mem *m;
+        slr_safetensors *f = NULL;
+        slr_st_entry e;
+        assert_true(budget < 1u << 30);
+        put_file(in_scratch("keep"), "old", 3);
+        assert_int_equal(slr_mem_new(&m, NULL, budget), 0);
+        rc = slr_safetensors_open(&f, m, GOLDEN, true);
+        if (rc == 0) {
+            e.name = slr_safetensors_at(f, 0, &e.t);
+            rc = slr_safetensors_write(m, in_scratch("keep"), &e, 1, NULL, 0);
+        }
+        slr_safetensors_close(f);
+        assert_int_equal(slr_mem_used(m), 0);
+        slr_mem_unref(m);
+        if (rc < 0) {
+            char *old = get_file(in_scratch("keep"), &n_old);
+            assert_string_equal(old, "old");
+            free(old);
+        }
+    }
+    assert_int_equal(rc, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -261,6 +291,7 @@ int main(void)
         cmocka_unit_test(refuses_every_truncation),   cmocka_unit_test(refuses_lies),
         cmocka_unit_test(unknown_types_have_no_data), cmocka_unit_test(names_what_it_is_instead),
         cmocka_unit_test(lengths_that_lie),           cmocka_unit_test(writer_checks_its_input),
+        cmocka_unit_test(no_memory_is_said_so),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }
