@@ -15,8 +15,8 @@ SDLORA_BEGIN_DECLS
  * Measures and returns JSON text (give it back with sdlora_text_free): the machine's best sgemm
  * rate and copy bandwidth; then for each part seconds (median and best), counted TFLOP, rate, share
  * of the sgemm rate, peak memory of the process.
- * @param opts  kind "bench": what ("forward,step,vae,text"), width, height, batch, repeats,
- * network_dim, profile.
+ * @param opts  Nullable: defaults.  Kind "bench": what (of forward, step, step_te, vae, text;
+ * step_te trains the text encoder too), width, height, batch, repeats, network_dim, profile.
  */
 SDLORA_API int sdlora_bench(sdlora_context *ctx, sdlora_checkpoint *ckpt,
                             const sdlora_options *opts, char **json);

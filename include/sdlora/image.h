@@ -13,7 +13,7 @@
 
 SDLORA_BEGIN_DECLS
 
-/** Reads a PNG, JPEG or WebP file as RGB. */
+/** Reads a PNG, JPEG or WebP file as RGB, as stored: a camera's orientation mark is not applied. */
 SDLORA_API int sdlora_image_open(sdlora_image **out, sdlora_context *ctx, const char *path);
 /** Copies `height` rows of width * 3 bytes. */
 SDLORA_API int sdlora_image_new(sdlora_image **out, sdlora_context *ctx, int32_t width,

@@ -11,7 +11,8 @@
  *     sdlora_options_set_real(o, "unet_lr", 1e-4);
  *     sdlora_options_set_text(o, "lr_scheduler", "cosine");
  *
- * Kinds: "context", "checkpoint", "network", "dataset", "train", "generate", "eval".
+ * Kinds: "context", "checkpoint", "network", "dataset", "train", "generate", "eval",
+ * "bench".
  * Thread: one thread at a time per set; a set that is only read may be shared.
  */
 #ifndef SDLORA_OPTIONS_H

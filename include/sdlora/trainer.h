@@ -34,8 +34,8 @@ typedef struct sdlora_progress {
     double val_loss;   /**< last held-out loss; NaN: none yet */
     double elapsed;    /**< seconds in steps */
     double eta;        /**< seconds to go; NaN: not known yet */
-    const char *phase; /**< "latents", "train", "validate", "sample", "save"; static text */
-    int64_t phase_done, phase_total; /**< inside the phase */
+    const char *phase; /**< "latents" (encoding pictures), "train" or "sample"; static text */
+    int64_t phase_done, phase_total; /**< inside the phase: pictures, steps, sampling steps */
 } sdlora_progress;
 
 /** Called on the thread that runs the job.  @return 0 to go on; anything else cancels. */
@@ -45,9 +45,10 @@ typedef int (*sdlora_progress_fn)(const sdlora_progress *now, void *user);
  * Makes a trainer and encodes the pictures (or finds them in the cache).
  * @param vae         Nullable: the one inside the checkpoint.
  * @param net         trained in place.
- * @param validation  Nullable: held-out pictures for the validation loss.
+ * @param validation  Nullable: the folder of the option validation_data_dir, if that is set.
  * @param opts        Nullable: defaults.  Kind "train".  Copied.
- * @param progress    Nullable.  Called while pictures are encoded, and by run().
+ * @param progress    Nullable.  Called while pictures are encoded, while samples are drawn, and by
+ * run() after each step.
  * Errors: SDLORA_EINVAL for options that do not fit together, SDLORA_ENOTSUP for known flags that
  * this version cannot do.
  */

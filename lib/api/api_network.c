@@ -160,7 +160,7 @@ static int precision_of(const char *name, uint32_t *dtype)
 
 int sdlora_network_save(sdlora_network *net, const char *path, const char *precision)
 {
-    uint32_t dtype;
+    uint32_t dtype = SDLORA_F32;
     slr_meta *copy;
 
     slr_clear();

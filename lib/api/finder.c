@@ -181,7 +181,7 @@ int slr_finder_find(void *user, const char *name, slr_network **out)
     slr_finder *f = user;
     int64_t known;
     size_t index;
-    char *path;
+    char *path = NULL;
 
     *out = NULL;
     if (!slr_map_get(f->by_name, name, &known)) {

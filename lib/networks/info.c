@@ -233,24 +233,35 @@ static const char *network_family(const looking *l)
     return l->sdxl ? "sdxl" : l->proj_rank == 4 ? "sd1" : l->proj_rank == 2 ? "sd2" : NULL;
 }
 
-static void classify(looking *l)
+static void open_model(looking *l)
 {
     slr_checkpoint_config config = {.mem = l->m, .log = l->log, .predict = -1};
 
-    l->kind = slr_map_count(l->modules)         ? "lora"
-              : l->unet                         ? "checkpoint"
-              : l->embedding && l->tensors <= 4 ? "embedding"
-              : l->vae                          ? "vae"
-              : l->te                           ? "text encoder"
-                                                : "unknown";
-    if (slr_map_count(l->modules))
-        l->family = network_family(l);
-    else if (l->unet && !l->model && slr_checkpoint_open(&l->model, l->path, &config) < 0) {
-        l->model = NULL; /* a foreign model: its kind is said, its family is not known */
+    if (slr_checkpoint_open(&l->model, l->path, &config) < 0) {
+        l->model = NULL; /* foreign, or no model at all: what the names say stands */
         slr_clear();
     }
-    if (l->model)
-        l->family = slr_checkpoint_family(l->model)->name;
+}
+
+static void classify(looking *l)
+{
+    bool network = slr_map_count(l->modules) > 0;
+    bool embedding = l->embedding && l->tensors <= 4;
+
+    /* names with a prefix of someone's own are still a model if it opens as one */
+    if (!network && !embedding && !l->model && (l->unet || (!l->vae && !l->te)))
+        open_model(l);
+    if (l->model && slr_checkpoint_part(l->model, SLR_PART_UNET))
+        l->unet = true;
+    l->kind = network     ? "lora"
+              : l->unet   ? "checkpoint"
+              : embedding ? "embedding"
+              : l->vae    ? "vae"
+              : l->te     ? "text encoder"
+                          : "unknown";
+    l->family = network    ? network_family(l)
+                : l->model ? slr_checkpoint_family(l->model)->name
+                           : NULL;
 }
 
 static int open_it(looking *l)
