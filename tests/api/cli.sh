@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# cli.sh COMMAND MODEL OUT: what the command says and returns: versions, typos, missing files, tokens,
-# a look at a file, a picture.
+# cli.sh COMMAND MODEL DATA OUT: what the command says and returns: versions, typos, missing files,
+# tokens, a look at a file, a picture, an interrupted run.
 set -u
-sdlora=$1 model=$2 out=$3
+sdlora=$1 model=$2 data=$3 out=$4
 failures=0
 
 # expect STATUS PATTERN ARGUMENT...: exit status, and a pattern in what is written
@@ -38,4 +38,25 @@ expect 0 '^kind: checkpoint$' info "$model"
 expect 0 'p\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --out "$out/p.png"
 expect 1 'no directory of networks' generate --ckpt "$model" --prompt '<lora:x:1>' --steps 1 --width 64 --height 64 --out "$out/q.png"
 test ! -e "$out/q.png" || failures=$((failures + 1))
+
+# An interrupt ends the step at hand, saves network and state, and exits with 130; the state goes on.
+train="--pretrained_model_name_or_path $model --train_data_dir $data --caption_extension .txt --resolution 64
+    --network_dim 1 --network_train_unet_only --seed 1 --output_name n"
+"$sdlora" train $train --output_dir "$out/train" --max_train_steps 100000 --json > "$out/steps" 2> "$out/log" &
+pid=$!
+tries=0
+while [ ! -s "$out/steps" ] && [ $tries -lt 300 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -INT $pid
+wait $pid
+status=$?
+if [ $status -ne 130 ] || [ ! -s "$out/train/n.safetensors" ] || [ ! -s "$out/train/n-state" ]; then
+    printf 'interrupted train: status %s, and:\n' $status
+    ls "$out/train"
+    cat "$out/log"
+    failures=$((failures + 1))
+fi
+expect 0 '"kind": "lora"' info --json "$out/train/n.safetensors"
 exit $((failures > 0))

@@ -28,7 +28,7 @@ static void null_arguments(void **state)
 {
     sdlora_checkpoint *ckpt = (sdlora_checkpoint *)(uintptr_t)1;
     sdlora_context *ctx;
-    sdlora_options *o;
+    sdlora_options *o, *none;
     size_t n;
 
     (void)state;
@@ -43,7 +43,8 @@ static void null_arguments(void **state)
     expect_error(sdlora_generator_run(NULL, NULL, NULL, 0), SDLORA_EINVAL, "'g'");
     assert_int_equal(sdlora_options_new(&o, "train"), SDLORA_OK);
     expect_error(sdlora_checkpoint_open(&ckpt, ctx, MODEL, o), SDLORA_EINVAL, "'train'");
-    expect_error(sdlora_options_new(&o, "trian"), SDLORA_ENOTFOUND, "trian");
+    expect_error(sdlora_options_new(&none, "trian"), SDLORA_ENOTFOUND, "trian");
+    assert_null(none);
     sdlora_options_unref(o);
     sdlora_context_unref(ctx);
     sdlora_context_unref(NULL);
