@@ -1,0 +1,99 @@
+-- SPDX-License-Identifier: MIT
+-- Training and drawing: progress, cancel, errors in callbacks.  Argument: the source tree.
+local sdlora = require "sdlora"
+
+local root = arg[1]
+local pictures = root .. "/examples/data/openmoji-style"
+local ctx = sdlora.Context()
+local ckpt = sdlora.Checkpoint(ctx, root .. "/examples/data/tinysd/tinysd.safetensors")
+local settings = {resolution = 64, caption_extension = ".txt", train_batch_size = 2,
+                  train_data_dir = pictures .. "/train"}
+local data = sdlora.Dataset(ctx, settings)
+settings.train_data_dir = pictures .. "/heldout"
+local held_out = sdlora.Dataset(ctx, settings)
+local dir = os.tmpname()
+os.remove(dir)
+assert(os.execute("mkdir '" .. dir .. "'"))
+
+local function trainer(more)
+    local options = {unet_lr = 1e-3, max_train_steps = 3, seed = 0, output_dir = dir}
+    for name, value in pairs(more or {}) do options[name] = value end
+    local net = sdlora.Network(ckpt, {network_dim = 4})
+    return sdlora.Trainer(ckpt, net, data, options), net
+end
+
+-- steps
+local t, net = trainer{validation = held_out, max_validation_steps = 1}
+local seen = {}
+for now in t:steps() do
+    seen[#seen + 1] = now.step
+    assert(now.total == 3 and now.loss == now.loss and now.unet_lr == 1e-3)
+end
+assert(#seen == 3 and seen[3] == 3 and t:step() == nil)
+assert(t:validate() > 0)
+assert(t:network():modules() == net:modules())
+t:save(dir .. "/saved.safetensors")
+assert(sdlora.open_network(ckpt, dir .. "/saved.safetensors"):metadata("ss_network_dim") == "4")
+
+-- run: progress, cancel, errors
+seen = {}
+t = trainer{progress = function(now) if now.phase == "train" then seen[#seen + 1] = now.step end end}
+t:run()
+assert(#seen == 3)
+t = trainer{progress = function(now) return now.phase == "train" and now.step == 2 end}
+local ok, text = pcall(t.run, t)
+assert(not ok and text:find("ECANCELED (-8)", 1, true))
+assert(t:step().step == 3 and t:step() == nil) -- it goes on from there
+local mine = {}
+t = trainer{progress = function(now) if now.phase == "train" then error(mine) end end}
+ok, text = pcall(t.run, t)
+assert(not ok and text == mine) -- the very error, not its text
+t = trainer{progress = function(now) if now.phase == "train" then t:step() end end}
+ok, text = pcall(t.run, t)
+assert(not ok and text:find("running already", 1, true))
+t = trainer{progress = function(now) if now.phase == "train" then t:close() end end}
+ok, text = pcall(t.run, t)
+assert(not ok and text:find("cancel it first", 1, true))
+
+-- states
+t = trainer()
+t:step()
+t:save_state(dir .. "/state")
+t = trainer()
+t:resume(dir .. "/state")
+assert(t:step().step == 2)
+
+-- drawing
+local calls = 0
+local g = sdlora.Generator(ckpt, {progress = function(_, total)
+    calls = calls + 1
+    assert(total == 4)
+end})
+local draw = {prompt = "red apple, fruit", width = 64, height = 64, steps = 4, seed = 3}
+local plain = g:run(draw)[1]
+assert(calls == 4 and plain:width() == 64 and plain:text():find("red apple", 1, true))
+draw.count = 2
+assert(#g:run(draw) == 2)
+draw.count = 1
+g:set_network(net)
+assert(g:run(draw)[1]:data() ~= plain:data())
+g:set_network(net, 0, 0)
+assert(g:run(draw)[1]:data() == plain:data())
+g:add_lora_dir(dir)
+draw.prompt = "red apple, fruit <lora:saved:1>"
+assert(g:run(draw)[1]:data() ~= plain:data())
+draw.prompt = "heart"
+g = sdlora.Generator(ckpt, {progress = function() error("enough") end})
+ok, text = pcall(g.run, g, draw)
+assert(not ok and text:find("enough", 1, true))
+
+-- callbacks run on the coroutine that made the call
+local from = nil
+g = sdlora.Generator(ckpt, {progress = function() from = coroutine.running() end})
+local thread = coroutine.create(function() return g:run{prompt = "heart", width = 64, height = 64,
+                                                        steps = 1, seed = 1} end)
+assert(coroutine.resume(thread))
+assert(from == thread)
+
+assert(sdlora.samplers()[1] and sdlora.schedulers()[1])
+assert(os.execute("rm -r '" .. dir .. "'"))

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Frozen models: checkpoints and separate VAEs."""
+from __future__ import annotations
+
+import ctypes
+import json
+from typing import TYPE_CHECKING, Any, Dict, Sequence, Tuple
+
+from ._handle import Handle, decode, encode, need, pointers, take_text
+from ._lib import lib
+from .context import Context
+from .options import Options
+
+if TYPE_CHECKING:
+    from .network import Network
+
+
+class Checkpoint(Handle):
+    """A model file or diffusers folder.  Options: kind "checkpoint"."""
+
+    _kind = "checkpoint"
+
+    def __init__(self, context: Context, path: Any, **options: Any) -> None:
+        with Options("checkpoint", **options) as opts:
+            self._make(lib.sdlora_checkpoint_open, need(context, Context), encode(path), opts._ptr)
+
+    @property
+    def family(self) -> str:
+        """"sd1", "sd2" or "sdxl"."""
+        return decode(lib.sdlora_checkpoint_family(self._ptr)) or ""
+
+    @property
+    def layout(self) -> str:
+        return decode(lib.sdlora_checkpoint_layout(self._ptr)) or ""
+
+    @property
+    def path(self) -> str:
+        return decode(lib.sdlora_checkpoint_path(self._ptr)) or ""
+
+    def merge(self, networks: "Sequence[Tuple[Network, float, float]]") -> "Checkpoint":
+        """A copy with networks merged in: (network, text encoder strength, UNet strength) each.
+        The original is untouched."""
+        from .network import Network
+
+        nets, te, unet = split_strengths(networks, Network)
+        made = ctypes.c_void_p()
+        lib.sdlora_checkpoint_merge(ctypes.byref(made), self._ptr, nets, te, unet, len(te))
+        return Checkpoint._own(made.value or 0)
+
+    def bench(self, context: Context, **options: Any) -> Dict[str, Any]:
+        """Timings of the model's parts on this machine.  Options: kind "bench"."""
+        text = ctypes.c_void_p()
+        with Options("bench", **options) as opts:
+            lib.sdlora_bench(need(context, Context), self._ptr, opts._ptr, ctypes.byref(text))
+        return dict(json.loads(take_text(context, text)))
+
+
+class Vae(Handle):
+    """A separate VAE file, used in place of the checkpoint's own."""
+
+    _kind = "vae"
+
+    def __init__(self, context: Context, path: Any) -> None:
+        self._make(lib.sdlora_vae_open, need(context, Context), encode(path))
+
+
+def split_strengths(networks: Sequence[Tuple[Any, float, float]], wanted: type) -> Any:
+    """[(network, te, unet), ...] as the three parallel arrays that C takes."""
+    real = ctypes.c_double * len(networks)
+    return (pointers([n[0] for n in networks], wanted), real(*[n[1] for n in networks]),
+            real(*[n[2] for n in networks]))

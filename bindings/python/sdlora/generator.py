@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Pictures from prompts."""
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Callable, List, Optional
+
+from . import _decl
+from ._handle import Handle, encode, need, pointer_of, texts
+from ._job import Kept, interruptible
+from ._lib import lib
+from .checkpoint import Checkpoint, Vae
+from .image import Image
+from .network import Network
+from .options import Options
+
+
+class Generator(Handle):
+    """Keeps text states and graphs, so that the next picture pays only for its steps.
+
+    progress(step, total) is called after each sampling step, on a helper thread; a true result
+    cancels."""
+
+    _kind = "generator"
+
+    def __init__(self, checkpoint: Checkpoint, vae: Optional[Vae] = None,
+                 progress: Optional[Callable[[int, int], Any]] = None) -> None:
+        kept = self._kept = Kept()
+        self._callback = _decl.sample_fn(
+            lambda step, total, _: kept.guard(progress, step, total) if progress else 0)
+        self._make(lib.sdlora_generator_new, need(checkpoint, Checkpoint), pointer_of(vae, Vae))
+        lib.sdlora_generator_set_progress(self._ptr, self._callback, None)
+
+    def add_lora_dir(self, path: Any) -> None:
+        """A directory that <lora:name> tags of prompts are looked up in."""
+        lib.sdlora_generator_add_lora_dir(self._ptr, encode(path))
+
+    def set_network(self, network: Network, te: float = 1.0, unet: float = 1.0) -> None:
+        """Applies a network to every picture from now on; both strengths 0 removes it."""
+        lib.sdlora_generator_set_network(self._ptr, need(network, Network), te, unet)
+
+    def run(self, prompt: str = "", **options: Any) -> List[Image]:
+        """`count` pictures; picture k uses seed + k.  Options: kind "generate"."""
+        pointer = self._ptr
+        with Options("generate", prompt=prompt, **options) as opts:
+            count = int(opts["count"] or 1)
+            images = (ctypes.c_void_p * count)()
+            interruptible(
+                lambda: self._kept.run(
+                    lambda: lib.sdlora_generator_run(pointer, opts._ptr, images, count)),
+                self.cancel)
+        return [Image._own(p) for p in images]
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._kept.refuse_if_busy()
+        super().close()
+
+    def cancel(self) -> None:
+        """Asks a running run() to stop soon.  From any thread."""
+        lib.sdlora_generator_cancel(self._ptr)
+
+
+def samplers() -> List[str]:
+    return texts(lib.sdlora_sampler_name)
+
+
+def schedulers() -> List[str]:
+    return texts(lib.sdlora_scheduler_name)

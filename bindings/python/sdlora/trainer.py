@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Training, one optimiser step at a time: `for now in trainer: print(now.step, now.loss)`."""
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
+
+from . import _decl
+from ._handle import Handle, decode, encode, need, pointer_of
+from ._job import Kept, interruptible
+from ._lib import lib
+from .checkpoint import Checkpoint, Vae, split_strengths
+from .dataset import Dataset
+from .network import Network
+from .options import Options
+
+_DONE = 1
+
+
+class Progress(NamedTuple):
+    """One look at a running job.  NaN: not known yet."""
+
+    step: int
+    total: int
+    epoch: int
+    epochs: int
+    loss: float
+    average_loss: float
+    unet_lr: float
+    text_encoder_lr: float
+    grad_norm: float
+    val_loss: float
+    elapsed: float  # seconds
+    eta: float      # seconds
+    phase: str      # "latents", "train", "validate", "sample" or "save"
+    phase_done: int
+    phase_total: int
+
+
+def _progress(now: Any) -> Progress:
+    values = {name: getattr(now, name) for name in Progress._fields}
+    values["phase"] = decode(now.phase) or ""
+    return Progress(**values)
+
+
+class Trainer(Handle):
+    """Options: kind "train".
+
+    progress(Progress) is called while pictures are encoded, and by run(), on a helper thread; a
+    true result cancels.
+    Ctrl-C stops a step between two kernels: the step is not applied, and the trainer can go on or
+    be saved."""
+
+    _kind = "trainer"
+
+    def __init__(self, checkpoint: Checkpoint, network: Network, data: Dataset, *,
+                 vae: Optional[Vae] = None, validation: Optional[Dataset] = None,
+                 progress: Optional[Callable[[Progress], Any]] = None, **options: Any) -> None:
+        kept = self._kept = Kept()
+        # The closure must not hold self: that ring would keep the C trainer alive.
+        self._callback = _decl.progress_fn(
+            lambda now, _: kept.guard(progress, _progress(now.contents)) if progress
+            else int(kept.stopped))
+        self._network = network
+        args = (need(checkpoint, Checkpoint), pointer_of(vae, Vae), need(network, Network),
+                need(data, Dataset), pointer_of(validation, Dataset))
+        with Options("train", **options) as opts:
+            interruptible(
+                lambda: kept.run(lambda: self._make(lib.sdlora_trainer_new, *args, opts._ptr,
+                                                    self._callback, None)), kept.stop)
+
+    def __iter__(self) -> Iterator[Progress]:
+        return self
+
+    def __next__(self) -> Progress:
+        now = self.step()
+        if now is None:
+            raise StopIteration
+        return now
+
+    def step(self) -> Optional[Progress]:
+        """One optimiser step and what falls due after it.  None: the planned steps are over."""
+        now = _decl.Progress(struct_size=ctypes.sizeof(_decl.Progress))
+        if self._job(lib.sdlora_trainer_step, ctypes.byref(now)) == _DONE:
+            return None
+        return _progress(now)
+
+    def run(self) -> None:
+        """step() until done, with progress after each."""
+        self._job(lib.sdlora_trainer_run)
+
+    def validate(self) -> float:
+        """The held-out loss now."""
+        loss = ctypes.c_double()
+        self._job(lib.sdlora_trainer_validate, ctypes.byref(loss))
+        return loss.value
+
+    def _job(self, function: Callable[..., Any], *args: Any) -> Any:
+        pointer = self._ptr
+        return interruptible(lambda: self._kept.run(lambda: function(pointer, *args)), self.cancel)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._kept.refuse_if_busy()
+        super().close()
+
+    def cancel(self) -> None:
+        """Asks a running job to stop soon.  From any thread."""
+        lib.sdlora_trainer_cancel(self._ptr)
+
+    def save(self, path: Any = None) -> None:
+        """The network with full metadata; None: output_dir/output_name.safetensors."""
+        lib.sdlora_trainer_save(self._ptr, encode(path))
+
+    def save_state(self, path: Any = None) -> None:
+        """Everything that resume() needs."""
+        lib.sdlora_trainer_save_state(self._ptr, encode(path))
+
+    def resume(self, path: Any) -> None:
+        """Goes on from a state, to the same bytes as if the run had never stopped."""
+        lib.sdlora_trainer_resume(self._ptr, encode(path))
+
+    @property
+    def network(self) -> Network:
+        """The network being trained."""
+        return self._network
+
+
+def evaluate(checkpoint: Checkpoint, data: Dataset,
+             networks: Sequence[Tuple[Network, float, float]] = (), *,
+             vae: Optional[Vae] = None, **options: Any) -> float:
+    """The held-out loss of a checkpoint with networks, (network, text encoder strength, UNet
+    strength) each, without training.  Options: kind "eval"."""
+    nets, te, unet = split_strengths(networks, Network)
+    loss = ctypes.c_double()
+    with Options("eval", **options) as opts:
+        lib.sdlora_evaluate(need(checkpoint, Checkpoint), pointer_of(vae, Vae),
+                            need(data, Dataset), nets, te, unet, len(te), opts._ptr,
+                            ctypes.byref(loss))
+    return loss.value

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Options, errors, lifetimes, pictures, data sets: everything that does not train."""
+import gc
+import os
+import shutil
+import unittest
+
+import sdlora
+from common import HELD_OUT, MODEL, PICTURES, Case
+
+try:
+    import numpy
+except ImportError:
+    numpy = None
+try:
+    from PIL import Image as PilImage
+except ImportError:
+    PilImage = None
+
+
+class OptionSets(Case):
+    def test_values(self):
+        o = sdlora.Options("train", unet_lr=1e-4, max_train_steps=7, save_state=True,
+                           optimizer_args=["weight_decay=0.1", "eps=1e-8"], output_name=None)
+        self.assertEqual(o["unet_lr"], "0.0001")
+        self.assertEqual(o["max_train_steps"], "7")
+        self.assertEqual(o["save_state"], "true")
+        self.assertEqual(o["optimizer_args"], "weight_decay=0.1\neps=1e-8")
+        self.assertIsNone(o["output_name"])
+        self.assertEqual(o["lr_scheduler"], "constant")  # the default
+        self.assertEqual(o.kind, "train")
+
+    def test_wrong_values(self):
+        o = sdlora.Options("train")
+        with self.fails(FileNotFoundError, -7, "unet_lr"):
+            o["unet_rl"] = 1  # names the nearest
+        with self.fails(ValueError, -3, "lr_scheduler", "cosine"):
+            o["lr_scheduler"] = "cosinus"
+        with self.fails(ValueError, -3, "max_train_steps"):
+            o["max_train_steps"] = 0
+        with self.assertRaises(ValueError):
+            o["max_train_steps"] = 2**63
+        with self.assertRaises(ValueError):
+            o["output_name"] = "a\0b"
+        with self.fails(FileNotFoundError, -7):
+            sdlora.Options("no such kind")
+
+    def test_rows(self):
+        rows = {row.name: row for row in sdlora.option_rows("train")}
+        self.assertEqual(rows["unet_lr"].type, "real")
+        self.assertIn("cosine", rows["lr_scheduler"].choices)
+        self.assertEqual(rows["max_train_steps"].default, "1600")
+        self.assertGreater(len(sdlora.option_rows()), len(rows))
+        with self.fails(FileNotFoundError, -7):
+            sdlora.option_rows("no such kind")
+
+
+class Handles(Case):
+    def test_closed(self):
+        ctx = sdlora.Context(threads=1)
+        with ctx:
+            self.assertTrue(ctx.devices)
+        ctx.close()
+        with self.assertRaisesRegex(ValueError, "Context is closed"):
+            ctx.devices
+        self.assertIn("closed", repr(ctx))
+
+    def test_any_order(self):
+        ctx = sdlora.Context()
+        ckpt = sdlora.Checkpoint(ctx, MODEL)
+        net = sdlora.Network(ckpt, network_dim=2)
+        ctx.close()
+        ckpt.close()
+        self.assertGreater(net.modules, 0)
+        net.save(self.path("n.safetensors"))
+
+    def test_wrong_class(self):
+        with self.assertRaisesRegex(TypeError, "expected sdlora.Checkpoint, not Context"):
+            sdlora.Network(self.ctx)
+        with self.assertRaises(TypeError):
+            sdlora.Network(None)
+
+    def test_errors(self):
+        with self.fails(FileNotFoundError, -7, "/nonexistent.safetensors"):
+            sdlora.Checkpoint(self.ctx, "/nonexistent.safetensors")
+        broken = self.path("broken.safetensors")
+        with open(broken, "wb") as file:
+            file.write(b"\xff" * 64)
+        with self.fails(ValueError, -6, "broken.safetensors"):
+            sdlora.Checkpoint(self.ctx, broken)
+        with self.fails(MemoryError, -2):
+            sdlora.Checkpoint(sdlora.Context(memory_limit=100000), MODEL)
+        with self.fails(NotImplementedError, -4):
+            sdlora.Trainer(self.ckpt, sdlora.Network(self.ckpt), self.dataset(), full_fp16=True)
+
+    def test_model(self):
+        self.assertEqual(self.ckpt.family, "sd1")
+        self.assertEqual(self.ckpt.layout, "ldm")
+        self.assertEqual(self.ckpt.path, MODEL)
+        info = self.ctx.file_info(MODEL)
+        self.assertIsInstance(info, dict)
+        self.assertTrue(info)
+        self.assertEqual(self.ctx.tokenize("a cat"), [320, 2368])  # CLIP's vocabulary
+        self.assertEqual(self.ctx.tokenize(""), [])
+        self.assertGreater(self.ctx.memory_peak, 0)
+
+    def test_network_files(self):
+        path = self.path("mine.safetensors")
+        sdlora.Network(self.ckpt, seed=5, network_dim=4, network_alpha=2).save(path, "fp16")
+        net = sdlora.Network.open(self.ckpt, path)
+        self.assertEqual(net.name, "mine")
+        self.assertIsNone(net.metadata("no such key"))
+        merged = self.ckpt.merge([(net, 1.0, 0.5)])
+        self.assertEqual(merged.family, "sd1")
+        with self.assertRaises(ValueError):
+            sdlora.Network(self.ckpt, seed=-1)
+
+    def test_dataset(self):
+        data = self.dataset()
+        self.assertEqual(len(data), 24)
+        self.assertEqual(data.views, 240)
+        self.assertEqual(data.batches_per_epoch, 120)
+        items = list(data)
+        self.assertEqual(len(items), 24)
+        self.assertEqual(data[-1], items[-1])
+        self.assertIn("sunflower, flower, sun", [item.caption for item in items])
+        self.assertTrue(all(os.path.exists(i.path) and i.bucket_width == 64 for i in items))
+        self.assertEqual(data.notes, [])
+        with self.assertRaises(IndexError):
+            data[24]
+        with self.fails(FileNotFoundError, -7):
+            sdlora.Dataset(self.ctx, train_data_dir=self.dir)
+
+    def test_held_out_loss(self):
+        data = self.dataset(HELD_OUT)
+        plain = sdlora.evaluate(self.ckpt, data)
+        self.assertAlmostEqual(plain, 0.525, delta=0.02)  # torch's figure for this model and folder
+
+    def test_held_out_loss_with_networks(self):
+        shutil.copy(os.path.join(HELD_OUT, "1_openmoji", "bread.png"), self.dir)
+        data = self.dataset(self.dir)
+        plain = sdlora.evaluate(self.ckpt, data)
+        net = sdlora.Network(self.ckpt)  # not trained: changes nothing
+        self.assertEqual(sdlora.evaluate(self.ckpt, data, [(net, 1, 1)]), plain)
+        self.assertNotEqual(sdlora.evaluate(self.ckpt, data, seed=1), plain)
+
+
+class Pictures(Case):
+    def test_bytes(self):
+        pixels = bytes(range(18))
+        image = sdlora.Image(self.ctx, memoryview(pixels).cast("B", (2, 3, 3)))
+        self.assertEqual((image.width, image.height, image.text), (3, 2, ""))
+        self.assertEqual(image.data.tobytes(), pixels)
+        image.save(self.path("a.png"))
+        again = sdlora.Image.open(self.ctx, self.path("a.png"))
+        self.assertEqual(again.data.tobytes(), pixels)
+        with self.assertRaises(ValueError):
+            sdlora.Image(self.ctx, pixels)
+        with self.assertRaises(TypeError):
+            image.data[0, 0, 0] = 1
+
+    def test_memory_outlives_the_handle(self):
+        image = sdlora.Image(self.ctx, memoryview(bytes(range(12))).cast("B", (2, 2, 3)))
+        view = image.data
+        image.close()
+        del image
+        gc.collect()
+        self.assertEqual(view.tobytes(), bytes(range(12)))
+
+    def test_sheet(self):
+        one = sdlora.Image(self.ctx, memoryview(bytes(64 * 64 * 3)).cast("B", (64, 64, 3)))
+        sheet = sdlora.Image.sheet(self.ctx, [[one, one, one], [one, one, one]],
+                                   ["row", "other"], ["0", "0.5", "1"])
+        self.assertGreaterEqual(sheet.width, 3 * 64)
+        self.assertGreaterEqual(sheet.height, 2 * 64)
+        with self.assertRaises(ValueError):
+            sdlora.Image.sheet(self.ctx, [[one], [one, one]])
+        with self.assertRaises(ValueError):
+            sdlora.Image.sheet(self.ctx, [[one]], ["a", "b"])
+
+    @unittest.skipUnless(numpy, "numpy is not installed")
+    def test_numpy(self):
+        pixels = numpy.arange(2 * 5 * 3, dtype=numpy.uint8).reshape(2, 5, 3)
+        image = sdlora.Image(self.ctx, pixels[:, ::-1])  # any strides
+        shared = numpy.asarray(image)
+        image.close()
+        gc.collect()
+        numpy.testing.assert_array_equal(shared, pixels[:, ::-1])
+        self.assertFalse(shared.flags.writeable)
+        with self.assertRaises(ValueError):
+            sdlora.Image(self.ctx, pixels.astype(float))
+
+    @unittest.skipUnless(PilImage, "Pillow is not installed")
+    def test_pillow(self):
+        path = os.path.join(PICTURES, "10_openmoji", "egg.jpg")
+        with PilImage.open(path) as picture:
+            image = sdlora.Image(self.ctx, picture)
+            self.assertEqual(image.pil().tobytes(), picture.convert("RGB").tobytes())
+
+
+if __name__ == "__main__":
+    unittest.main()

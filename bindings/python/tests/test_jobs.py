@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Training and drawing: progress, interrupts, exceptions, files."""
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import unittest
+
+import sdlora
+from common import HELD_OUT, MODEL, PICTURES, Case
+
+DRAW = dict(width=64, height=64, steps=4, seed=3)
+
+
+def tensors(path):
+    """A file's bytes behind the header, in which the time of the run stands."""
+    with open(path, "rb") as file:
+        file.seek(int.from_bytes(file.read(8), "little"), os.SEEK_CUR)
+        return file.read()
+
+
+class Training(Case):
+    def test_loop(self):
+        steps = list(self.trainer(validation=self.dataset(HELD_OUT), max_validation_steps=1))
+        self.assertEqual([now.step for now in steps], [1, 2, 3])
+        last = steps[-1]
+        self.assertEqual((last.total, last.epoch), (3, 1))
+        self.assertEqual((last.unet_lr, last.text_encoder_lr), (1e-3, 5e-4))
+        self.assertTrue(all(math.isfinite(now.loss) and now.grad_norm > 0 for now in steps))
+        self.assertGreater(last.val_loss, 0)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["metrics.jsonl", "t.safetensors"])
+
+    def test_step_after_the_end(self):
+        trainer = self.trainer(max_train_steps=1)
+        self.assertIsNotNone(trainer.step())
+        self.assertIsNone(trainer.step())
+        self.assertIsNone(trainer.step())
+
+    def test_run_tells_progress(self):
+        seen = []
+        self.trainer(progress=lambda now: seen.append((now.phase, now.step)) and None).run()
+        self.assertEqual([s for phase, s in seen if phase == "train"], [1, 2, 3])
+
+    def test_state(self):
+        whole = self.trainer(output_name="whole")
+        whole.run()
+        half = self.trainer()
+        half.step()
+        half.save_state(self.path("state"))
+        rest = self.trainer(output_name="rest")
+        rest.resume(self.path("state"))
+        self.assertEqual([now.step for now in rest], [2, 3])
+        self.assertEqual(tensors(self.path("rest.safetensors")),
+                         tensors(self.path("whole.safetensors")))
+
+    def test_exception_in_progress(self):
+        def stop(now):
+            if now.phase == "train":
+                raise LookupError("from the callback")
+
+        trainer = self.trainer(progress=stop)
+        with self.assertRaisesRegex(LookupError, "from the callback"):
+            trainer.run()
+        self.assertEqual(trainer.step().step, 2)  # the trainer can go on
+
+    def test_true_cancels(self):
+        trainer = self.trainer(progress=lambda now: now.phase == "train" and now.step == 2)
+        with self.fails(KeyboardInterrupt, -8):
+            trainer.run()
+        trainer.save(self.path("so-far.safetensors"))
+        self.assertTrue(os.path.exists(self.path("so-far.safetensors")))
+
+    def test_cancel_from_a_thread(self):
+        trainer = self.trainer(max_train_steps=100000)
+        timer = threading.Timer(0.3, trainer.cancel)
+        timer.start()
+        with self.fails(KeyboardInterrupt, -8):
+            trainer.run()
+        timer.join()
+
+    def test_no_reentry(self):
+        trainer = self.trainer(progress=lambda now: trainer.step() if now.phase == "train" else None)
+        with self.assertRaisesRegex(RuntimeError, "running"):
+            trainer.run()
+
+    def test_close_while_running(self):
+        trainer = self.trainer(progress=lambda now: trainer.close() if now.phase == "train" else None)
+        with self.assertRaisesRegex(RuntimeError, "running"):
+            trainer.run()
+
+    def test_interrupt(self):
+        """Ctrl-C in one long C call ends it within a second or so, and files can still be saved."""
+        program = textwrap.dedent(f"""
+            import sdlora
+            ctx = sdlora.Context()
+            ckpt = sdlora.Checkpoint(ctx, {MODEL!r})
+            data = sdlora.Dataset(ctx, train_data_dir={PICTURES!r}, resolution=64,
+                                  caption_extension=".txt")
+            trainer = sdlora.Trainer(ckpt, sdlora.Network(ckpt), data, max_train_steps=1000000,
+                                     output_dir={self.dir!r})
+            print("ready", flush=True)
+            try:
+                trainer.run()
+            except KeyboardInterrupt as error:
+                trainer.save()
+                print(type(error).__name__)
+        """)
+        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertEqual(child.stdout.readline(), "ready\n")
+            time.sleep(0.5)
+            child.send_signal(signal.SIGINT)
+            rest, _ = child.communicate(timeout=20)
+        finally:
+            child.kill()
+            child.stdout.close()
+        self.assertEqual((child.returncode, rest), (0, "KeyboardInterrupt\n"))
+        self.assertEqual([n for n in os.listdir(self.dir) if n.endswith(".safetensors")],
+                         ["last.safetensors"])
+
+
+class Drawing(Case):
+    def test_pictures(self):
+        seen = []
+        generator = sdlora.Generator(self.ckpt, progress=lambda i, n: seen.append((i, n)) and None)
+        two = generator.run("red apple, fruit", count=2, **DRAW)
+        self.assertEqual(len(two), 2)
+        self.assertEqual(seen[-1], (4, 4))
+        self.assertNotEqual(two[0].data, two[1].data)
+        self.assertIn("red apple, fruit", two[0].text)
+        again = generator.run("red apple, fruit", **{**DRAW, "seed": 4})[0]
+        self.assertEqual(again.data, two[1].data)  # picture k has seed + k
+
+    def test_network(self):
+        generator = sdlora.Generator(self.ckpt)
+        plain = generator.run("pizza, food", **DRAW)[0]
+        trainer = self.trainer()
+        trainer.run()
+        generator.set_network(trainer.network)
+        changed = generator.run("pizza, food", **DRAW)[0]
+        self.assertNotEqual(changed.data, plain.data)
+        generator.set_network(trainer.network, 0, 0)
+        self.assertEqual(generator.run("pizza, food", **DRAW)[0].data, plain.data)
+        generator.add_lora_dir(self.dir)
+        tagged = generator.run("pizza, food <lora:t:1>", **DRAW)[0]
+        self.assertEqual(tagged.data, changed.data)
+
+    def test_exception_in_progress(self):
+        def stop(step, total):
+            raise LookupError("enough")
+
+        generator = sdlora.Generator(self.ckpt, progress=stop)
+        with self.assertRaisesRegex(LookupError, "enough"):
+            generator.run("heart", **DRAW)
+
+    def test_names(self):
+        self.assertIn("Euler a", sdlora.samplers())
+        self.assertIn("Karras", sdlora.schedulers())
+        with self.fails(NotImplementedError, -4, "Eulr"):
+            sdlora.Generator(self.ckpt).run("heart", sampler="Eulr", **DRAW)
+
+
+if __name__ == "__main__":
+    unittest.main()
