@@ -8,6 +8,7 @@
 
 #include "api/samples.h"
 #include "base/status.h"
+#include "sample/solver.h"
 #include "train/trainer.h"
 
 struct sdlora_trainer {
@@ -107,8 +108,17 @@ static int check_samples(const sdlora_trainer *t)
         return slr_fail(SDLORA_EINVAL, "sdlora_trainer_new",
                         "sample_prompts needs output_dir, where samples go");
     SLR_TRY(slr_sample_lines_read(&lines, t->ckpt->ctx->mem, slr_opt_text(o, "sample_prompts")));
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < lines.n; i++) {
+        const char *sampler = lines.at[i].sampler;
+
+        sampler = sampler ? sampler : slr_opt_text(o, "sample_sampler");
+        if (!slr_sampler_find(sampler))
+            rc = slr_fail(SDLORA_ENOTSUP, "sdlora_trainer_new",
+                          "sample prompt %zu: the sampler '%s' is not supported", i + 1, sampler);
+    }
     slr_sample_lines_free(&lines);
-    return SDLORA_OK;
+    return rc;
 }
 
 /* --- making --- */
