@@ -466,10 +466,16 @@ static int canceled(void)
     return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
 }
 
+/* A backend that is done when launch returns need not have a wait. */
+static int wait_for(const sdlora_backend *b, sdlora_queue *q)
+{
+    return b->wait ? b->wait(q) : SDLORA_OK;
+}
+
 static int wait_all(slr_plan *p)
 {
     for (size_t i = 0; i < slr_devices_count(p->devices); i++)
-        SLR_TRY(slr_devices_backend(p->devices, i)->wait(slr_devices_queue(p->devices, i)));
+        SLR_TRY(wait_for(slr_devices_backend(p->devices, i), slr_devices_queue(p->devices, i)));
     return SDLORA_OK;
 }
 
@@ -496,7 +502,7 @@ static int run_timed(slr_plan *p, const slr_cancel_flag *cancel)
         double start = slr_clock();
         int rc = s->launch(s->queue, s->kernel, s->args, s->n_args, p->scratch);
         if (rc >= 0)
-            rc = p->notes[i].backend->wait(s->queue);
+            rc = wait_for(p->notes[i].backend, s->queue);
         if (rc < 0)
             return failed(p, i, rc);
         p->notes[i].seconds += slr_clock() - start;
