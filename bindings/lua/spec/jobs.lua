@@ -3,17 +3,19 @@
 local sdlora = require "sdlora"
 
 local root = arg[1]
-local pictures = root .. "/examples/data/openmoji-style"
+local pictures = root .. "/examples/data/openmoji-style/train/10_openmoji/"
+local dir = os.tmpname()
+os.remove(dir)
+local some, one = dir .. "/some", dir .. "/one"
+assert(os.execute(("mkdir -p %s %s && cp %s[bc]*.* %s && cp %segg.* %s"):format(some, one, pictures,
+                                                                              some, pictures, one)))
 local ctx = sdlora.Context()
 local ckpt = sdlora.Checkpoint(ctx, root .. "/examples/data/tinysd/tinysd.safetensors")
 local settings = {resolution = 64, caption_extension = ".txt", train_batch_size = 2,
-                  train_data_dir = pictures .. "/train"}
+                  train_data_dir = some}
 local data = sdlora.Dataset(ctx, settings)
-settings.train_data_dir = pictures .. "/heldout"
+settings.train_data_dir = one
 local held_out = sdlora.Dataset(ctx, settings)
-local dir = os.tmpname()
-os.remove(dir)
-assert(os.execute("mkdir '" .. dir .. "'"))
 
 local function trainer(more)
     local options = {unet_lr = 1e-3, max_train_steps = 3, seed = 0, output_dir = dir}
@@ -23,7 +25,7 @@ local function trainer(more)
 end
 
 -- steps
-local t, net = trainer{validation = held_out, max_validation_steps = 1}
+local t, net = trainer{validation = held_out}
 local seen = {}
 for now in t:steps() do
     seen[#seen + 1] = now.step

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Paths and small makers for the tests."""
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -33,6 +34,15 @@ class Case(unittest.TestCase):
         self.dir = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.dir)
 
+    def few(self, count=4):
+        """A folder with the first pictures of PICTURES: what training needs to be tested."""
+        where = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, where)
+        for name in sorted(glob.glob(os.path.join(PICTURES, "*", "*.txt")))[:count]:
+            for path in glob.glob(os.path.splitext(name)[0] + ".*"):
+                shutil.copy(path, where)
+        return where
+
     def path(self, name):
         return os.path.join(self.dir, name)
 
@@ -44,7 +54,7 @@ class Case(unittest.TestCase):
         options = {**SETTINGS, "max_train_steps": 3, "output_dir": self.dir, "output_name": "t",
                    **options}
         net = sdlora.Network(self.ckpt, network_dim=4, network_alpha=1)
-        return sdlora.Trainer(self.ckpt, net, self.dataset(), **options)
+        return sdlora.Trainer(self.ckpt, net, self.dataset(self.few()), **options)
 
     @contextlib.contextmanager
     def fails(self, builtin, code, *words):

@@ -11,7 +11,7 @@ import time
 import unittest
 
 import sdlora
-from common import HELD_OUT, MODEL, PICTURES, Case
+from common import MODEL, PICTURES, Case
 
 DRAW = dict(width=64, height=64, steps=4, seed=3)
 
@@ -25,10 +25,10 @@ def tensors(path):
 
 class Training(Case):
     def test_loop(self):
-        steps = list(self.trainer(validation=self.dataset(HELD_OUT), max_validation_steps=1))
+        steps = list(self.trainer(validation=self.dataset(self.few(1))))
         self.assertEqual([now.step for now in steps], [1, 2, 3])
         last = steps[-1]
-        self.assertEqual((last.total, last.epoch), (3, 1))
+        self.assertEqual((last.total, last.epoch, last.epochs), (3, 2, 2))
         self.assertEqual((last.unet_lr, last.text_encoder_lr), (1e-3, 5e-4))
         self.assertTrue(all(math.isfinite(now.loss) and now.grad_norm > 0 for now in steps))
         self.assertGreater(last.val_loss, 0)
@@ -121,6 +121,23 @@ class Training(Case):
         self.assertEqual((child.returncode, rest), (0, "KeyboardInterrupt\n"))
         self.assertEqual([n for n in os.listdir(self.dir) if n.endswith(".safetensors")],
                          ["last.safetensors"])
+
+
+class Memory(Case):
+    def test_nothing_is_lost(self):
+        def everything():
+            trainer = self.trainer(max_train_steps=1)
+            trainer.run()
+            with sdlora.Generator(self.ckpt) as generator:
+                generator.set_network(trainer.network)
+                generator.run("heart", **DRAW)
+            with self.assertRaises(sdlora.Error):
+                self.trainer(optimizer_type="no such optimizer")
+
+        everything()  # what the context keeps for good (the tokenizer) is made once
+        before = self.ctx.memory_used
+        everything()
+        self.assertEqual(self.ctx.memory_used, before)
 
 
 class Drawing(Case):
