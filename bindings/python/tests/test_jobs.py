@@ -83,12 +83,12 @@ class Training(Case):
         timer.join()
 
     def test_no_reentry(self):
-        trainer = self.trainer(progress=lambda now: trainer.step() if now.phase == "train" else None)
+        trainer = self.trainer(progress=lambda now: now.phase == "train" and trainer.step())
         with self.assertRaisesRegex(RuntimeError, "running"):
             trainer.run()
 
     def test_close_while_running(self):
-        trainer = self.trainer(progress=lambda now: trainer.close() if now.phase == "train" else None)
+        trainer = self.trainer(progress=lambda now: now.phase == "train" and trainer.close())
         with self.assertRaisesRegex(RuntimeError, "running"):
             trainer.run()
 

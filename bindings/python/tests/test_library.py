@@ -17,7 +17,7 @@ class Finding(unittest.TestCase):
     def test_missing(self):
         done = load_with("/nonexistent/libsdlora.so")
         self.assertNotEqual(done.returncode, 0)
-        self.assertIn("ImportError: libsdlora was not found (/nonexistent/libsdlora.so", done.stderr)
+        self.assertIn("libsdlora was not found (/nonexistent/libsdlora.so", done.stderr)
         self.assertIn("SDLORA_LIBRARY", done.stderr)
 
     def test_another_library(self):
