@@ -217,6 +217,15 @@ static int plan_graph(slr_denoiser *d, kept *k)
     return rc;
 }
 
+/* All plans work in one memory, as big as the biggest needs. */
+static int share_memory(slr_denoiser *d, const kept *slot)
+{
+    for (int i = 0; i < MAX_PLANS; i++)
+        if (&d->plan[i] != slot && d->plan[i].plan)
+            return slr_plan_share(slot->plan, d->plan[i].plan);
+    return SDLORA_OK;
+}
+
 /* The plan for a shape; the one not used for longest makes room. */
 static int plan_for(slr_denoiser *d, kept want, slr_plan **out)
 {
@@ -235,6 +244,8 @@ static int plan_for(slr_denoiser *d, kept want, slr_plan **out)
     slr_plan_free(slot->plan);
     *slot = want;
     int rc = plan_graph(d, slot);
+    if (rc >= 0)
+        rc = share_memory(d, slot);
     if (rc < 0) {
         slr_plan_free(slot->plan);
         *slot = (kept){0};

@@ -71,7 +71,7 @@ struct slr_trainer {
 
 /* trainer_new.c */
 int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data, uint64_t seed,
-                  slr_cancel_flag *cancel);
+                  int64_t max_steps, slr_cancel_flag *cancel);
 void slr_feed_close(slr_feed *feed);
 /* The planned graph for a shape, made when it is not kept. */
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out);

@@ -14,9 +14,6 @@
 #include "base/str.h"
 #include "io/hash.h"
 
-/* Planned graphs kept for later batches together, before the oldest goes. */
-#define GRAPH_BYTES ((uint64_t)6 << 30)
-
 /* --- pictures to latents --- */
 
 static int encode(void *user, const float *image, int64_t n, int64_t h, int64_t w, float *latents)
@@ -42,7 +39,7 @@ static int encoder_id(const slr_weights *vae, char id[65])
 }
 
 int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data, uint64_t seed,
-                  slr_cancel_flag *cancel)
+                  int64_t max_steps, slr_cancel_flag *cancel)
 {
     slr_weights *vae = c->vae ? c->vae : slr_checkpoint_part(c->base, SLR_PART_VAE);
     char id[65];
@@ -65,6 +62,7 @@ int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data
                                 .progress_user = c->cache_user,
                                 .cancel = cancel,
                                 .seed = seed,
+                                .max_steps = max_steps,
                                 .threads = slr_devices_threads(c->devices)};
     int rc = slr_loader_new(&feed->loader, data, &config);
     if (rc < 0)
@@ -82,41 +80,22 @@ void slr_feed_close(slr_feed *feed)
 
 /* --- graphs by shape --- */
 
-static uint64_t arena_of(const slr_step_slot *s)
-{
-    slr_plan_stats stats;
-    slr_plan_get_stats(slr_step_plan(s->step), &stats);
-    return stats.arena_bytes + stats.scratch_bytes;
-}
-
 static slr_step_slot *oldest(slr_trainer *t)
 {
-    slr_step_slot *found = NULL;
-    for (int i = 0; i < SLR_MAX_GRAPHS; i++)
-        if (t->graph[i].step && (!found || t->graph[i].used < found->used))
+    slr_step_slot *found = &t->graph[0];
+    for (int i = 1; i < SLR_MAX_GRAPHS; i++)
+        if (t->graph[i].used < found->used)
             found = &t->graph[i];
     return found;
 }
 
-/* An empty slot; graphs that were not used for longest go when there are too many or they are too
- * large. */
-static slr_step_slot *free_slot(slr_trainer *t)
+/* All step graphs work in one memory, as big as the biggest needs. */
+static int share_memory(slr_trainer *t, const slr_step_slot *slot)
 {
-    for (;;) {
-        uint64_t bytes = 0;
-        slr_step_slot *empty = NULL;
-        for (int i = 0; i < SLR_MAX_GRAPHS; i++) {
-            if (t->graph[i].step)
-                bytes += arena_of(&t->graph[i]);
-            else
-                empty = &t->graph[i];
-        }
-        if (empty && bytes < GRAPH_BYTES)
-            return empty;
-        slr_step_slot *old = oldest(t);
-        slr_step_free(old->step);
-        *old = (slr_step_slot){0};
-    }
+    for (int i = 0; i < SLR_MAX_GRAPHS; i++)
+        if (&t->graph[i] != slot && t->graph[i].step)
+            return slr_plan_share(slr_step_plan(slot->step), slr_step_plan(t->graph[i].step));
+    return SDLORA_OK;
 }
 
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out)
@@ -130,7 +109,9 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
             return SDLORA_OK;
         }
     }
-    slr_step_slot *s = free_slot(t);
+    slr_step_slot *s = oldest(t); /* an empty one was used least */
+    slr_step_free(s->step);
+    *s = (slr_step_slot){0};
     slr_step_config config = {.mem = t->m,
                               .base = t->c.base,
                               .network = t->c.network,
@@ -144,6 +125,7 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
                               .part_mask = t->part_mask,
                               .text_states = t->text != NULL};
     SLR_TRY(slr_step_new(&s->step, &config));
+    SLR_TRY(share_memory(t, s));
     s->n = n;
     s->h = h;
     s->w = w;
@@ -275,7 +257,7 @@ static int open_validation(slr_trainer *t)
 {
     if (!t->c.validation)
         return SDLORA_OK;
-    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->seed, &t->cancel));
+    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->seed, t->total, &t->cancel));
     SLR_TRY(open_text(t, &t->val_text));
     slr_validator_config config = {.mem = t->m,
                                    .base = t->c.base,
@@ -312,7 +294,7 @@ static int open_parts(slr_trainer *t)
     slr_rng rng;
     slr_rng_init(&rng, t->seed ^ (uint64_t)(t->run.started * 1e6), SLR_STREAM_INIT, UINT32_MAX);
     t->run.session = slr_rng_u32(&rng);
-    SLR_TRY(slr_feed_open(&t->feed, &t->c, t->c.data, t->seed, &t->cancel));
+    SLR_TRY(slr_feed_open(&t->feed, &t->c, t->c.data, t->seed, t->total, &t->cancel));
     t->loader = t->feed.loader;
     return open_validation(t);
 }
