@@ -873,12 +873,13 @@ static int st__keep(st__in *in, const unsigned char *start, size_t len, const ch
 {
     const unsigned char *p = in->p;
     size_t room = in->cap_pool - in->n_pool;
-    char *to = in->pool + in->n_pool;
+    char *to;
     int rc;
     if (!in->block) {
         in->n_pool += len + 1;
         return ST_OK;
     }
+    to = in->pool + in->n_pool;
     in->p = start;
     rc = st__string(in, to, room, &len);
     if (rc < 0)
