@@ -4,12 +4,11 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-/* A name without a file of that name is an architecture with random weights. */
+/* A plain word is an architecture with random weights; files have a dot or a slash. */
 static const char *model_path(const char *model, char *buffer, size_t size)
 {
-    if (strchr(model, ':') || access(model, F_OK) == 0 || strpbrk(model, "./"))
+    if (strpbrk(model, ":./"))
         return model;
     snprintf(buffer, size, "synthetic:%s", model);
     return buffer;
