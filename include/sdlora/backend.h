@@ -113,7 +113,7 @@ typedef struct sdlora_backend {
     void (*queue_free)(sdlora_queue *q);
     int (*upload)(sdlora_queue *q, sdlora_arg dst, const void *src, uint64_t bytes);
     int (*download)(sdlora_queue *q, void *dst, sdlora_arg src, uint64_t bytes);
-    int (*wait)(sdlora_queue *q);
+    int (*wait)(sdlora_queue *q); /**< NULL: launch is done when it returns */
     /**
      * Makes a kernel for one operation at one set of shapes, and says how many bytes of scratch
      * a launch wants.  SDLORA_ENOTSUP declines: the next candidate is asked.
