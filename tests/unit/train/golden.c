@@ -116,7 +116,7 @@ static slr_step *make_step(slr_network *net, slr_stack *stack, unsigned parts)
  * single one. */
 static void fill(slr_step *s, const char *prefix, size_t at)
 {
-    char name[64];
+    char name[80];
     const slr_step_io *io = slr_step_io_of(s);
     const char *const parts[] = {"latents", "noise"};
     float *x[2], *nhwc[2];
@@ -256,7 +256,7 @@ static void check_delta(slr_network *net, const char *which, double *sum, double
 
 static void steps(const char *which)
 {
-    char prefix[64], name[64];
+    char prefix[64], name[80];
     slr_network *net = open_network(which);
     unsigned parts = 1u << SLR_PART_UNET | 1u << SLR_PART_TE;
     slr_step *s = make_step(net, NULL, parts);
@@ -311,7 +311,7 @@ static void strengths(void **state)
     (void)state;
     static const char *const which[] = {"lin", "locon"};
     for (int i = 0; i < 2; i++) {
-        char name[64];
+        char name[80];
         slr_network *net = open_network(which[i]);
         slr_stack *stack;
         slr_stack_item item = {net, 0.6, 0.6};
