@@ -79,6 +79,10 @@ int slr_network_new(slr_network **out, slr_mem *m, const slr_checkpoint *base);
 int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target, int64_t rank,
                     double alpha);
 int slr_network_layout(slr_network *n); /* slots and the flat block (zeros) */
+/* "0:down_blocks.0...": one layer of one part.  Takes no memory, so that a layer cannot lose its
+ * adapter to a failed allocation.  False: longer than any path that a model builder makes. */
+enum { SLR_LAYER_KEY = 256 };
+bool slr_layer_key(char key[SLR_LAYER_KEY], int part, const char *path);
 const slr_module *slr_network_find(const slr_network *n, int part,
                                    const char *path); /* NULL: none */
 double slr_module_scale(const slr_module *mod);       /* alpha / rank */

@@ -3,6 +3,7 @@
  * the table of kinds; refuses to know files (netfile.c) and graphs (hook.c, stack.c). */
 #include "networks/network.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -75,23 +76,23 @@ void slr_network_unref(slr_network *n)
     slr_mem_unref(m);
 }
 
-/* "0:down_blocks.0...": one layer of one part. */
-static int path_key(slr_buf *b, slr_mem *m, int part, const char *path)
+bool slr_layer_key(char key[SLR_LAYER_KEY], int part, const char *path)
 {
-    slr_buf_init(b, m);
-    slr_buf_printf(b, "%d:%s", part, path);
-    return slr_buf_ok(b);
+    size_t n = strlen(path);
+    if (n + 3 > SLR_LAYER_KEY)
+        return false;
+    key[0] = (char)('0' + part);
+    key[1] = ':';
+    memcpy(key + 2, path, n + 1);
+    return true;
 }
 
 const slr_module *slr_network_find(const slr_network *n, int part, const char *path)
 {
-    slr_buf key;
+    char key[SLR_LAYER_KEY];
     int64_t i;
-    const slr_module *found = NULL;
-    if (path_key(&key, n->m, part, path) == SDLORA_OK && slr_map_get(n->by_path, key.data, &i))
-        found = &n->module[i];
-    slr_buf_free(&key);
-    return found;
+    return slr_layer_key(key, part, path) && slr_map_get(n->by_path, key, &i) ? &n->module[i]
+                                                                              : NULL;
 }
 
 int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target, int64_t rank,
@@ -108,14 +109,12 @@ int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *targ
     if (!mod->target.name || !mod->target.path)
         return SDLORA_ENOMEM;
 
-    slr_buf key;
-    int rc = path_key(&key, n->m, target->part, target->path);
-    if (rc >= 0)
-        rc = slr_map_set(n->by_path, key.data, (int64_t)n->n_modules);
-    slr_buf_free(&key);
-    if (rc >= 0)
-        n->n_modules++;
-    return rc;
+    char key[SLR_LAYER_KEY];
+    if (!slr_layer_key(key, target->part, target->path))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s is too long a name", target->name);
+    SLR_TRY(slr_map_set(n->by_path, key, (int64_t)n->n_modules));
+    n->n_modules++;
+    return SDLORA_OK;
 }
 
 static int slot_key(slr_network *n, const slr_module *mod, int i, const char **out)
@@ -211,6 +210,21 @@ static int read_args(slr_network *n, const char *list)
 static const char *const known_args[] = {"conv_dim", "conv_alpha", "rank_dropout", "module_dropout",
                                          "dropout"};
 
+/* The same limits as the option of that name has. */
+static int check_range(const char *key, double value)
+{
+    const slr_option_row *row =
+        slr_option_find("network", strcmp(key, "dropout") ? key : "network_dropout");
+    if (!row)
+        return SDLORA_OK;
+    bool whole = row->type != SLR_OPT_INT || value == floor(value);
+    if (!(value >= row->min && value <= row->max && whole))
+        return slr_fail(SDLORA_EINVAL, __func__, "network_args: %s=%g is not %s from %g to %g", key,
+                        value, row->type == SLR_OPT_INT ? "a whole number" : "a number", row->min,
+                        row->max);
+    return SDLORA_OK;
+}
+
 static int check_args(const slr_network *n)
 {
     for (size_t i = 0; i < slr_map_count(n->args); i++) {
@@ -226,6 +240,7 @@ static int check_args(const slr_network *n)
         if (!slr_parse_real(n->arg_value[at], &value))
             return slr_fail(SDLORA_EINVAL, __func__, "network_args: %s=%s is not a number", key,
                             n->arg_value[at]);
+        SLR_TRY(check_range(key, value));
     }
     return SDLORA_OK;
 }

@@ -30,13 +30,6 @@ struct slr_stack {
     uint64_t shape_key;
 };
 
-static int layer_key(slr_buf *b, slr_mem *m, int part, const char *path)
-{
-    slr_buf_init(b, m);
-    slr_buf_printf(b, "%d:%s", part, path);
-    return slr_buf_ok(b);
-}
-
 static const char *factor_name(slr_stack *s, const char *key, const char *which)
 {
     slr_buf b;
@@ -49,26 +42,22 @@ static const char *factor_name(slr_stack *s, const char *key, const char *which)
 
 static int add_module(slr_stack *s, const slr_module *mod)
 {
-    slr_buf key;
+    char key[SLR_LAYER_KEY];
     int64_t at;
-    int rc = layer_key(&key, s->m, mod->target.part, mod->target.path);
-    if (rc >= 0 && !slr_map_get(s->by_path, key.data, &at)) {
+    if (!slr_layer_key(key, mod->target.part, mod->target.path))
+        return slr_fail(SDLORA_EINVAL, __func__, "%s is too long a name", mod->target.name);
+    if (!slr_map_get(s->by_path, key, &at)) {
         at = (int64_t)s->n_layers;
-        rc = slr_grow(s->m, &s->layer, &s->layer_cap, s->n_layers + 1, sizeof *s->layer);
-        if (rc >= 0)
-            rc = slr_map_set(s->by_path, key.data, at);
-        if (rc >= 0) {
-            s->layer[s->n_layers++] = (stack_layer){.target = &mod->target,
-                                                    .down_name = factor_name(s, key.data, "down"),
-                                                    .up_name = factor_name(s, key.data, "up")};
-            if (!s->layer[at].down_name || !s->layer[at].up_name)
-                rc = SDLORA_ENOMEM;
-        }
+        SLR_TRY(slr_grow(s->m, &s->layer, &s->layer_cap, s->n_layers + 1, sizeof *s->layer));
+        SLR_TRY(slr_map_set(s->by_path, key, at));
+        s->layer[s->n_layers++] = (stack_layer){.target = &mod->target,
+                                                .down_name = factor_name(s, key, "down"),
+                                                .up_name = factor_name(s, key, "up")};
+        if (!s->layer[at].down_name || !s->layer[at].up_name)
+            return SDLORA_ENOMEM;
     }
-    if (rc >= 0)
-        s->layer[at].rank += mod->rank;
-    slr_buf_free(&key);
-    return rc;
+    s->layer[at].rank += mod->rank;
+    return SDLORA_OK;
 }
 
 static size_t round16(size_t floats)
@@ -109,13 +98,10 @@ static int lay_out(slr_stack *s)
 
 static stack_layer *find_layer(const slr_stack *s, int part, const char *path)
 {
-    slr_buf key;
+    char key[SLR_LAYER_KEY];
     int64_t at;
-    stack_layer *found = NULL;
-    if (layer_key(&key, s->m, part, path) == SDLORA_OK && slr_map_get(s->by_path, key.data, &at))
-        found = &s->layer[at];
-    slr_buf_free(&key);
-    return found;
+    return slr_layer_key(key, part, path) && slr_map_get(s->by_path, key, &at) ? &s->layer[at]
+                                                                               : NULL;
 }
 
 static double strength_of(const slr_stack_item *item, int part)
@@ -149,10 +135,6 @@ static int write_factors(slr_stack *s, bool with_down)
         for (size_t k = 0; k < n->n_modules; k++) {
             const slr_module *mod = &n->module[k];
             stack_layer *l = find_layer(s, mod->target.part, mod->target.path);
-            if (!l) {
-                slr_free(s->m, at);
-                return SDLORA_ENOMEM; /* the key could not be built */
-            }
             write_module(n, mod, l, at[l - s->layer], strength_of(&s->item[i], mod->target.part),
                          with_down);
             at[l - s->layer] += mod->rank;
