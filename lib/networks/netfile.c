@@ -90,10 +90,17 @@ static const struct {
     {"lora_B.weight", "PEFT names"},
 };
 
+/* `rest` is what follows a key's first '.', where PEFT has the module path as well. */
+static bool is_leaf(const char *rest, const char *leaf)
+{
+    size_t n = strlen(rest), k = strlen(leaf);
+    return n >= k && !strcmp(rest + n - k, leaf) && (n == k || rest[n - k - 1] == '.');
+}
+
 static int refuse_known(const reading *r, const char *key, const char *leaf)
 {
     for (size_t i = 0; i < sizeof known_leaves / sizeof *known_leaves; i++)
-        if (!strcmp(known_leaves[i].leaf, leaf))
+        if (is_leaf(leaf, known_leaves[i].leaf))
             return slr_fail(SDLORA_ENOTSUP, __func__, "%s: %s (%s) is not supported yet", r->label,
                             key, known_leaves[i].what);
     return SDLORA_OK;
@@ -136,6 +143,16 @@ static int read_alpha(const reading *r, const char *key, const slr_tensor *t, do
     return SDLORA_OK;
 }
 
+static bool is_real(uint32_t dtype)
+{
+    static const uint32_t types[] = {SDLORA_F32, SDLORA_F16,     SDLORA_BF16,
+                                     SDLORA_F64, SDLORA_F8_E4M3, SDLORA_F8_E5M2};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i] == dtype)
+            return true;
+    return false;
+}
+
 static int take_tensor(reading *r, const char *key, const slr_tensor *t)
 {
     const char *dot = strchr(key, '.');
@@ -163,6 +180,9 @@ static int take_tensor(reading *r, const char *key, const slr_tensor *t)
     if (g->kind && g->kind != kind)
         return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s mixes %s and %s", r->label, target->name,
                         g->kind->name, kind->name);
+    if (!is_real(t->dtype))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is not of a floating-point type",
+                        r->label, key);
     g->kind = kind;
     g->leaf[slot] = *t;
     g->have[slot] = true;
@@ -290,16 +310,24 @@ typedef struct writing {
     slr_st_pair *pair;
 } writing;
 
+/* The smallest magnitude that rounds to infinity. */
+static float first_infinite(uint32_t dtype)
+{
+    return dtype == SDLORA_F16 ? 65520.0f : dtype == SDLORA_BF16 ? 0x1.ffp127f : INFINITY;
+}
+
 static int convert(writing *w, slr_st_entry *e, uint32_t dtype, const float *src, size_t count)
 {
     const slr_dtype_row *type = slr_dtype(dtype);
     void *bytes = slr_arena_alloc(w->texts, count, type->size);
     if (!bytes)
         return SDLORA_ENOMEM;
+    float limit = first_infinite(dtype);
     for (size_t i = 0; i < count; i++)
-        if (!isfinite(src[i]))
+        if (!(fabsf(src[i]) < limit))
             return slr_fail(SDLORA_ENAN, __func__,
-                            "%s holds a value that is not finite: nothing was written", e->name);
+                            "%s holds a value that is not finite as %s: nothing was written",
+                            e->name, type->name);
     type->from_f32(bytes, src, count);
     e->t.dtype = dtype;
     e->t.data = bytes;
