@@ -38,12 +38,28 @@ static bool adapted(const merge_job *job)
     return false;
 }
 
+/* A network that was opened against another checkpoint must not write past a row. */
+static int check_fit(const merge_job *job, const char *name, const slr_tensor *t)
+{
+    for (size_t i = 0; i < job->n; i++) {
+        const slr_network *n = job->items[i].network;
+        const slr_module *mod = slr_network_find(n, job->part, job->path);
+        const slr_target *want = mod ? &mod->target : NULL;
+        if (want && (t->rank < 2 || t->dim[0] != want->out ||
+                     slr_tensor_count(t) != want->out * want->in * want->kh * want->kw))
+            return slr_fail(SDLORA_EINVAL, __func__, "%s: %s does not fit %s of this checkpoint",
+                            n->path ? n->path : n->name, want->name, name);
+    }
+    return SDLORA_OK;
+}
+
 static int merge_tensor(slr_weights *out, slr_mem *m, const char *name, const slr_tensor *t,
                         merge_job *job)
 {
     const slr_dtype_row *type = slr_dtype(t->dtype);
     size_t count = (size_t)slr_tensor_count(t);
     slr_storage *storage = NULL;
+    SLR_TRY(check_fit(job, name, t));
     job->w = slr_calloc(m, count, sizeof(float));
     int rc = job->w ? slr_tensor_to_f32(t, job->w) : SDLORA_ENOMEM;
     if (rc >= 0)
