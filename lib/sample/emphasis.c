@@ -12,8 +12,9 @@
 #define ROUND      1.1
 #define SQUARE     (1 / 1.1)
 #define MAX_WEIGHT 1e6 /* keeps products of hostile weights finite */
-#define MAX_DEPTH  100 /* brackets open at once; deeper ones are text, which keeps the pass linear \
-                        */
+#define MAX_DEPTH                                                                                  \
+    100 /* brackets open at once; deeper ones are text, which keeps the pass linear                \
+         */
 
 /* A fragment as byte range of `text`, before merging. */
 typedef struct piece {
@@ -30,10 +31,22 @@ typedef struct parser {
     size_t n_round, cap_round, n_square, cap_square;
 } parser;
 
+/* Whether text here gets the weight of the piece before it whatever follows. */
+static bool continues(const parser *p)
+{
+    return p->n && p->at[p->n - 1].weight == 1.0 &&
+           !(p->n_round && p->round[p->n_round - 1] == p->n) &&
+           !(p->n_square && p->square[p->n_square - 1] == p->n);
+}
+
 static int add_piece(parser *p, const char *bytes, size_t n, bool is_break)
 {
-    SLR_TRY(slr_grow(p->m, &p->at, &p->cap, p->n + 1, sizeof *p->at));
-    p->at[p->n++] = (piece){p->text.len, n, is_break ? -1.0 : 1.0};
+    if (!is_break && continues(p)) {
+        p->at[p->n - 1].n += n;
+    } else {
+        SLR_TRY(slr_grow(p->m, &p->at, &p->cap, p->n + 1, sizeof *p->at));
+        p->at[p->n++] = (piece){p->text.len, n, is_break ? -1.0 : 1.0};
+    }
     slr_buf_add(&p->text, bytes, n);
     return slr_buf_ok(&p->text);
 }

@@ -20,7 +20,7 @@ typedef struct slr_prompt_tags {
     slr_mem *m;
     char *text;
     slr_prompt_tag *tag;
-    size_t n;
+    size_t n, cap;
 } slr_prompt_tags;
 int slr_prompt_cut_tags(slr_prompt_tags *out, slr_mem *m, const char *prompt);
 void slr_prompt_tags_free(slr_prompt_tags *t);

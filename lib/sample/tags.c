@@ -2,6 +2,7 @@
 /* <kind:name:numbers> tags: cut out of the prompt with everything around them left in place
  * (inference.md §3.1). */
 #include <ctype.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -13,85 +14,104 @@ static bool word_char(char c)
     return isalnum((unsigned char)c) || c == '_' || (unsigned char)c >= 0x80;
 }
 
-/* Length of a tag that starts at p ('<'), or 0: <word:at least one character that is not '>'>. */
-static size_t tag_length(const char *p, size_t *colon)
+/* Length of a tag that starts at p ('<'), or 0: <word:at least one character that is not '>'>.
+ * last: the text's last '>'; nothing that starts behind it is a tag, so that the scan for its end
+ * always finds one. */
+static size_t tag_length(const char *p, const char *last, size_t *colon)
 {
     size_t i = 1;
+    if (!last || p > last)
+        return 0;
     while (word_char(p[i]))
         i++;
     if (i == 1 || p[i] != ':')
         return 0;
     *colon = i++;
     size_t body = i;
-    while (p[i] && p[i] != '>')
+    while (p[i] != '>')
         i++;
-    return p[i] == '>' && i > body ? i + 1 : 0;
+    return i > body ? i + 1 : 0;
 }
 
-/* One number of a tag: positional (1: te, 2: unet, 3: dyn) or named. */
-static int take_number(slr_mem *m, slr_prompt_tag *tag, slr_str item, int position,
-                       bool *unet_given)
+/* Numbers of a tag: te, unet, dyn by position, and by name, which wins. */
+enum { TE = 1, UNET, DYN, N_NUMBERS };
+typedef struct numbers {
+    double value[2][N_NUMBERS]; /* [by name] */
+    bool given[2][N_NUMBERS];
+    int positions; /* seen so far */
+} numbers;
+
+static bool read_number(slr_str text, int which, double *value)
 {
-    char text[64];
-    double value;
-    static const char *const names[] = {"", "te", "unet", "dyn"};
+    char copy[64];
+    text = slr_str_trim(text);
+    if (text.n >= sizeof copy)
+        return false;
+    memcpy(copy, text.p, text.n);
+    copy[text.n] = '\0';
+    if (!slr_parse_real(copy, value) || !isfinite(*value))
+        return false;
+    return which != DYN || (*value >= 0 && *value <= INT32_MAX && *value == floor(*value));
+}
+
+/* One item behind the name; false when it is to be a number and is none. */
+static bool take_number(numbers *n, slr_str item)
+{
+    static const char *const names[N_NUMBERS] = {[TE] = "te", [UNET] = "unet", [DYN] = "dyn"};
     const char *eq = memchr(item.p, '=', item.n);
+    int which = N_NUMBERS;
     if (eq) {
         slr_str key = {item.p, (size_t)(eq - item.p)};
-        position = 0;
-        for (int i = 1; i < 4; i++)
+        for (int i = TE; i < N_NUMBERS; i++)
             if (slr_str_eq(key, names[i]))
-                position = i;
+                which = i;
         item = (slr_str){eq + 1, item.n - key.n - 1};
+    } else if (n->positions < DYN) {
+        which = ++n->positions;
     }
-    item = slr_str_trim(item);
-    memcpy(text, item.p, item.n < sizeof text ? item.n : 0);
-    text[item.n < sizeof text ? item.n : 0] = '\0';
-    if (!slr_parse_real(text, &value)) {
-        tag->bad = slr_strndup(m, item.p, item.n);
-        return tag->bad ? SDLORA_OK : SDLORA_ENOMEM;
-    }
-    if (position == 1) {
-        tag->te = value;
-        if (!*unet_given)
-            tag->unet = value;
-    } else if (position == 2) {
-        tag->unet = value;
-        *unet_given = true;
-    } else if (position == 3) {
-        tag->dyn = (int)value;
-    }
-    return SDLORA_OK;
+    if (which == N_NUMBERS)
+        return true; /* nobody asks for it */
+    n->given[eq != NULL][which] = true;
+    return read_number(item, which, &n->value[eq != NULL][which]);
+}
+
+static double number_or(const numbers *n, int which, double otherwise)
+{
+    return n->given[1][which]   ? n->value[1][which]
+           : n->given[0][which] ? n->value[0][which]
+                                : otherwise;
 }
 
 static int parse_tag(slr_prompt_tags *out, const char *p, size_t colon, size_t length)
 {
-    slr_prompt_tag *grown = slr_realloc(out->m, out->tag, out->n + 1, sizeof *out->tag);
-    if (!grown)
-        return SDLORA_ENOMEM;
-    out->tag = grown;
+    SLR_TRY(slr_grow(out->m, &out->tag, &out->cap, out->n + 1, sizeof *out->tag));
     slr_prompt_tag *tag = &out->tag[out->n++];
-    *tag = (slr_prompt_tag){.te = 1.0, .unet = 1.0};
+    *tag = (slr_prompt_tag){0};
     slr_str rest = {p + colon + 1, length - colon - 2}, item;
+    numbers n = {0};
     tag->kind = slr_strndup(out->m, p + 1, colon - 1);
-    bool unet_given = false;
-    for (int position = 0; slr_str_next(&rest, ':', &item); position++) {
-        if (position == 0)
-            tag->name = slr_strndup(out->m, item.p, item.n);
-        else
-            SLR_TRY(take_number(out->m, tag, item, position, &unet_given));
-    }
-    return tag->kind && tag->name ? SDLORA_OK : SDLORA_ENOMEM;
+    slr_str_next(&rest, ':', &item);
+    tag->name = slr_strndup(out->m, item.p, item.n);
+    if (!tag->kind || !tag->name)
+        return SDLORA_ENOMEM;
+    while (!tag->bad && slr_str_next(&rest, ':', &item))
+        if (!take_number(&n, item) && !(tag->bad = slr_strndup(out->m, item.p, item.n)))
+            return SDLORA_ENOMEM;
+    tag->te = number_or(&n, TE, 1.0);
+    tag->unet = number_or(&n, UNET, tag->te);
+    tag->dyn = (int)number_or(&n, DYN, 0);
+    return SDLORA_OK;
 }
 
 int slr_prompt_cut_tags(slr_prompt_tags *out, slr_mem *m, const char *prompt)
 {
     slr_buf text;
+    const char *last = strrchr(prompt, '>');
     slr_buf_init(&text, m);
     *out = (slr_prompt_tags){.m = m};
     int rc = SDLORA_OK;
     for (const char *p = prompt; rc >= 0 && *p;) {
-        size_t colon, n = *p == '<' ? tag_length(p, &colon) : 0;
+        size_t colon, n = *p == '<' ? tag_length(p, last, &colon) : 0;
         if (n)
             rc = parse_tag(out, p, colon, n);
         else
