@@ -243,10 +243,21 @@ static int set_models(slr_meta *meta, slr_meta *hashes, const slr_run_facts *f)
     return set_model(meta, hashes, f->vae_path, "ss_vae_name", "ss_vae_hash", "ss_new_vae_hash");
 }
 
+/* kohya hands network_dropout on as one more argument, the only one that is no string. */
+static void add_dropout(slr_buf *b, slr_opt o, bool has_own)
+{
+    char number[32];
+    if (has_own || !slr_opt_given(o, "network_dropout"))
+        return;
+    slr_real_repr(slr_opt_real(o, "network_dropout"), number);
+    slr_buf_printf(b, "%s\"dropout\": %s", b->len ? ", " : "{", number);
+}
+
 /* network_args as a JSON object of strings; conv_dim and its kin may have been given as options of
  * their own. */
 static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
 {
+    bool has_dropout = false;
     static const char *const own[] = {"conv_dim", "conv_alpha", "rank_dropout", "module_dropout"};
     slr_opt o = slr_network_options(f->network);
     slr_buf b;
@@ -259,6 +270,8 @@ static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
         if (eq)
             slr_buf_printf(&b, "%s\"%.*s\": \"%.*s\"", b.len ? ", " : "{", (int)(eq - item.p),
                            item.p, (int)(item.p + item.n - eq - 1), eq + 1);
+        has_dropout =
+            has_dropout || (eq && slr_str_eq((slr_str){item.p, (size_t)(eq - item.p)}, "dropout"));
     }
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         char number[32];
@@ -270,6 +283,7 @@ static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
             snprintf(number, sizeof number, "%.0f", v);
         slr_buf_printf(&b, "%s\"%s\": \"%s\"", b.len ? ", " : "{", own[i], number);
     }
+    add_dropout(&b, o, has_dropout);
     if (b.len)
         slr_buf_puts(&b, "}");
     int rc = slr_buf_ok(&b);

@@ -103,6 +103,8 @@ static void describe(slr_optim *o, slr_opt opts)
     slr_str rest = slr_str_of(list ? list : ""), item;
     const char *before = "(";
     while (slr_str_next(&rest, '\n', &item) && n + item.n + 3 < sizeof o->text) {
+        if (!item.n)
+            continue;
         n += (size_t)snprintf(o->text + n, sizeof o->text - n, "%s%.*s", before, (int)item.n,
                               item.p);
         before = ",";
