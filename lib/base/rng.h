@@ -34,7 +34,8 @@ enum {
     SLR_STREAM_TIME = 6,    /* timesteps */
     SLR_STREAM_DROPOUT = 7,
     SLR_STREAM_SPLIT = 8,
-    SLR_STREAM_EVAL = 9
+    SLR_STREAM_EVAL = 9,
+    SLR_STREAM_STRENGTH = 10 /* strengths drawn once a batch */
 };
 
 /* torch.Generator("cpu").manual_seed(seed) and torch.randn (inference.md §4.8). */

@@ -307,6 +307,8 @@ static const struct {
     {"modelspec.trigger_phrase", "metadata_trigger_phrase"},
     {"modelspec.merged_from", "metadata_merged_from"},
     {"modelspec.preprocessor", "metadata_preprocessor"},
+    {"modelspec.is_negative_embedding", "metadata_is_negative_embedding"},
+    {"modelspec.implementation_version", "metadata_implementation_version"},
 };
 
 static int set_modelspec(slr_meta *meta, const slr_run_facts *f)

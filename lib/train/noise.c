@@ -73,6 +73,8 @@ static int read_loss(slr_noise *n, slr_opt o)
     n->loss_type = loss_rows[i].loss;
     n->huber_schedule = (int)k;
     n->huber_c = slr_opt_real(o, "huber_c");
+    if (n->huber_c <= 0)
+        return slr_fail(SDLORA_EINVAL, __func__, "huber_c has to be above 0");
     n->huber_scale = slr_opt_real(o, "huber_scale");
     return SDLORA_OK;
 }
@@ -127,6 +129,12 @@ int slr_noise_init(slr_noise *n, slr_opt o, int predict)
                             "carries no signal");
         rescale(&n->schedule);
     }
+    if (n->scale_v && !n->v_prediction)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "scale_v_pred_loss_like_noise_pred is for v_parameterization only");
+    if (n->v_like != 0 && n->v_prediction)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "v_pred_like_loss is not for v_parameterization: the loss is v's already");
     SLR_TRY(read_times(n, o));
     return read_loss(n, o);
 }
@@ -324,7 +332,7 @@ int slr_noise_fill(const slr_noise *n, slr_mem *m, const slr_step_io *io, const 
     if (!b.noise)
         return SDLORA_ENOMEM;
     int rc = draw_noise(&b, latents);
-    double gamma = n->ip_random ? n->ip_gamma * batch_real(&b, SLR_STREAM_NOISE) : n->ip_gamma;
+    double gamma = n->ip_random ? n->ip_gamma * batch_real(&b, SLR_STREAM_STRENGTH) : n->ip_gamma;
     for (int64_t i = 0; rc >= 0 && i < count; i++) {
         int t = draw_time(&b, i);
         slr_noise_fixed(n, latents + i * size, b.noise + i * size, size, t, io->x + i * size,

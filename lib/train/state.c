@@ -56,8 +56,8 @@ static slr_opt options_of(const slr_state_parts *p, const char *kind)
     return strcmp(kind, "train") ? slr_network_options(p->network) : p->opts;
 }
 
-/* Calls fn for each option that the caller gave and that must stay. */
-typedef int (*option_fn)(void *user, const char *key, const char *value);
+/* Calls fn for each option that must stay, with "none" for one that is not set. */
+typedef int (*option_fn)(void *user, const char *key, const slr_option_row *row, const char *value);
 static int each_option(const slr_state_parts *p, option_fn fn, void *user)
 {
     size_t n;
@@ -66,16 +66,16 @@ static int each_option(const slr_state_parts *p, option_fn fn, void *user)
         for (size_t k = 0; k < sizeof compared_kinds / sizeof *compared_kinds; k++) {
             char key[96];
             slr_opt o = options_of(p, compared_kinds[k]);
-            if (strcmp(row[i].kind, compared_kinds[k]) || is_free(row[i].name) ||
-                !slr_opt_has(o, row[i].name))
+            if (strcmp(row[i].kind, compared_kinds[k]) || is_free(row[i].name))
                 continue;
+            const char *value = slr_opt_text(o, row[i].name);
             snprintf(key, sizeof key, "opt.%s.%s", row[i].kind, row[i].name);
-            SLR_TRY(fn(user, key, slr_opt_text(o, row[i].name)));
+            SLR_TRY(fn(user, key, &row[i], value ? value : "none"));
         }
     return SDLORA_OK;
 }
 
-static int put_option(void *user, const char *key, const char *value)
+static int put_option(void *user, const char *key, const slr_option_row *row, const char *value)
 {
     return slr_meta_set(user, key, value);
 }
@@ -91,6 +91,7 @@ static int put_facts(slr_meta *meta, const slr_state_parts *p, const slr_run_sta
     SLR_TRY(slr_meta_setf(meta, "session", "%lld", (long long)s->session));
     SLR_TRY(slr_meta_setf(meta, "fingerprint", "%016llx",
                           (unsigned long long)slr_dataset_fingerprint(p->data)));
+    SLR_TRY(slr_meta_setf(meta, "model", "%016llx", (unsigned long long)p->model));
     slr_real_repr(s->started, real);
     SLR_TRY(slr_meta_set(meta, "started", real));
     slr_real_repr(s->elapsed, real);
@@ -159,26 +160,38 @@ typedef struct comparison {
     slr_buf changes;
 } comparison;
 
-static int compare_option(void *user, const char *key, const char *value)
+static int compare_option(void *user, const char *key, const slr_option_row *row, const char *value)
 {
     comparison *c = user;
     const char *saved = slr_safetensors_meta(c->file, key);
-    if (!saved || strcmp(saved, value))
-        slr_buf_printf(&c->changes, "%s%s was %s and is %s", c->changes.len ? "; " : "",
-                       strrchr(key, '.') + 1, saved ? saved : "none", value);
+    if (!saved) /* the option is younger than the state */
+        saved = row->def ? row->def : "none";
+    if (strcmp(saved, value))
+        slr_buf_printf(&c->changes, "%s%s was %s and is %s", c->changes.len ? "; " : "", row->name,
+                       saved, value);
     return SDLORA_OK;
 }
 
 static int check_same_run(const slr_state_parts *p, const slr_safetensors *file, const char *path)
 {
     comparison c = {.file = file};
-    char fingerprint[32];
-    const char *saved = slr_safetensors_meta(file, "fingerprint");
+    const struct {
+        const char *key;
+        uint64_t now;
+        const char *change;
+    } prints[] = {
+        {"fingerprint", slr_dataset_fingerprint(p->data),
+         "the pictures, captions or data set settings changed"},
+        {"model", p->model, "the base model or VAE changed"},
+    };
     slr_buf_init(&c.changes, p->m);
-    snprintf(fingerprint, sizeof fingerprint, "%016llx",
-             (unsigned long long)slr_dataset_fingerprint(p->data));
-    if (!saved || strcmp(saved, fingerprint))
-        slr_buf_puts(&c.changes, "the pictures, captions or data set settings changed");
+    for (size_t i = 0; i < sizeof prints / sizeof *prints; i++) {
+        char now[32];
+        const char *saved = slr_safetensors_meta(file, prints[i].key);
+        snprintf(now, sizeof now, "%016llx", (unsigned long long)prints[i].now);
+        if (!saved || strcmp(saved, now))
+            slr_buf_printf(&c.changes, "%s%s", c.changes.len ? "; " : "", prints[i].change);
+    }
     int rc = each_option(p, compare_option, &c);
     if (rc >= 0)
         rc = slr_buf_ok(&c.changes);
@@ -215,8 +228,8 @@ static int read_facts(const slr_state_parts *p, slr_run_state *s, const slr_safe
                         "%s was written by a newer library (state version %lld)", path,
                         (long long)version);
     SLR_TRY(read_int(f, path, "step", INT64_MAX, &s->step));
-    SLR_TRY(read_int(f, path, "epoch", INT64_MAX, &s->epoch));
-    SLR_TRY(read_int(f, path, "index", p->batches_per_epoch, &s->index));
+    SLR_TRY(read_int(f, path, "epoch", INT64_MAX / p->batches_per_epoch - 1, &s->epoch));
+    SLR_TRY(read_int(f, path, "index", p->batches_per_epoch - 1, &s->index));
     SLR_TRY(read_int(f, path, "n_losses", p->batches_per_epoch, &s->n_losses));
     SLR_TRY(read_int(f, path, "session", INT64_MAX, &session));
     s->session = (uint64_t)session;

@@ -26,6 +26,7 @@ typedef struct slr_state_parts {
     const slr_dataset *data;
     slr_opt opts; /* "train" */
     int64_t batches_per_epoch;
+    uint64_t model; /* digest of base model, VAE and prediction type */
 } slr_state_parts;
 
 /* dir/state.safetensors, whole or not at all. */

@@ -16,7 +16,7 @@ struct slr_step {
     slr_checkpoint *base;
     slr_network *network;
     slr_plan *plan;
-    float *grad;
+    float *grad, *own_grad;
     slr_step_io io;
 };
 
@@ -188,9 +188,12 @@ static int build(slr_step *s, building *b)
 
     size_t n_slots = c->network ? slr_network_slots(c->network) : 0;
     b->vals = slr_calloc(s->m, 3 * n_slots + 1, sizeof *b->vals);
-    size_t n_floats = c->network ? slr_network_param_count(c->network) : 0;
-    s->grad = slr_calloc(s->m, n_floats + 1, sizeof(float));
-    if (!b->vals || !s->grad)
+    if (!b->vals)
+        return SDLORA_ENOMEM;
+    if (c->part_mask && !c->grad)
+        s->own_grad = slr_calloc(s->m, slr_network_param_count(c->network), sizeof(float));
+    s->grad = c->grad ? c->grad : s->own_grad;
+    if (c->part_mask && !s->grad)
         return SDLORA_ENOMEM;
     b->wrt = b->vals + n_slots;
     b->grads = b->wrt + n_slots;
@@ -232,7 +235,7 @@ void slr_step_free(slr_step *s)
     if (!s)
         return;
     slr_plan_free(s->plan);
-    slr_free(s->m, s->grad);
+    slr_free(s->m, s->own_grad);
     slr_network_unref(s->network);
     slr_checkpoint_unref(s->base);
     slr_free(s->m, s);

@@ -19,6 +19,8 @@ typedef struct slr_step_config {
     int clip_skip, loss_type;
     unsigned
         part_mask;    /* bits 1 << SLR_PART_*: which parts are trained; 0: loss only (validation) */
+    float *grad;      /* where gradients land: as many floats as the network's block, zeroed.
+                       * Nullable: memory of the step's own */
     bool text_states; /* true: the text encoder is not in the graph; states are an input */
 } slr_step_config;
 

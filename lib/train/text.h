@@ -23,7 +23,7 @@ typedef struct slr_text_config {
 
 int slr_text_new(slr_text **out, const slr_text_config *config);
 void slr_text_free(slr_text *t);
-/* [tokens,width] of a caption.  Lifetime: as long as t (or until slr_text_forget). */
+/* [tokens,width] of a caption.  Lifetime: until the next call for t. */
 int slr_text_states(slr_text *t, const char *caption, const slr_cancel_flag *cancel,
                     const float **states);
 /* Drops what was kept: the network has changed. */

@@ -181,15 +181,46 @@ static int begin(slr_trainer *t)
 {
     t->first_step = t->run.step;
     t->first_elapsed = t->run.elapsed;
-    t->begun = true;
     SLR_TRY(slr_metrics_begin(&t->out, t->run.step));
+    t->begun = true;
     if (t->sample && t->run.step == 0 && slr_opt_bool(t->o, "sample_at_first"))
         return t->sample(t->sample_user, 0, 0);
     return SDLORA_OK;
 }
 
+/* Gradients and update of one step; nothing is applied unless all of it succeeded. */
+static int run_step(slr_trainer *t, taken *k, slr_progress *now)
+{
+    double start = slr_clock();
+    int rc = gather(t, k);
+    if (rc >= 0)
+        rc = update(t, now);
+    if (rc == SDLORA_ECANCELED)
+        atomic_store(&t->cancel, 0);
+    SLR_TRY(rc);
+    advance(t, k);
+    t->run.elapsed += slr_clock() - start;
+    report(t, k, now);
+    return SDLORA_OK;
+}
+
+/* What a step that is applied still owes: files, held-out loss, samples, its line of metrics. */
+static int settle(slr_trainer *t)
+{
+    if (!t->due)
+        return SDLORA_OK;
+    SLR_TRY(slr_trainer_due(t));
+    t->last.val_loss = t->run.val_loss;
+    SLR_TRY(slr_metrics_add(&t->out, &t->last));
+    t->due = false;
+    return SDLORA_OK;
+}
+
 int slr_trainer_step(slr_trainer *t, slr_progress *now)
 {
+    slr_progress p = {0};
+    taken k;
+    SLR_TRY(settle(t)); /* what failed after the step before */
     if (t->run.step >= t->total)
         return SDLORA_DONE;
     if (atomic_exchange(&t->cancel, 0))
@@ -197,23 +228,13 @@ int slr_trainer_step(slr_trainer *t, slr_progress *now)
                         (long long)t->run.step + 1);
     if (!t->begun)
         SLR_TRY(begin(t));
-
-    slr_progress p = {0};
-    taken k;
-    double start = slr_clock();
-    int rc = gather(t, &k);
-    if (rc >= 0)
-        rc = update(t, &p);
-    if (rc == SDLORA_ECANCELED)
-        atomic_store(&t->cancel, 0);
-    SLR_TRY(rc);
-    advance(t, &k);
-    t->run.elapsed += slr_clock() - start;
-    SLR_TRY(slr_trainer_due(t));
-    report(t, &k, &p);
-    SLR_TRY(slr_metrics_add(&t->out, &p));
+    SLR_TRY(run_step(t, &k, &p));
+    slr_network_touch(t->c.network);
+    t->last = p;
+    t->due = true;
+    SLR_TRY(settle(t));
     if (now)
-        *now = p;
+        *now = t->last;
     return SDLORA_OK;
 }
 
@@ -226,7 +247,9 @@ int slr_trainer_resume(slr_trainer *t, const char *path)
 {
     slr_state_parts parts = slr_trainer_state_parts(t);
     SLR_TRY(slr_state_load(&parts, &t->run, path));
-    t->begun = false;
+    t->begun = t->due = false;
+    atomic_store(&t->cancel, 0);
+    slr_network_touch(t->c.network);
     if (t->text)
         slr_text_forget(t->text);
     return SDLORA_OK;

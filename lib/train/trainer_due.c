@@ -17,7 +17,8 @@ slr_state_parts slr_trainer_state_parts(slr_trainer *t)
                              .optim = t->optim,
                              .data = t->c.data,
                              .opts = t->o,
-                             .batches_per_epoch = t->n_batches};
+                             .batches_per_epoch = t->n_batches,
+                             .model = t->model};
 }
 
 /* Epochs finished so far; a file saved in mid-epoch carries the number of the epoch it is in. */
@@ -111,7 +112,10 @@ int slr_trainer_validate(slr_trainer *t, double *loss)
     if (!t->validator)
         return slr_fail(SDLORA_EINVAL, __func__, "the trainer was made without held-out pictures");
     slr_text_forget(t->val_text);
-    return slr_validator_run(t->validator, &t->cancel, loss);
+    int rc = slr_validator_run(t->validator, &t->cancel, loss);
+    if (rc == SDLORA_ECANCELED)
+        atomic_store(&t->cancel, 0);
+    return rc;
 }
 
 static int due_validation(slr_trainer *t, bool epoch_ended, bool last)
@@ -138,13 +142,13 @@ static int due_samples(slr_trainer *t, bool epoch_ended)
 
 static int due_saves(slr_trainer *t, bool epoch_ended, bool last)
 {
+    if (every(t->run.step, t->out.every_steps))
+        SLR_TRY(save_numbered(t, SLR_SAVE_STEP, t->run.step));
     if (last) {
         if (t->out.dir)
             SLR_TRY(slr_trainer_save(t, NULL));
         return t->out.dir && t->out.state_at_end ? slr_trainer_save_state(t, NULL) : SDLORA_OK;
     }
-    if (every(t->run.step, t->out.every_steps))
-        SLR_TRY(save_numbered(t, SLR_SAVE_STEP, t->run.step));
     if (epoch_ended && t->run.epoch < t->epochs && every(t->run.epoch, t->out.every_epochs))
         SLR_TRY(save_numbered(t, SLR_SAVE_EPOCH, t->run.epoch));
     return SDLORA_OK;
@@ -153,8 +157,8 @@ static int due_saves(slr_trainer *t, bool epoch_ended, bool last)
 int slr_trainer_due(slr_trainer *t)
 {
     bool epoch_ended = t->run.index == 0, last = t->run.step >= t->total;
+    SLR_TRY(due_saves(t, epoch_ended, last)); /* first: what follows may fail or be cancelled */
     SLR_TRY(due_validation(t, epoch_ended, last));
-    SLR_TRY(due_saves(t, epoch_ended, last));
     return due_samples(t, epoch_ended);
 }
 

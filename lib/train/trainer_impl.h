@@ -63,6 +63,10 @@ struct slr_trainer {
     /* the run */
     slr_run_state run;
     bool begun;
+    bool due; /* a step is applied whose saving, validation or line of metrics is not done */
+    slr_progress last;  /* of that step */
+    uint64_t model;     /* digest: slr_state_parts */
+    float *grad;        /* all step graphs put their gradients here */
     int64_t first_step; /* of this process, for the ETA */
     double first_elapsed;
     slr_sample_hook_fn sample;

@@ -12,7 +12,6 @@
 #include "base/rng.h"
 #include "base/status.h"
 #include "base/str.h"
-#include "io/hash.h"
 
 /* --- pictures to latents --- */
 
@@ -22,34 +21,44 @@ static int encode(void *user, const float *image, int64_t n, int64_t h, int64_t 
     return slr_vae_encode(feed->vae, image, n, h, w, NULL, latents, feed->cancel);
 }
 
-/* Names the VAE for the latent cache: a digest of its first and last tensors' bytes and of all
- * names. */
-static int encoder_id(const slr_weights *vae, char id[65])
+/* Digest of all names and the first bytes of each tensor. */
+static uint64_t digest(const slr_weights *w, uint64_t seed)
 {
-    uint64_t digest = 0;
-    for (size_t i = 0; i < slr_weights_count(vae); i++) {
+    for (size_t i = 0; w && i < slr_weights_count(w); i++) {
         const slr_tensor *t;
-        const char *name = slr_weights_at(vae, i, &t);
-        size_t bytes = slr_tensor_bytes(t), head = bytes < 4096 ? bytes : 4096;
-        digest = slr_hash64(name, strlen(name), digest);
-        digest = slr_hash64(t->data, head, digest);
+        const char *name = slr_weights_at(w, i, &t);
+        size_t bytes = slr_tensor_bytes(t);
+        seed = slr_hash64(name, strlen(name), seed);
+        seed = slr_hash64(t->data, bytes < 4096 ? bytes : 4096, seed);
     }
-    snprintf(id, 65, "%016llx", (unsigned long long)digest);
-    return SDLORA_OK;
+    return seed;
+}
+
+static slr_weights *vae_of(const slr_trainer_config *c)
+{
+    return c->vae ? c->vae : slr_checkpoint_part(c->base, SLR_PART_VAE);
+}
+
+/* What must be the same for a resumed run to go on. */
+static uint64_t model_digest(const slr_trainer_config *c)
+{
+    uint64_t seed = (uint64_t)slr_checkpoint_predict(c->base);
+    seed = digest(slr_checkpoint_part(c->base, SLR_PART_TE), seed);
+    return digest(vae_of(c), digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
 }
 
 int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data, uint64_t seed,
                   int64_t max_steps, slr_cancel_flag *cancel)
 {
-    slr_weights *vae = c->vae ? c->vae : slr_checkpoint_part(c->base, SLR_PART_VAE);
-    char id[65];
+    slr_weights *vae = vae_of(c);
+    char id[32];
     int factor;
     *feed = (slr_feed){.cancel = cancel};
     if (!vae)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
                         slr_checkpoint_path(c->base));
     SLR_TRY(slr_vae_factor(vae, &factor));
-    SLR_TRY(encoder_id(vae, id));
+    snprintf(id, sizeof id, "%016llx", (unsigned long long)digest(vae, 0));
     SLR_TRY(slr_vae_runner_new(&feed->vae, vae, slr_checkpoint_family(c->base), c->devices));
     slr_loader_config config = {.mem = c->mem,
                                 .log = c->log,
@@ -123,6 +132,7 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
                               .clip_skip = t->clip_skip,
                               .loss_type = t->noise.loss_type,
                               .part_mask = t->part_mask,
+                              .grad = t->grad,
                               .text_states = t->text != NULL};
     SLR_TRY(slr_step_new(&s->step, &config));
     SLR_TRY(share_memory(t, s));
@@ -200,8 +210,11 @@ static int read_schedule(slr_trainer *t)
         .total = t->total,
         .cycles = (double)slr_opt_int(t->o, "lr_scheduler_num_cycles"),
         .power = slr_opt_real(t->o, "lr_scheduler_power"),
-        .lr0 = fmax(t->base_lr[SLR_PART_UNET], t->base_lr[SLR_PART_TE]),
+        .lr0 = slr_opt_real(t->o, "learning_rate"), /* torch's optimizer.defaults["lr"] */
     };
+    if (!strcmp(name, "polynomial") && t->lr_plan.lr0 <= 1e-7)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "polynomial ends at 1e-7: learning_rate has to be larger");
     if (t->lr_plan.warmup > 0 && !strcmp(name, "constant"))
         return slr_fail(
             SDLORA_EINVAL, __func__,
@@ -284,7 +297,13 @@ static int open_parts(slr_trainer *t)
     if (!(t->part_mask >> SLR_PART_TE & 1u))
         SLR_TRY(open_text(t, &t->text));
     SLR_TRY(slr_optim_new(&t->optim, t->m, t->c.network, t->c.devices, t->o, t->part_mask));
+    t->grad = slr_calloc(t->m, slr_network_param_count(t->c.network), sizeof *t->grad);
+    if (!t->grad)
+        return SDLORA_ENOMEM;
+    t->model = model_digest(&t->c);
     SLR_TRY(slr_outputs_init(&t->out, t->m, t->o, t->epochs));
+    if (!t->out.dir && (t->out.every_epochs || t->out.every_steps || t->out.state_at_end))
+        return slr_fail(SDLORA_EINVAL, __func__, "saving is asked for, but there is no output_dir");
     SLR_TRY(slr_meta_new(&t->hashes, t->m));
     t->run.losses = slr_calloc(t->m, (size_t)t->n_batches, sizeof(float));
     if (!t->run.losses)
@@ -346,6 +365,7 @@ void slr_trainer_free(slr_trainer *t)
         return;
     for (int i = 0; i < SLR_MAX_GRAPHS; i++)
         slr_step_free(t->graph[i].step);
+    slr_free(t->m, t->grad);
     slr_validator_free(t->validator);
     slr_text_free(t->val_text);
     slr_text_free(t->text);

@@ -58,7 +58,6 @@ static int step_for(slr_validator *v, int64_t h, int64_t w)
                               .h = h,
                               .w = w,
                               .n_chunks = v->c.n_chunks,
-                              .clip_skip = 1,
                               .loss_type = SDLORA_LOSS_L2,
                               .text_states = true};
     SLR_TRY(slr_step_new(&v->step, &config));
