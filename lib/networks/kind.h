@@ -71,6 +71,7 @@ struct slr_network {
     size_t n_slots, slot_cap;
     float *params;
     size_t n_params;
+    uint64_t version; /* of params */
     size_t part_first[SLR_PART_COUNT], part_last[SLR_PART_COUNT];
 };
 

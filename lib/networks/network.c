@@ -207,8 +207,8 @@ static int read_args(slr_network *n, const char *list)
 }
 
 /* What kohya's networks.lora reads of network_args. */
-static const char *const known_args[] = {"conv_dim", "conv_alpha", "rank_dropout", "module_dropout",
-                                         "dropout"};
+static const char *const known_args[] = {"conv_dim", "conv_alpha", "rank_dropout",
+                                         "module_dropout"};
 
 /* The same limits as the option of that name has. */
 static int check_range(const char *key, double value)
@@ -397,9 +397,14 @@ const char *slr_network_path(const slr_network *n)
     return n->path;
 }
 
-slr_mem *slr_network_mem(const slr_network *n)
+void slr_network_touch(slr_network *n)
 {
-    return n->m;
+    n->version++;
+}
+
+uint64_t slr_network_version(const slr_network *n)
+{
+    return n->version;
 }
 
 slr_opt slr_network_options(const slr_network *n)

@@ -48,7 +48,9 @@ slr_opt slr_network_options(const slr_network *n);
 double slr_network_arg(const slr_network *n, const char *key, double otherwise);
 const slr_family *slr_network_family(const slr_network *n);
 bool slr_network_has_dropout(const slr_network *n);
-slr_mem *slr_network_mem(const slr_network *n);
+/* Raised by whoever writes to the parameters, so that copies can tell that they are old. */
+void slr_network_touch(slr_network *n);
+uint64_t slr_network_version(const slr_network *n);
 
 /* --- trainable parameters: one flat f32 block, text encoder modules first, then UNet --- */
 typedef struct slr_network_slot {
@@ -96,11 +98,12 @@ void slr_stack_free(slr_stack *s);
 slr_adapter slr_stack_adapter(slr_stack *s);
 /* Other strengths for the same networks, without a new graph. */
 int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n);
+/* Whether a network was written to since its factors were copied: slr_stack_set copies them again.
+ */
+bool slr_stack_stale(const slr_stack *s);
 /* Binds every stack param in a plan of a graph built with the hook. */
 struct slr_plan;
 int slr_stack_bind(slr_stack *s, struct slr_plan *p);
-/* Equal for stacks whose graphs are interchangeable (same layers and summed ranks). */
-uint64_t slr_stack_shape_key(const slr_stack *s);
 
 /* Merged: new weights = W + sum of strength * delta, f32 sums, saved in the base's dtype; removal
  * is dropping the result (the base is untouched). *out holds replaced tensors over the base's. */

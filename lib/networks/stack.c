@@ -22,12 +22,12 @@ struct slr_stack {
     slr_mem *m;
     slr_arena *texts;
     slr_stack_item *item;
+    uint64_t *version; /* of each item's parameters when they were copied */
     size_t n_items;
     stack_layer *layer;
     size_t n_layers, layer_cap;
     slr_map *by_path; /* "<part>:<path>" */
     float *block;
-    uint64_t shape_key;
 };
 
 static const char *factor_name(slr_stack *s, const char *key, const char *which)
@@ -70,17 +70,14 @@ static int64_t fan_in(const slr_target *t)
     return t->in * t->kh * t->kw;
 }
 
-/* Places every layer's factors in one block and hashes what their graph looks like. */
+/* Places every layer's factors in one block. */
 static int lay_out(slr_stack *s)
 {
     size_t total = 0;
-    s->shape_key = 0;
     for (size_t i = 0; i < s->n_layers; i++) {
         const stack_layer *l = &s->layer[i];
         total += round16((size_t)(l->rank * fan_in(l->target))) +
                  round16((size_t)(l->target->out * l->rank));
-        s->shape_key = slr_hash64(l->down_name, strlen(l->down_name), s->shape_key);
-        s->shape_key = slr_hash64(&l->rank, sizeof l->rank, s->shape_key);
     }
     s->block = slr_calloc(s->m, total ? total : 1, sizeof(float));
     if (!s->block)
@@ -109,15 +106,13 @@ static double strength_of(const slr_stack_item *item, int part)
     return part == SLR_PART_UNET ? item->unet : item->te;
 }
 
-/* Writes one module's columns of `up` (and, the first time, its rows of `down`) at rank offset
- * `at`. */
+/* Writes one module's rows of `down` and columns of `up` at rank offset `at`. */
 static void write_module(const slr_network *n, const slr_module *mod, const stack_layer *l,
-                         int64_t at, double strength, bool with_down)
+                         int64_t at, double strength)
 {
     const slr_network_slot *slots = &n->slot[mod->slot];
-    if (with_down)
-        memcpy(l->down + at * fan_in(l->target), n->params + slots[0].offset,
-               slots[0].count * sizeof(float));
+    memcpy(l->down + at * fan_in(l->target), n->params + slots[0].offset,
+           slots[0].count * sizeof(float));
     const float *up = n->params + slots[1].offset;
     float scale = (float)(strength * slr_module_scale(mod));
     for (int64_t o = 0; o < l->target->out; o++)
@@ -125,18 +120,18 @@ static void write_module(const slr_network *n, const slr_module *mod, const stac
             l->up[o * l->rank + at + p] = scale * up[o * mod->rank + p];
 }
 
-static int write_factors(slr_stack *s, bool with_down)
+static int write_factors(slr_stack *s)
 {
     int64_t *at = slr_calloc(s->m, s->n_layers ? s->n_layers : 1, sizeof *at);
     if (!at)
         return SDLORA_ENOMEM;
     for (size_t i = 0; i < s->n_items; i++) {
         const slr_network *n = s->item[i].network;
+        s->version[i] = n->version;
         for (size_t k = 0; k < n->n_modules; k++) {
             const slr_module *mod = &n->module[k];
             stack_layer *l = find_layer(s, mod->target.part, mod->target.path);
-            write_module(n, mod, l, at[l - s->layer], strength_of(&s->item[i], mod->target.part),
-                         with_down);
+            write_module(n, mod, l, at[l - s->layer], strength_of(&s->item[i], mod->target.part));
             at[l - s->layer] += mod->rank;
         }
     }
@@ -169,7 +164,8 @@ static int fill(slr_stack *s, const slr_checkpoint *base, const slr_stack_item *
     SLR_TRY(rc);
 
     s->item = slr_calloc(s->m, n ? n : 1, sizeof *s->item);
-    if (!s->item)
+    s->version = slr_calloc(s->m, n ? n : 1, sizeof *s->version);
+    if (!s->item || !s->version)
         return SDLORA_ENOMEM;
     for (size_t i = 0; i < n; i++) {
         s->item[i] = items[i];
@@ -179,7 +175,7 @@ static int fill(slr_stack *s, const slr_checkpoint *base, const slr_stack_item *
             SLR_TRY(add_module(s, &items[i].network->module[k]));
     }
     SLR_TRY(lay_out(s));
-    return write_factors(s, true);
+    return write_factors(s);
 }
 
 int slr_stack_new(slr_stack **out, slr_mem *m, const slr_checkpoint *base,
@@ -210,6 +206,7 @@ void slr_stack_free(slr_stack *s)
     for (size_t i = 0; i < s->n_items; i++)
         slr_network_unref(s->item[i].network);
     slr_free(s->m, s->item);
+    slr_free(s->m, s->version);
     slr_free(s->m, s->layer);
     slr_free(s->m, s->block);
     slr_map_free(s->by_path);
@@ -229,7 +226,15 @@ int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n)
         s->item[i].te = items[i].te;
         s->item[i].unet = items[i].unet;
     }
-    return write_factors(s, false);
+    return write_factors(s);
+}
+
+bool slr_stack_stale(const slr_stack *s)
+{
+    for (size_t i = 0; i < s->n_items; i++)
+        if (s->item[i].network->version != s->version[i])
+            return true;
+    return false;
 }
 
 static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y)
@@ -266,9 +271,4 @@ int slr_stack_bind(slr_stack *s, slr_plan *p)
         SLR_TRY(slr_plan_bind(p, v, s->layer[i].up));
     }
     return SDLORA_OK;
-}
-
-uint64_t slr_stack_shape_key(const slr_stack *s)
-{
-    return s->shape_key;
 }

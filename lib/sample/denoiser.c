@@ -12,7 +12,7 @@
 #include "models/clip.h"
 #include "models/unet.h"
 
-enum { MAX_PLANS = 6, ROW = 77 };
+enum { MAX_PLANS = 6, MAX_TEXTS = 256, ROW = 77 };
 
 /* A planned graph.  Text: a = chunks, b = clip skip, c = 0.  UNet: a = batch, b = tokens, c = h *
  * 65536 + w. */
@@ -168,7 +168,9 @@ int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size
 {
     if (!same_networks(d, items, n))
         return replace_stack(d, items, n);
-    if (same_strengths(d, items, n))
+    if (d->n_text >= MAX_TEXTS)
+        drop_text(d);
+    if (same_strengths(d, items, n) && !(d->stack && slr_stack_stale(d->stack)))
         return SDLORA_OK;
     SLR_TRY(slr_stack_set(d->stack, items, n));
     memcpy(d->item, items, n * sizeof *items);

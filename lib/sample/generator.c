@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -101,8 +102,8 @@ typedef struct run {
     slr_generator *g;
     const slr_request *r;
     const slr_sampler_row *sampler;
-    const slr_scheduler_row *scheduler; /* NULL for timestep samplers */
-    const char *scheduler_name;         /* as asked for */
+    const slr_scheduler_row *scheduler; /* timestep samplers do not use it */
+    const char *scheduler_name;         /* for the parameters text */
     slr_prompt_tags tags;
     slr_stack_item *item;
     size_t n_items;
@@ -121,14 +122,14 @@ static int choose_sampler(run *s)
     s->sampler = slr_sampler_find(name);
     if (!s->sampler)
         return slr_fail(SDLORA_ENOTSUP, __func__, "there is no sampler '%s' here", name);
-    s->scheduler_name = scheduler;
-    if (s->sampler->timesteps)
-        return SDLORA_OK;
-    bool automatic = !strcmp(scheduler, "Automatic");
-    s->scheduler = slr_scheduler_find(automatic ? s->sampler->scheduler : scheduler);
-    return s->scheduler
-               ? SDLORA_OK
-               : slr_fail(SDLORA_ENOTSUP, __func__, "there is no schedule '%s' here", scheduler);
+    bool automatic = !strcasecmp(scheduler, "Automatic");
+    s->scheduler = slr_scheduler_find(!automatic              ? scheduler
+                                      : s->sampler->scheduler ? s->sampler->scheduler
+                                                              : "Uniform");
+    if (!s->scheduler)
+        return slr_fail(SDLORA_ENOTSUP, __func__, "there is no schedule '%s' here", scheduler);
+    s->scheduler_name = automatic ? "Automatic" : s->scheduler->name;
+    return SDLORA_OK;
 }
 
 static int check_request(const run *s)
@@ -165,17 +166,12 @@ static int make_timesteps(run *s)
 static int make_sigmas(run *s)
 {
     const slr_schedule *table = &s->g->schedule;
-    bool discard = s->sampler->discard_penultimate;
     s->sigmas = slr_calloc(s->g->m, MAX_SIGMAS, sizeof *s->sigmas);
     if (!s->sigmas)
         return SDLORA_ENOMEM;
-    SLR_TRY(s->scheduler->sigmas(table, s->r->steps + discard, table->sigma[0],
+    SLR_TRY(s->scheduler->sigmas(table, s->r->steps, table->sigma[0],
                                  table->sigma[SLR_TIMESTEPS - 1], s->sigmas, MAX_SIGMAS,
                                  &s->n_sigmas));
-    if (discard) {
-        s->sigmas[s->n_sigmas - 2] = s->sigmas[s->n_sigmas - 1];
-        s->n_sigmas--;
-    }
     for (int i = 0; i < s->n_sigmas; i++)
         s->sigmas[i] = (float)s->sigmas[i]; /* the original's tables are f32 */
     return SDLORA_OK;
@@ -421,7 +417,7 @@ static char *write_infotext(run *s, int64_t seed)
     if (r->clip_skip > 1)
         slr_infotext_int(&t, "Clip skip", r->clip_skip);
     slr_infotext_add(&t, "RNG", "CPU");
-    if (r->eta >= 0)
+    if (r->eta >= 0 && s->sampler->eta)
         slr_infotext_real(&t, s->sampler->timesteps ? "Eta DDIM" : "Eta", r->eta);
     slr_infotext_add(&t, "Lora hashes", hashes.len ? hashes.data : NULL);
     slr_infotext_add(&t, "Version", "libsdlora-" SDLORA_VERSION_STRING);

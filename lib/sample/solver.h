@@ -40,7 +40,7 @@ typedef struct slr_sampler_row {
     const char *name;           /* "DPM++ 2M" */
     const char *const *aliases; /* NULL-terminated: "k_dpmpp_2m" */
     const char *scheduler;      /* default schedule's name; NULL: timestep sampler */
-    bool timesteps, discard_penultimate, second_order;
+    bool timesteps, eta;        /* eta: the sampler reads it */
     int (*run)(slr_sampling *s);
 } slr_sampler_row;
 

@@ -125,9 +125,13 @@ static const char *const alias_ddim[] = {"ddim", NULL};
 
 static const slr_sampler_row rows[] = {
     {.name = "DPM++ 2M", .aliases = alias_dpmpp_2m, .scheduler = "Karras", .run = dpmpp_2m},
-    {.name = "Euler a", .aliases = alias_euler_a, .scheduler = "Uniform", .run = euler_a},
+    {.name = "Euler a",
+     .aliases = alias_euler_a,
+     .scheduler = "Uniform",
+     .eta = true,
+     .run = euler_a},
     {.name = "Euler", .aliases = alias_euler, .scheduler = "Uniform", .run = euler},
-    {.name = "DDIM", .aliases = alias_ddim, .timesteps = true, .run = ddim},
+    {.name = "DDIM", .aliases = alias_ddim, .timesteps = true, .eta = true, .run = ddim},
 };
 
 const slr_sampler_row *slr_samplers(size_t *n)
