@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: MIT */
+/* Networks at work: live and merged, strengths, sums, removal, refusals, and dropout while
+ * training. Agreement with sd-scripts is in tests/unit/train. */
+#include "network_test.h"
+
+#include "models/clip.h"
+
+#define OPENMOJI TEST_ROOT "/data/torch-openmoji-lora.safetensors"
+#define GOLDEN   TEST_ROOT "/golden/tinysd.safetensors"
+
+/* Both in f32, the same terms in another order: measured 4e-7. */
+#define TOL_F32 1e-5
+/* Merging into f16 rounds each changed weight by up to 2^-11 of itself, some 2.8e-4 at random; the
+ * layers of a path add such errors up.  Measured 1.8e-4. */
+#define TOL_F16 1e-3
+
+static slr_devices *devices;
+static slr_checkpoint *base;
+static slr_weights *unet, *te, *unet32; /* unet32: the same in f32 */
+static golden g;
+
+static slr_weights *widened(slr_weights *w)
+{
+    slr_weights *out;
+    ok(slr_weights_new(&out, NULL, "f32"));
+    for (size_t i = 0; i < slr_weights_count(w); i++) {
+        const slr_tensor *t;
+        slr_storage *storage;
+        const char *name = slr_weights_at(w, i, &t);
+        slr_tensor wide = *t;
+        ok(slr_storage_new(&storage, NULL, (size_t)slr_tensor_count(t) * sizeof(float)));
+        ok(slr_tensor_to_f32(t, slr_storage_data(storage)));
+        wide.dtype = SDLORA_F32;
+        wide.data = slr_storage_data(storage);
+        wide.storage = storage;
+        wide.id = 0;
+        ok(slr_weights_put(out, name, &wide));
+        slr_storage_unref(storage);
+    }
+    return out;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    const slr_devices_config config = {.cpu_features = slr_cpu_features(), .backend = "cpu"};
+    ok(slr_devices_open(&devices, &config));
+    ok(slr_checkpoint_open(&base, TINYSD, &CONFIG));
+    unet = slr_checkpoint_part(base, SLR_PART_UNET);
+    te = slr_checkpoint_part(base, SLR_PART_TE);
+    unet32 = widened(unet);
+    g = golden_open(GOLDEN);
+    return g.file ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    golden_close(&g);
+    slr_weights_unref(unet32);
+    slr_checkpoint_unref(base);
+    slr_devices_unref(devices);
+    return 0;
+}
+
+/* ---- a pass of the UNet or of the text encoder ---- */
+
+typedef struct pass {
+    slr_plan *plan;
+    size_t n; /* floats of the output */
+} pass;
+
+static void put(slr_plan *p, const char *name, const void *data, size_t bytes)
+{
+    slr_val v;
+    ok(slr_plan_find(p, name, &v));
+    memcpy(slr_plan_data(p, v), data, bytes);
+}
+
+static pass finish(slr_graph *graph, slr_val y, slr_stack *s)
+{
+    pass p = {.n = 1};
+    slr_output(graph, y, "y");
+    ok(slr_graph_status(graph));
+    slr_shape shape = slr_shape_of(graph, y);
+    for (int i = 0; i < shape.rank; i++)
+        p.n *= (size_t)shape.dim[i];
+    ok(slr_plan_new(&p.plan, graph, devices));
+    slr_graph_free(graph);
+    if (s)
+        ok(slr_stack_bind(s, p.plan));
+    return p;
+}
+
+static pass unet_pass(slr_weights *w, slr_stack *s)
+{
+    slr_tensor xs, ts, cs;
+    slr_graph *graph;
+    float *x = golden_nhwc(&g, "unet.x", &xs), *t = golden_f32(&g, "unet.t", &ts),
+          *c = golden_f32(&g, "unet.ctx", &cs);
+    slr_adapter adapter = s ? slr_stack_adapter(s) : (slr_adapter){0};
+    ok(slr_graph_new(&graph, NULL, (slr_policy){.storage = SDLORA_F32}));
+    slr_nn nn = {.g = graph, .w = w, .part = SLR_PART_UNET, .adapter = s ? &adapter : NULL};
+    slr_val y = slr_unet_build(&nn, slr_checkpoint_family(base),
+                               slr_input(graph, "x", SDLORA_F32, 4, xs.dim),
+                               slr_input(graph, "t", SDLORA_F32, 1, ts.dim),
+                               slr_input(graph, "ctx", SDLORA_F32, 3, cs.dim));
+    pass p = finish(graph, y, s);
+    put(p.plan, "x", x, (size_t)slr_tensor_count(&xs) * sizeof *x);
+    put(p.plan, "t", t, (size_t)slr_tensor_count(&ts) * sizeof *t);
+    put(p.plan, "ctx", c, (size_t)slr_tensor_count(&cs) * sizeof *c);
+    slr_free(NULL, x);
+    slr_free(NULL, t);
+    slr_free(NULL, c);
+    return p;
+}
+
+static pass text_pass(slr_weights *w, slr_stack *s)
+{
+    slr_tensor t;
+    slr_graph *graph;
+    int32_t *ids = golden_i32(&g, "ids", &t);
+    slr_adapter adapter = s ? slr_stack_adapter(s) : (slr_adapter){0};
+    ok(slr_graph_new(&graph, NULL, (slr_policy){.storage = SDLORA_F32}));
+    slr_nn nn = {.g = graph, .w = w, .part = SLR_PART_TE, .adapter = s ? &adapter : NULL};
+    slr_val y = slr_clip_build(&nn, slr_checkpoint_family(base),
+                               slr_input(graph, "ids", SDLORA_I32, 2, t.dim), 1);
+    pass p = finish(graph, y, s);
+    put(p.plan, "ids", ids, slr_tensor_bytes(&t));
+    slr_free(NULL, ids);
+    return p;
+}
+
+static float *run(const pass *p)
+{
+    slr_val v;
+    float *y = slr_alloc(NULL, p->n * sizeof *y);
+    ok(slr_plan_run(p->plan, NULL));
+    ok(slr_plan_find(p->plan, "y", &v));
+    memcpy(y, slr_plan_data(p->plan, v), p->n * sizeof *y);
+    return y;
+}
+
+typedef pass (*pass_fn)(slr_weights *w, slr_stack *s);
+
+static float *once(pass_fn fn, slr_weights *w, slr_stack *s, size_t *n)
+{
+    pass p = fn(w, s);
+    float *y = run(&p);
+    *n = p.n;
+    slr_plan_free(p.plan);
+    return y;
+}
+
+static float *stacked(pass_fn fn, slr_weights *w, const slr_stack_item *items, size_t n_items,
+                      size_t *n)
+{
+    slr_stack *s;
+    ok(slr_stack_new(&s, NULL, base, items, n_items));
+    float *y = once(fn, w, s, n);
+    slr_stack_free(s);
+    return y;
+}
+
+static float *merged(pass_fn fn, slr_weights *w, int part, const slr_stack_item *items,
+                     size_t n_items, size_t *n)
+{
+    slr_weights *m;
+    ok(slr_merge_part(&m, NULL, w, part, items, n_items));
+    float *y = once(fn, m, NULL, n);
+    slr_weights_unref(m);
+    return y;
+}
+
+/* Frees both.  n is read late: the passes in the arguments set it. */
+static double distance(float *got, float *want, const size_t *n)
+{
+    double d = golden_compare(got, want, *n).l2;
+    slr_free(NULL, got);
+    slr_free(NULL, want);
+    return d;
+}
+
+static const char *const LOCON[] = {
+    "network_dim", "4", "network_alpha", "3", "conv_dim", "2", "conv_alpha", "1", NULL};
+
+/* ---- applying ---- */
+
+static void third_party_file(void **state)
+{
+    (void)state;
+    slr_network *net;
+    size_t n;
+    ok(slr_network_open(&net, NULL, base, OPENMOJI));
+    assert_int_equal(slr_network_modules(net), 156);
+    assert_string_equal(slr_meta_get(slr_network_meta(net), "ss_output_name"), "openmoji");
+    for (size_t i = 0; i < slr_network_modules(net); i++)
+        assert_true(slr_network_rank(net, i) == 16 && slr_network_alpha(net, i) == 8);
+    const slr_stack_item item = {net, 1, 1};
+    double change =
+        distance(stacked(unet_pass, unet, &item, 1, &n), once(unet_pass, unet, NULL, &n), &n);
+    double text = distance(stacked(text_pass, te, &item, 1, &n), once(text_pass, te, NULL, &n), &n);
+    double both = distance(merged(unet_pass, unet, SLR_PART_UNET, &item, 1, &n),
+                           stacked(unet_pass, unet, &item, 1, &n), &n);
+    print_message(
+        "changes the UNet's output by %.3g, text states by %.3g; merged differs by %.3g\n", change,
+        text, both);
+    assert_true(change > 0.01 && text > 0.001);
+    assert_true(both <= TOL_F16);
+    slr_network_unref(net);
+}
+
+static void merged_and_live(void **state)
+{
+    (void)state;
+    slr_network *net = make(base, LOCON, 4, 0.15);
+    const slr_stack_item item = {net, 0.8, 0.8};
+    size_t n;
+    char before[65], after[65];
+    base_hash(base, before);
+    double change =
+        distance(stacked(unet_pass, unet, &item, 1, &n), once(unet_pass, unet, NULL, &n), &n);
+    double f32 = distance(merged(unet_pass, unet32, SLR_PART_UNET, &item, 1, &n),
+                          stacked(unet_pass, unet32, &item, 1, &n), &n);
+    double f16 = distance(merged(unet_pass, unet, SLR_PART_UNET, &item, 1, &n),
+                          stacked(unet_pass, unet, &item, 1, &n), &n);
+    double text = distance(merged(text_pass, te, SLR_PART_TE, &item, 1, &n),
+                           stacked(text_pass, te, &item, 1, &n), &n);
+    print_message("change %.3g; merged against live: f32 %.3g, f16 %.3g, text (f16) %.3g\n", change,
+                  f32, f16, text);
+    assert_true(change > 0.05);
+    assert_true(f32 <= TOL_F32);
+    assert_true(f16 <= TOL_F16 && text <= TOL_F16);
+    base_hash(base, after);
+    assert_string_equal(before, after);
+    slr_network_unref(net);
+}
+
+/* Networks of several ranks and sets of modules, and one of them twice. */
+static void sums(void **state)
+{
+    (void)state;
+    slr_network *a = make(base, LOCON, 4, 0.1),
+                *b = make(base, (const char *[]){"network_dim", "7", NULL}, 5, 0.1),
+                *c = make(
+                    base,
+                    (const char *[]){"network_dim", "1", "network_train_unet_only", "true", NULL},
+                    6, 0.1);
+    const slr_stack_item items[] = {{a, 1, 0.5}, {b, 1, -1.5}, {c, 1, 2}, {a, 1, 0.25}};
+    size_t n;
+    double e = distance(stacked(unet_pass, unet32, items, 4, &n),
+                        merged(unet_pass, unet32, SLR_PART_UNET, items, 4, &n), &n);
+    /* one by one into the weights, in another order */
+    slr_weights *w = slr_weights_ref(unet32);
+    for (int i = 3; i >= 0; i--) {
+        slr_weights *next;
+        ok(slr_merge_part(&next, NULL, w, SLR_PART_UNET, &items[i], 1));
+        slr_weights_unref(w);
+        w = next;
+    }
+    double one_by_one =
+        distance(stacked(unet_pass, unet32, items, 4, &n), once(unet_pass, w, NULL, &n), &n);
+    double twice = 0, part = distance(stacked(unet_pass, unet32, items, 3, &n),
+                                      stacked(unet_pass, unet32, items, 4, &n), &n);
+    const slr_stack_item three_quarters = {a, 1, 0.75}, a_twice[] = {items[0], items[3]};
+    twice = distance(stacked(unet_pass, unet32, a_twice, 2, &n),
+                     stacked(unet_pass, unet32, &three_quarters, 1, &n), &n);
+    print_message("four at once: %.3g, one by one %.3g, one twice %.3g\n", e, one_by_one, twice);
+    assert_true(e <= TOL_F32 && one_by_one <= TOL_F32 && twice <= TOL_F32);
+    assert_true(part > 1e-3);
+    slr_weights_unref(w);
+    slr_network_unref(a);
+    slr_network_unref(b);
+    slr_network_unref(c);
+}
+
+static void assert_same(float *got, float *want, const size_t *n)
+{
+    for (size_t i = 0; i < *n; i++)
+        if (got[i] != want[i])
+            fail_msg("value %zu: %.9g is not %.9g", i, got[i], want[i]);
+    slr_free(NULL, got);
+    slr_free(NULL, want);
+}
+
+static bool differ(float *a, float *b, const size_t *n)
+{
+    return distance(a, b, n) > 1e-4;
+}
+
+/* One plan, many strengths: each to the bit what a new stack gives; 0 is to the bit the base. */
+static void strengths(void **state)
+{
+    (void)state;
+    slr_network *a = make(base, LOCON, 4, 0.1), *b = make(base, NULL, 5, 0.1);
+    const slr_stack_item first[] = {{a, 1, 1}, {b, 1, 1}}, second[] = {{a, 0.3, -2}, {b, 0, 0.5}},
+                         none[] = {{a, 0, 0}, {b, 0, 0}}, text[] = {{a, 0.7, 0}, {b, 0.7, 0}},
+                         picture[] = {{a, 0, 0.7}, {b, 0, 0.7}};
+    slr_stack *s;
+    size_t n, tn;
+    ok(slr_stack_new(&s, NULL, base, first, 2));
+    pass u = unet_pass(unet, s), t = text_pass(te, s);
+    n = u.n;
+    tn = t.n;
+    assert_same(run(&u), stacked(unet_pass, unet, first, 2, &n), &n);
+    ok(slr_stack_set(s, second, 2));
+    assert_same(run(&u), stacked(unet_pass, unet, second, 2, &n), &n);
+    assert_same(run(&t), stacked(text_pass, te, second, 2, &tn), &tn);
+    ok(slr_stack_set(s, none, 2));
+    assert_same(run(&u), once(unet_pass, unet, NULL, &n), &n);
+    ok(slr_stack_set(s, text, 2));
+    assert_same(run(&u), once(unet_pass, unet, NULL, &n), &n);
+    assert_true(differ(run(&t), once(text_pass, te, NULL, &tn), &tn));
+    ok(slr_stack_set(s, picture, 2));
+    assert_same(run(&t), once(text_pass, te, NULL, &tn), &tn);
+    assert_true(differ(run(&u), once(unet_pass, unet, NULL, &n), &n));
+
+    /* weights that change later are copied when the strengths are set again */
+    assert_false(slr_stack_stale(s));
+    for (size_t i = 0; i < slr_network_param_count(a); i++)
+        slr_network_params(a)[i] *= -1.25f;
+    slr_network_touch(a);
+    assert_true(slr_stack_stale(s));
+    ok(slr_stack_set(s, second, 2));
+    assert_false(slr_stack_stale(s));
+    assert_same(run(&u), stacked(unet_pass, unet, second, 2, &n), &n);
+    ok(slr_stack_set(s, picture, 2));
+
+    /* the stack is of these networks, in this order */
+    const slr_stack_item swapped[] = {{b, 1, 1}, {a, 1, 1}};
+    assert_int_equal(slr_stack_set(s, swapped, 2), SDLORA_EINVAL);
+    assert_int_equal(slr_stack_set(s, first, 1), SDLORA_EINVAL);
+    assert_same(run(&t), once(text_pass, te, NULL, &tn), &tn);
+    slr_plan_free(u.plan);
+    slr_plan_free(t.plan);
+    slr_stack_free(s);
+    slr_network_unref(a);
+    slr_network_unref(b);
+}
+
+static void removal(void **state)
+{
+    (void)state;
+    size_t n;
+    float *before = once(unet_pass, unet, NULL, &n);
+    slr_network *a = make(base, LOCON, 4, 0.1);
+    const slr_stack_item item = {a, 1, 1};
+    slr_weights *w;
+    slr_free(NULL, stacked(unet_pass, unet, &item, 1, &n));
+    ok(slr_merge_part(&w, NULL, unet, SLR_PART_UNET, &item, 1));
+    slr_weights_unref(w);
+    slr_network_unref(a);
+    assert_same(once(unet_pass, unet, NULL, &n), before, &n);
+}
+
+static void another_shape(void **state)
+{
+    (void)state;
+    slr_checkpoint *other;
+    slr_stack *s;
+    slr_weights *w;
+    ok(slr_checkpoint_shapes(&other, "sd15", &CONFIG));
+    slr_network *good = make(base, NULL, 4, 0.1),
+                *bad = make(other, (const char *[]){"network_dim", "1", NULL}, 4, 0.1);
+    const slr_stack_item items[] = {{good, 1, 1}, {bad, 1, 1}};
+    assert_int_equal(slr_stack_new(&s, NULL, base, items, 2), SDLORA_EINVAL);
+    assert_null(s);
+    says("lora_");
+    says("does not fit");
+    assert_int_equal(slr_merge_part(&w, NULL, unet, SLR_PART_UNET, items, 2), SDLORA_EINVAL);
+    assert_null(w);
+    says("does not fit");
+    slr_network_unref(good);
+    slr_network_unref(bad);
+    slr_checkpoint_unref(other);
+}
+
+/* ---- dropout ---- */
+
+enum { SAMPLES = 16, TOKENS = 24, RANK = 16, WIDTH = 64, OUT = 256, ROWS = SAMPLES * TOKENS };
+
+/* Two layers read the same x = (1, 0 ...).  down's first column is ones and up's first rows are the
+ * unit matrix, so that the first RANK features of delta are what dropout left of ones. */
+typedef struct dropping {
+    slr_network *net;
+    slr_plan *plan;
+    float *mask[2]; /* [ROWS, RANK] by layer */
+    float *grad[2]; /* of the first layer's down and up, by the sum of its output */
+} dropping;
+
+static const char *const LAYERS[] = {"text_model.encoder.layers.0.mlp.fc1",
+                                     "text_model.encoder.layers.1.mlp.fc1"};
+
+static void unit_network(slr_network *n)
+{
+    memset(slr_network_params(n), 0, slr_network_param_count(n) * sizeof(float));
+    for (size_t i = 0; i < slr_network_slots(n); i++) {
+        const slr_network_slot *s = slr_network_slot_at(n, i);
+        float *x = slr_network_params(n) + s->offset;
+        bool down = strstr(s->key, "lora_down") != NULL;
+        for (int64_t r = 0; r < RANK && r < s->dim[0]; r++)
+            x[r * s->dim[1] + (down ? 0 : r)] = 1;
+    }
+}
+
+/* with_seed false: as in validation. */
+static dropping drop_new(const char *which, const char *p, bool with_seed)
+{
+    dropping d = {0};
+    slr_graph *graph;
+    slr_train_hook hook;
+    const int64_t x_dim[] = {SAMPLES, TOKENS, WIDTH}, seed_dim[] = {2};
+    char name[320];
+    ok(make_rc(&d.net, base,
+               (const char *[]){"network_dim", "16", "network_alpha", "16", which, p, NULL}, 1));
+    unit_network(d.net);
+    slr_val *vals = slr_calloc(NULL, slr_network_slots(d.net), sizeof *vals), y[2], wrt[2], grad[2];
+    ok(slr_graph_new(&graph, NULL, (slr_policy){.storage = SDLORA_F32}));
+    slr_val x = slr_input(graph, "x", SDLORA_F32, 3, x_dim),
+            seed = with_seed ? slr_input(graph, "seed", SDLORA_I32, 1, seed_dim) : SLR_NONE;
+    slr_train_hook_init(&hook, d.net, seed, vals);
+    slr_nn plain = {.g = graph, .w = te, .part = SLR_PART_TE},
+           nn = {.g = graph, .w = te, .part = SLR_PART_TE, .adapter = &hook.adapter};
+    for (int i = 0; i < 2; i++) {
+        y[i] = slr_nn_linear(&nn, LAYERS[i], x, SLR_NONE);
+        snprintf(name, sizeof name, "delta%d", i);
+        slr_output(graph, slr_sub(graph, y[i], slr_nn_linear(&plain, LAYERS[i], x, SLR_NONE)),
+                   name);
+    }
+    size_t slot = 0;
+    while (vals[slot] == SLR_NONE)
+        slot++;
+    for (int i = 0; i < 2; i++)
+        wrt[i] = vals[slot + (size_t)i];
+    ok(slr_graph_grad(graph, y[0], wrt, 2, grad));
+    slr_output(graph, grad[0], "grad0");
+    slr_output(graph, grad[1], "grad1");
+    ok(slr_graph_status(graph));
+    ok(slr_plan_new(&d.plan, graph, devices));
+    slr_graph_free(graph);
+    for (size_t i = 0; i < slr_network_slots(d.net); i++) {
+        const slr_network_slot *s = slr_network_slot_at(d.net, i);
+        slr_val v;
+        if (vals[i] != SLR_NONE) {
+            ok(slr_plan_find(d.plan, s->key, &v));
+            ok(slr_plan_bind(d.plan, v, slr_network_params(d.net) + s->offset));
+        }
+    }
+    slr_free(NULL, vals);
+    slr_val v;
+    ok(slr_plan_find(d.plan, "x", &v));
+    float *at = slr_plan_data(d.plan, v);
+    memset(at, 0, sizeof(float) * ROWS * WIDTH);
+    for (int i = 0; i < ROWS; i++)
+        at[i * WIDTH] = 1;
+    for (int i = 0; i < 2; i++)
+        d.mask[i] = slr_calloc(NULL, ROWS * RANK, sizeof(float));
+    return d;
+}
+
+static void drop_run(dropping *d, int32_t seed)
+{
+    const int32_t seeds[2] = {seed, 7};
+    char name[16];
+    slr_val v;
+    if (slr_plan_find(d->plan, "seed", &v) >= 0)
+        memcpy(slr_plan_data(d->plan, v), seeds, sizeof seeds);
+    ok(slr_plan_run(d->plan, NULL));
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "delta%d", i);
+        ok(slr_plan_find(d->plan, name, &v));
+        const float *delta = slr_plan_data(d->plan, v);
+        for (int k = 0; k < ROWS * RANK; k++)
+            d->mask[i][k] = delta[k / RANK * OUT + k % RANK];
+        snprintf(name, sizeof name, "grad%d", i);
+        ok(slr_plan_find(d->plan, name, &v));
+        d->grad[i] = slr_plan_data(d->plan, v);
+    }
+}
+
+static void drop_free(dropping *d)
+{
+    slr_plan_free(d->plan);
+    slr_network_unref(d->net);
+    for (int i = 0; i < 2; i++)
+        slr_free(NULL, d->mask[i]);
+}
+
+/* y is a sum with weights of order 1 in f32, and delta a difference of two such. */
+#define TOL_MASK 1e-5
+
+/* How many are zero; the others must be `kept`. */
+static int zeros_of(const float *mask, double kept)
+{
+    int zeros = 0;
+    for (int i = 0; i < ROWS * RANK; i++) {
+        bool zero = fabs(mask[i]) < TOL_MASK;
+        if (!zero && fabs(mask[i] - kept) > TOL_MASK)
+            fail_msg("%g is neither 0 nor %g", mask[i], kept);
+        zeros += zero;
+    }
+    return zeros;
+}
+
+/* Gradients go through the same mask: both are column sums of it. */
+static void check_gradient(const dropping *d)
+{
+    for (int r = 0; r < RANK; r++) {
+        double sum = 0;
+        for (int i = 0; i < ROWS; i++)
+            sum += d->mask[0][i * RANK + r];
+        assert_true(fabs(d->grad[0][r * WIDTH] - sum) < TOL_MASK * ROWS);
+        for (int o = 0; o < OUT; o++)
+            assert_true(fabs(d->grad[1][o * RANK + r] - sum) < TOL_MASK * ROWS);
+    }
+}
+
+/* `draws` independent draws of probability p: within 5 standard deviations. */
+static void check_share(const char *what, double zeros, double draws, double p)
+{
+    print_message("%s: %.4f of %.0f dropped, p = %g\n", what, zeros / draws, draws, p);
+    assert_true(fabs(zeros / draws - p) <= 5 * sqrt(p * (1 - p) / draws));
+}
+
+static void elements(void **state)
+{
+    (void)state;
+    static float first[ROWS * RANK];
+    dropping d = drop_new("network_dropout", "0.25", true);
+    drop_run(&d, 1);
+    /* 1/(1-p) makes up for what is lost, so that the share alone proves the expectation */
+    check_share("network_dropout", zeros_of(d.mask[0], 1 / 0.75), ROWS * RANK, 0.25);
+    check_share("second layer", zeros_of(d.mask[1], 1 / 0.75), ROWS * RANK, 0.25);
+    check_gradient(&d);
+    int both = 0;
+    for (int i = 0; i < ROWS * RANK; i++)
+        both += fabsf(d.mask[0][i]) < 0.5f && fabsf(d.mask[1][i]) < 0.5f;
+    check_share("both layers", both, ROWS * RANK, 0.25 * 0.25);
+    memcpy(first, d.mask[0], sizeof first);
+    drop_run(&d, 2);
+    assert_true(memcmp(first, d.mask[0], sizeof first) != 0);
+    drop_run(&d, 1);
+    assert_memory_equal(first, d.mask[0], sizeof first);
+    drop_free(&d);
+
+    d = drop_new("network_dropout", "0.25", false);
+    drop_run(&d, 1);
+    assert_int_equal(zeros_of(d.mask[0], 1), 0);
+    drop_free(&d);
+}
+
+static void ranks(void **state)
+{
+    (void)state;
+    dropping d = drop_new("rank_dropout", "0.5", true);
+    double zeros = 0;
+    for (int32_t seed = 0; seed < 20; seed++) {
+        drop_run(&d, seed);
+        zeros += zeros_of(d.mask[0], 2);
+        for (int i = 0; i < ROWS; i++) /* one draw a sample: every token has the first one's */
+            assert_true(
+                golden_compare(d.mask[0] + i * RANK, d.mask[0] + i / TOKENS * TOKENS * RANK, RANK)
+                    .max <= TOL_MASK);
+        check_gradient(&d);
+    }
+    check_share("rank_dropout", zeros / TOKENS, 20 * SAMPLES * RANK, 0.5);
+    drop_free(&d);
+}
+
+static void modules(void **state)
+{
+    (void)state;
+    dropping d = drop_new("module_dropout", "0.3", true);
+    double skipped = 0, both = 0;
+    for (int32_t seed = 0; seed < 300; seed++) {
+        drop_run(&d, seed);
+        int zeros = zeros_of(d.mask[0], 1); /* what is kept is not scaled */
+        assert_true(zeros == 0 || zeros == ROWS * RANK);
+        skipped += zeros > 0;
+        both += zeros > 0 && zeros_of(d.mask[1], 1) > 0;
+    }
+    check_gradient(&d);
+    check_share("module_dropout", skipped, 300, 0.3);
+    check_share("of both modules", both, 300, 0.09);
+    drop_free(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(third_party_file),
+        cmocka_unit_test(merged_and_live),
+        cmocka_unit_test(sums),
+        cmocka_unit_test(strengths),
+        cmocka_unit_test(removal),
+        cmocka_unit_test(another_shape),
+        cmocka_unit_test(elements),
+        cmocka_unit_test(ranks),
+        cmocka_unit_test(modules),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
