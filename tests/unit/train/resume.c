@@ -203,7 +203,8 @@ static void another_run_is_refused_by_name(void **state)
         {"rank", LIST("min_snr_gamma", "5"), LIST("network_dim", "3"), NULL, "network_dim"},
         {"data", LIST("min_snr_gamma", "5"), NULL, LIST("flip_aug", "true"), "data set settings"},
     };
-    const char *dir = in_scratch("changed");
+    char dir[512]; /* in_scratch() lends eight names only */
+    snprintf(dir, sizeof dir, "%s", in_scratch("changed"));
     job first = job_open(&(job_spec){.train = LIST("min_snr_gamma", "5")});
     job_run(&first, 1);
     assert_ok(slr_trainer_save_state(first.t, dir));
