@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Networks: made for training, opened from files, saved.  What a network is, lies below; here a
- * file to start from (network_weights) is applied and save precisions get their numbers. */
+ * file to start from (network_weights) is applied. */
 #include "api/api.h"
-
-#include <string.h>
 
 #include "base/status.h"
 #include "networks/netfile.h"
+#include "tensor/dtype.h"
 
 int slr_api_network(sdlora_network **out, sdlora_checkpoint *ckpt, slr_network *net)
 {
@@ -142,31 +141,17 @@ const char *sdlora_network_metadata(const sdlora_network *net, const char *key)
     return net && key ? slr_meta_get(slr_network_meta(net->net), key) : NULL;
 }
 
-static int precision_of(const char *name, uint32_t *dtype)
-{
-    static const struct {
-        const char *name;
-        uint32_t dtype;
-    } rows[] = {{"float", SDLORA_F32}, {"fp16", SDLORA_F16}, {"bf16", SDLORA_BF16}};
-
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (!strcmp(rows[i].name, name)) {
-            *dtype = rows[i].dtype;
-            return SDLORA_OK;
-        }
-    return slr_fail(SDLORA_EINVAL, "sdlora_network_save",
-                    "precision is '%s', wanted float, fp16 or bf16", name);
-}
-
 int sdlora_network_save(sdlora_network *net, const char *path, const char *precision)
 {
-    uint32_t dtype = SDLORA_F32;
     slr_meta *copy;
 
     slr_clear();
     SLR_TRY(slr_api_given(net, "net", __func__));
     SLR_TRY(slr_api_given(path, "path", __func__));
-    SLR_TRY(precision_of(precision ? precision : "float", &dtype));
+    const slr_dtype_row *type = slr_dtype_by_precision(precision ? precision : "float");
+    if (!type)
+        return slr_fail(SDLORA_EINVAL, __func__, "precision is '%s', wanted float, fp16 or bf16",
+                        precision);
     /* the hashes that saving adds belong to the file, not to the network */
     SLR_TRY(slr_meta_new(&copy, net->ckpt->ctx->mem));
     const slr_meta *meta = slr_network_meta(net->net);
@@ -177,7 +162,7 @@ int sdlora_network_save(sdlora_network *net, const char *path, const char *preci
         rc = slr_meta_set(copy, key, value);
     }
     if (rc >= 0)
-        rc = slr_netfile_save(net->net, path, dtype, copy);
+        rc = slr_netfile_save(net->net, path, type->dtype, copy);
     slr_meta_free(copy);
     return rc;
 }

@@ -400,6 +400,19 @@ const slr_dtype_row *slr_dtype_by_st(const char *tag)
     return NULL;
 }
 
+const slr_dtype_row *slr_dtype_by_precision(const char *name)
+{
+    static const struct {
+        const char *name;
+        uint32_t dtype;
+    } precisions[] = {{"float", SDLORA_F32}, {"fp16", SDLORA_F16}, {"bf16", SDLORA_BF16}};
+
+    for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++)
+        if (!strcmp(precisions[i].name, name))
+            return slr_dtype(precisions[i].dtype);
+    return NULL;
+}
+
 size_t slr_dtype_size(uint32_t dtype)
 {
     const slr_dtype_row *row = slr_dtype(dtype);

@@ -20,6 +20,8 @@ typedef struct slr_dtype_row {
 
 const slr_dtype_row *slr_dtype(uint32_t dtype); /* NULL: unknown */
 const slr_dtype_row *slr_dtype_by_st(const char *tag);
+/* kohya's names of save precisions: "float", "fp16" or "bf16"; NULL: unknown. */
+const slr_dtype_row *slr_dtype_by_precision(const char *name);
 size_t slr_dtype_size(uint32_t dtype); /* 0: unknown */
 
 float slr_f16_to_f32(uint16_t h);

@@ -266,6 +266,10 @@ static void rows_are_found(void **state)
         assert_int_equal(slr_dtype_size(rows[i].dtype), rows[i].size);
     }
     assert_null(slr_dtype_by_st("f32"));
+    assert_int_equal(slr_dtype_by_precision("float")->dtype, SDLORA_F32);
+    assert_int_equal(slr_dtype_by_precision("fp16")->dtype, SDLORA_F16);
+    assert_int_equal(slr_dtype_by_precision("bf16")->dtype, SDLORA_BF16);
+    assert_null(slr_dtype_by_precision("f16"));
     assert_null(slr_dtype(0));
     assert_int_equal(slr_dtype_size(999), 0);
 }
