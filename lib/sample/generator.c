@@ -22,7 +22,7 @@
 
 #include <sdlora/version.h>
 
-enum { MAX_SIGMAS = 10002 };
+enum { MAX_SIGMAS = 10002, MIN_SIDE = 64, MAX_SIDE = 16384 };
 
 struct slr_generator {
     slr_mem *m;
@@ -136,15 +136,19 @@ static int check_request(const run *s)
 {
     const slr_request *r = s->r;
     int unit = 8;
-    if (r->width < 64 || r->height < 64 || r->width % unit || r->height % unit)
+    if (r->width < MIN_SIDE || r->height < MIN_SIDE || r->width > MAX_SIDE ||
+        r->height > MAX_SIDE || r->width % unit || r->height % unit)
         return slr_fail(SDLORA_EINVAL, __func__,
-                        "%dx%d: width and height are multiples of %d, 64 or more", r->width,
-                        r->height, unit);
+                        "%dx%d: width and height are multiples of %d from %d to %d", r->width,
+                        r->height, unit, MIN_SIDE, MAX_SIDE);
     if (r->steps < 1 || r->steps > MAX_SIGMAS - 2)
         return slr_fail(SDLORA_EINVAL, __func__, "steps %d are not between 1 and %d", r->steps,
                         MAX_SIGMAS - 2);
     if (r->count < 1)
         return slr_fail(SDLORA_EINVAL, __func__, "count %d is less than 1", r->count);
+    if (r->seed > INT64_MAX - r->count)
+        return slr_fail(SDLORA_EINVAL, __func__, "seed %lld is too large for %d pictures",
+                        (long long)r->seed, r->count);
     return SDLORA_OK;
 }
 
