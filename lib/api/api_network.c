@@ -53,19 +53,23 @@ int slr_api_items(slr_stack_item **items, const sdlora_checkpoint *ckpt,
     return SDLORA_OK;
 }
 
-/* dim_from_weights: the file's own ranks; else a network by the options that takes its values. */
+/* dim_from_weights: modules and ranks of the file; else those of the options, which must agree. */
 static int start_from_file(slr_network **net, const sdlora_checkpoint *ckpt, slr_opt o,
-                           const char *file)
+                           const char *file, uint64_t seed)
 {
     slr_network *from;
 
     SLR_TRY(slr_network_open(&from, ckpt->ctx->mem, ckpt->base, file));
+    int rc;
     if (slr_opt_bool(o, "dim_from_weights")) {
-        slr_network_unref(*net);
-        *net = from;
-        return SDLORA_OK;
+        rc = slr_network_make_like(net, ckpt->base, o.o, from);
+    } else {
+        rc = slr_network_make(net, ckpt->base, o.o, seed);
+        if (rc >= 0)
+            rc = slr_network_load_into(*net, from);
+        if (rc < 0)
+            slr_network_unref(*net);
     }
-    int rc = slr_network_load_into(*net, from);
     slr_network_unref(from);
     return rc;
 }
@@ -85,12 +89,10 @@ int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt, const sdlo
     const char *file = slr_opt_text(o, "network_weights");
     if (!file && slr_opt_bool(o, "dim_from_weights"))
         return slr_fail(SDLORA_EINVAL, __func__, "dim_from_weights needs network_weights");
-    SLR_TRY(slr_network_make(&net, ckpt->base, opts, seed));
-    int rc = file ? start_from_file(&net, ckpt, o, file) : SDLORA_OK;
-    if (rc < 0) {
-        slr_network_unref(net);
-        return rc;
-    }
+    if (file)
+        SLR_TRY(start_from_file(&net, ckpt, o, file, seed));
+    else
+        SLR_TRY(slr_network_make(&net, ckpt->base, opts, seed));
     return slr_api_network(out, ckpt, net);
 }
 

@@ -32,6 +32,11 @@ int slr_network_open(slr_network **out, slr_mem *m, const slr_checkpoint *base, 
 /* The same, initial values of an equally shaped network (network_weights): EINVAL when ranks or
  * modules differ. */
 int slr_network_load_into(slr_network *n, const slr_network *from);
+/* A new network by the options, dropout and parts included, whose modules, ranks, alphas and values
+ * are those of `from` (dim_from_weights): modules of parts that the options do not train are left
+ * out, and so are its name, path and metadata.  EINVAL when nothing is left. */
+int slr_network_make_like(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
+                          const slr_network *from);
 slr_network *slr_network_ref(slr_network *n);
 void slr_network_unref(slr_network *n);
 
