@@ -209,6 +209,27 @@ static void breaks(void **state)
     slr_bpe_unref(bpe);
 }
 
+/* 75 - 55 = 20 tokens back is near enough for a comma to end the chunk; 21 is not. */
+static void commas_twenty_back(void **state)
+{
+    (void)state;
+    slr_bpe *bpe;
+    ok(slr_bpe_new(&bpe, NULL));
+    for (int before = 54; before <= 55; before++) {
+        char text[256] = "";
+        slr_chunks c;
+        for (int i = 0; i < before + 26; i++)
+            strcat(text, i == before ? ", " : "a ");
+        ok(slr_prompt_chunks(&c, NULL, bpe, slr_family_by_name("sd1"), text));
+        assert_int_equal(c.n, 2);
+        int32_t eos = slr_family_by_name("sd1")->eos;
+        for (int i = 1; i <= 75; i++)
+            assert_int_equal(c.ids[i] == eos, before == 55 && i > 56);
+        slr_chunks_free(&c);
+    }
+    slr_bpe_unref(bpe);
+}
+
 /* Weights of hostile prompts stay finite. */
 static void weights_are_bounded(void **state)
 {
@@ -396,6 +417,7 @@ int main(void)
         cmocka_unit_test(emphasis_like_the_original),
         cmocka_unit_test(chunks_like_the_original),
         cmocka_unit_test(breaks),
+        cmocka_unit_test(commas_twenty_back),
         cmocka_unit_test(weights_are_bounded),
         cmocka_unit_test(megabytes),
         cmocka_unit_test(quoting),
