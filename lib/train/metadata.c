@@ -244,10 +244,10 @@ static int set_models(slr_meta *meta, slr_meta *hashes, const slr_run_facts *f)
 }
 
 /* kohya hands network_dropout on as one more argument, the only one that is no string. */
-static void add_dropout(slr_buf *b, slr_opt o, bool has_own)
+static void add_dropout(slr_buf *b, slr_opt o)
 {
     char number[32];
-    if (has_own || !slr_opt_given(o, "network_dropout"))
+    if (!slr_opt_given(o, "network_dropout"))
         return;
     slr_real_repr(slr_opt_real(o, "network_dropout"), number);
     slr_buf_printf(b, "%s\"dropout\": %s", b->len ? ", " : "{", number);
@@ -257,7 +257,6 @@ static void add_dropout(slr_buf *b, slr_opt o, bool has_own)
  * their own. */
 static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
 {
-    bool has_dropout = false;
     static const char *const own[] = {"conv_dim", "conv_alpha", "rank_dropout", "module_dropout"};
     slr_opt o = slr_network_options(f->network);
     slr_buf b;
@@ -270,8 +269,6 @@ static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
         if (eq)
             slr_buf_printf(&b, "%s\"%.*s\": \"%.*s\"", b.len ? ", " : "{", (int)(eq - item.p),
                            item.p, (int)(item.p + item.n - eq - 1), eq + 1);
-        has_dropout =
-            has_dropout || (eq && slr_str_eq((slr_str){item.p, (size_t)(eq - item.p)}, "dropout"));
     }
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         char number[32];
@@ -283,7 +280,7 @@ static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
             snprintf(number, sizeof number, "%.0f", v);
         slr_buf_printf(&b, "%s\"%s\": \"%s\"", b.len ? ", " : "{", own[i], number);
     }
-    add_dropout(&b, o, has_dropout);
+    add_dropout(&b, o);
     if (b.len)
         slr_buf_puts(&b, "}");
     int rc = slr_buf_ok(&b);
