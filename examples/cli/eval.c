@@ -35,6 +35,8 @@ static int run(job *j, const cli_args *a)
     double loss = 0;
     int rc;
 
+    if (j->weights.n > j->loras.n)
+        return cli_usage("there are %zu --weight for %zu --lora", j->weights.n, j->loras.n);
     for (size_t i = 0; i < j->loras.n; i++) {
         const char *text = i < j->weights.n ? j->weights.item[i] : "1";
 

@@ -3,6 +3,7 @@
 #include "draw.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -64,8 +65,9 @@ static int draw_one(job *j, sdlora_options *o, long long k, long long count, lon
     int rc;
 
     snprintf(what, sizeof what, "picture %lld/%lld", k + 1, count);
-    sdlora_options_set_int(o, "seed", seed + k);
-    rc = cli_draw(j->g, o, what, &image);
+    rc = sdlora_options_set_int(o, "seed", seed + k);
+    if (rc >= 0)
+        rc = cli_draw(j->g, o, what, &image);
     file_name(j, k, seed + k, path, sizeof path);
     if (rc >= 0)
         rc = sdlora_image_save(image, path);
@@ -91,9 +93,12 @@ static int run(job *j, const cli_args *a)
     long long seed = cli_seed(o);
     int rc;
 
+    sdlora_options_get_int(o, "count", &count);
+    if (seed > INT64_MAX - (count - 1))
+        return cli_usage("--seed %lld is too large for --count %lld: picture k has the seed plus k",
+                         seed, (long long)count);
     if (!is_png(j->out) && mkdir(j->out, 0777) < 0 && errno != EEXIST)
         return cli_usage("--out %s: %s", j->out, strerror(errno));
-    sdlora_options_get_int(o, "count", &count);
     sdlora_options_set_int(o, "count", 1); /* each is saved as soon as it is done */
     rc = cli_open(&j->m, a, j->ckpt, j->vae);
     if (rc >= 0)

@@ -69,10 +69,8 @@ static int draw_cell(sheet *s, sdlora_options *o, size_t i)
 {
     double w = s->weight[i % s->columns];
     char what[64];
-    int rc = SDLORA_OK;
+    int rc = sdlora_generator_set_network(s->g, s->net, w, w);
 
-    if (s->net)
-        rc = sdlora_generator_set_network(s->g, s->net, w, w);
     if (rc >= 0)
         rc = sdlora_options_set_text(o, "prompt", s->row[i / s->columns]);
     snprintf(what, sizeof what, "picture %zu/%zu", i + 1, s->rows * s->columns);
@@ -93,7 +91,7 @@ static int run(sheet *s, const cli_args *a)
     rc = cli_open(&s->m, a, s->ckpt, s->vae);
     if (rc >= 0)
         rc = sdlora_generator_new(&s->g, s->m.ckpt, s->m.vae);
-    if (rc >= 0 && s->lora)
+    if (rc >= 0)
         rc = cli_open_network(&s->net, NULL, &s->m, s->lora);
     for (size_t i = 0; rc >= 0 && i < s->rows * s->columns; i++)
         rc = draw_cell(s, o, i);
@@ -145,8 +143,8 @@ int cli_sheet(int argc, char **argv)
 
     if (status < 0 && a.words.n)
         status = cli_usage("sheet takes flags only; '%s' is none", a.words.item[0]);
-    if (status < 0 && (!s.ckpt || !s.prompts))
-        status = cli_usage("sheet wants --ckpt MODEL and --prompts FILE");
+    if (status < 0 && (!s.ckpt || !s.lora || !s.prompts))
+        status = cli_usage("sheet wants --ckpt MODEL, --lora FILE and --prompts FILE");
     if (status < 0)
         status = read_weights(&s);
     if (status < 0)
