@@ -2,7 +2,7 @@
 /* sdlora train: kohya's train_network.py flags, each of them a row of the option table.
  *
  * An interrupt (Ctrl-C) lets the step at hand end, saves the network and the state, and exits with
- * 130; a second one gives up at once. */
+ * 130; a second one gives up at once.  After a failure what was trained is saved as well. */
 #include "cli.h"
 
 #include <math.h>
@@ -117,18 +117,56 @@ static int open_all(job *j, const cli_args *a)
                               show_phase, j);
 }
 
-/* After the first interrupt: everything that a later run needs. */
-static int save_interrupted(job *j, const sdlora_progress *now)
+/* Network and state, where the options say: everything that a later run needs. */
+static int save_all(job *j)
+{
+    int rc = sdlora_trainer_save(j->trainer, NULL);
+
+    return rc < 0 ? rc : sdlora_trainer_save_state(j->trainer, NULL);
+}
+
+static void tell_saved(const sdlora_progress *now, const cli_args *a, const char *why)
+{
+    const char *dir = "", *name = NULL;
+
+    sdlora_options_get_text(cli_options(a, "train"), "output_dir", &dir);
+    sdlora_options_get_text(cli_options(a, "train"), "output_name", &name);
+    name = name ? name : "last";
+    fprintf(stderr,
+            "%s after step %lld of %lld; network and state are saved as %s/%s.safetensors and "
+            "%s/%s-state, --resume goes on\n",
+            why, (long long)now->step, (long long)now->total, dir, name, dir, name);
+}
+
+/* After the first interrupt. */
+static int save_interrupted(job *j, const sdlora_progress *now, const cli_args *a)
 {
     cli_progress_end();
-    if (sdlora_trainer_save(j->trainer, NULL) < 0 ||
-        sdlora_trainer_save_state(j->trainer, NULL) < 0)
+    if (save_all(j) < 0)
         return cli_failed();
-    fprintf(stderr,
-            "interrupted after step %lld of %lld; network and state are saved, --resume "
-            "goes on\n",
-            (long long)now->step, (long long)now->total);
+    tell_saved(now, a, "interrupted");
     return CLI_INTERRUPTED;
+}
+
+/* After a failure: the steps so far must not be lost.  Its text is told before saving clears it. */
+static int save_failed(job *j, const sdlora_progress *now, const cli_args *a)
+{
+    int status = cli_failed();
+
+    if (now->step < 1)
+        return status;
+    if (save_all(j) < 0)
+        fprintf(stderr, "sdlora: after step %lld of %lld saving failed too: %s\n",
+                (long long)now->step, (long long)now->total, sdlora_last_error()->message);
+    else
+        tell_saved(now, a, "stopped");
+    return status;
+}
+
+/* An interrupt during the last step is too late: the run is complete but for its final files. */
+static bool goes_on(const sdlora_progress *now)
+{
+    return !interrupts || (now->step > 0 && now->step >= now->total);
 }
 
 static int run(job *j, const cli_args *a)
@@ -139,19 +177,19 @@ static int run(job *j, const cli_args *a)
     catch_interrupts();
     rc = open_all(j, a);
     running = j->trainer;
-    while (rc == SDLORA_OK && !interrupts)
+    while (rc == SDLORA_OK && goes_on(&now))
         if ((rc = sdlora_trainer_step(j->trainer, &now)) == SDLORA_OK)
             show_step(j, &now);
     running = NULL;
     if (rc == SDLORA_OK)
-        return save_interrupted(j, &now);
+        return save_interrupted(j, &now, a);
     if (rc == SDLORA_ECANCELED && interrupts) {
         cli_progress_end();
         fprintf(stderr, "stopped\n");
         return CLI_INTERRUPTED;
     }
     if (rc < 0)
-        return cli_failed();
+        return save_failed(j, &now, a);
     cli_progress_end();
     return CLI_OK;
 }

@@ -37,6 +37,9 @@ expect 0 '"family": "sd1"' info "$model" --json
 expect 0 '^kind: checkpoint$' info "$model"
 expect 0 'p\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --out "$out/p.png"
 expect 1 'no directory of networks' generate --ckpt "$model" --prompt '<lora:x:1>' --steps 1 --width 64 --height 64 --out "$out/q.png"
+expect 2 'too large for --count 2' generate --ckpt "$model" --prompt cat --seed 9223372036854775807 --count 2 --out "$out"
+expect 2 'there are 1 --weight for 0 --lora' eval --ckpt "$model" --data "$data" --weight 0.5
+expect 2 'sheet wants .*--lora FILE' sheet --ckpt "$model" --prompts "$data"
 test ! -e "$out/q.png" || failures=$((failures + 1))
 
 # An interrupt ends the step at hand, saves network and state, and exits with 130; the state goes on.
@@ -59,4 +62,9 @@ if [ $status -ne 130 ] || [ ! -s "$out/train/n.safetensors" ] || [ ! -s "$out/tr
     failures=$((failures + 1))
 fi
 expect 0 '"kind": "lora"' info --json "$out/train/n.safetensors"
+
+# A failure after the first step (the rate throws the values out of the range of floats) loses nothing.
+expect 1 'stopped after step [1-8] of 9; .*/fail/n\.safetensors and .*/fail/n-state' \
+    train $train --output_dir "$out/fail" --max_train_steps 9 --unet_lr 1e6
+test -s "$out/fail/n.safetensors" && test -s "$out/fail/n-state" || failures=$((failures + 1))
 exit $((failures > 0))
