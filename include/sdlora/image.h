@@ -33,7 +33,10 @@ SDLORA_API int sdlora_image_save(const sdlora_image *img, const char *path);
 
 /**
  * A labelled sheet: rows x columns pictures of one size with a caption above each column and left
- * of each row (ASCII).  @param cells  rows * columns images, row by row; labels Nullable.
+ * of each row (ASCII).  Pictures narrower than 128 pixels are enlarged by the smallest whole factor
+ * that makes them at least that wide, each pixel a square.  Labels are broken into lines; what does
+ * not fit above a column or beside a row even so is left out.  @param cells  rows * columns images,
+ * row by row; labels Nullable.
  */
 SDLORA_API int sdlora_image_sheet(sdlora_image **out, sdlora_context *ctx,
                                   sdlora_image *const *cells, size_t rows, size_t columns,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Sheets: rows and columns of equally large pictures on white, with labels that are broken into
- * lines where they are too long.  Knows pixels and a font; refuses to know what the pictures are.
+/* Sheets: rows and columns of equally large pictures on white, enlarged where they are small, with
+ * labels that are broken into lines where they are too long.  Knows pixels and a font; refuses to
+ * know what the pictures are.
  */
 #include "api/api.h"
 
@@ -13,7 +14,9 @@
 enum {
     GAP = 8,         /* white pixels between pictures and around the sheet */
     LINE = 16,       /* pixels from line to line */
-    ROW_CHARS = 24,  /* longest line left of a row */
+    ROW_CHARS = 24,  /* longest line left of a row where that is room enough */
+    MOST_CHARS = 64, /* and where labels are long */
+    MIN_CELL = 128,  /* pictures that are narrower are shown enlarged */
     TOP_LINES = 4,   /* most lines above a column */
     MAX_CELLS = 4096 /* rows or columns */
 };
@@ -21,8 +24,10 @@ enum {
 typedef struct sheet {
     slr_pixels *to;
     size_t rows, columns;
-    int32_t cell_w, cell_h;
-    int32_t left, top; /* where the first picture begins */
+    int32_t scale;          /* sheet pixels per picture pixel, both ways */
+    int32_t cell_w, cell_h; /* of an enlarged picture */
+    int32_t left, top;      /* where the first picture begins */
+    size_t row_chars;       /* longest line left of a row */
 } sheet;
 
 /* Length of the next line of `text`: up to `chars`, broken at the last space where there is one. */
@@ -82,14 +87,32 @@ static size_t cell_chars(int32_t pixels)
     return n > 0 ? n : 1;
 }
 
+static size_t cell_lines(int32_t pixels)
+{
+    size_t n = (size_t)pixels / LINE;
+
+    return n > 0 ? n : 1;
+}
+
+/* Line length left of the rows: as short as lets every label fit beside its row. */
+static size_t row_chars(const char *const *labels, size_t n, size_t lines)
+{
+    size_t chars = ROW_CHARS;
+
+    for (size_t i = 0; labels && i < n; i++)
+        while (chars < MOST_CHARS && count_lines(labels[i], chars, lines + 1) > lines)
+            chars++;
+    return chars;
+}
+
 /* Room left of the rows: the longest line that any label is broken into. */
-static int32_t label_width(const char *const *labels, size_t n)
+static int32_t label_width(const char *const *labels, size_t n, size_t chars)
 {
     size_t longest = 0;
 
     for (size_t i = 0; labels && i < n; i++)
         for (const char *p = labels[i]; p && *p;) {
-            size_t length = line_length(p, ROW_CHARS);
+            size_t length = line_length(p, chars);
 
             longest = length > longest ? length : longest;
             p += length;
@@ -113,16 +136,19 @@ static int32_t label_height(const char *const *labels, size_t n, size_t chars)
 static int lay_out(sheet *s, sdlora_image *const *cells, const char *const *row_labels,
                    const char *const *column_labels)
 {
+    const slr_pixels *first = &cells[0]->pixels;
     int64_t w, h;
 
-    s->cell_w = cells[0]->pixels.width;
-    s->cell_h = cells[0]->pixels.height;
     for (size_t i = 1; i < s->rows * s->columns; i++)
-        if (cells[i]->pixels.width != s->cell_w || cells[i]->pixels.height != s->cell_h)
+        if (cells[i]->pixels.width != first->width || cells[i]->pixels.height != first->height)
             return slr_fail(SDLORA_EINVAL, "sdlora_image_sheet",
                             "picture %zu is %dx%d, the first one %dx%d", i, cells[i]->pixels.width,
-                            cells[i]->pixels.height, s->cell_w, s->cell_h);
-    s->left = GAP + label_width(row_labels, s->rows);
+                            cells[i]->pixels.height, first->width, first->height);
+    s->scale = first->width < MIN_CELL ? (MIN_CELL + first->width - 1) / first->width : 1;
+    s->cell_w = first->width * s->scale;
+    s->cell_h = first->height * s->scale;
+    s->row_chars = row_chars(row_labels, s->rows, cell_lines(s->cell_h));
+    s->left = GAP + label_width(row_labels, s->rows, s->row_chars);
     s->top = GAP + label_height(column_labels, s->columns, cell_chars(s->cell_w));
     w = s->left + (int64_t)s->columns * (s->cell_w + GAP);
     h = s->top + (int64_t)s->rows * (s->cell_h + GAP);
@@ -141,10 +167,15 @@ static void paste(const sheet *s, size_t row, size_t column, const slr_pixels *f
 {
     size_t x = (size_t)s->left + column * (size_t)(s->cell_w + GAP);
     size_t y = (size_t)s->top + row * (size_t)(s->cell_h + GAP);
-    size_t line = (size_t)s->cell_w * 3;
+    size_t scale = (size_t)s->scale, width = (size_t)from->width;
 
-    for (size_t i = 0; i < (size_t)s->cell_h; i++)
-        memcpy(s->to->data + ((y + i) * (size_t)s->to->width + x) * 3, from->data + i * line, line);
+    for (size_t i = 0; i < (size_t)s->cell_h; i++) {
+        uint8_t *to = s->to->data + ((y + i) * (size_t)s->to->width + x) * 3;
+        const uint8_t *line = from->data + i / scale * width * 3;
+
+        for (size_t k = 0; k < (size_t)s->cell_w; k++)
+            memcpy(to + k * 3, line + k / scale * 3, 3);
+    }
 }
 
 static void draw(const sheet *s, sdlora_image *const *cells, const char *const *row_labels,
@@ -156,12 +187,9 @@ static void draw(const sheet *s, sdlora_image *const *cells, const char *const *
     for (size_t c = 0; column_labels && c < s->columns; c++)
         draw_text(s->to, s->left + (int32_t)c * (s->cell_w + GAP), GAP / 2, column_labels[c],
                   cell_chars(s->cell_w), TOP_LINES);
-    for (size_t r = 0; row_labels && r < s->rows; r++) {
-        size_t room = (size_t)(s->cell_h / LINE), lines = room ? room : 1;
-
-        draw_text(s->to, GAP, s->top + (int32_t)r * (s->cell_h + GAP), row_labels[r], ROW_CHARS,
-                  lines);
-    }
+    for (size_t r = 0; row_labels && r < s->rows; r++)
+        draw_text(s->to, GAP, s->top + (int32_t)r * (s->cell_h + GAP), row_labels[r], s->row_chars,
+                  cell_lines(s->cell_h));
 }
 
 int sdlora_image_sheet(sdlora_image **out, sdlora_context *ctx, sdlora_image *const *cells,
