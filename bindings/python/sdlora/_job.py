@@ -9,7 +9,7 @@ are raised when the call returns."""
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 
 class Kept:
@@ -55,29 +55,38 @@ class Kept:
 def interruptible(call: Callable[[], Any], cancel: Callable[[], None]) -> Any:
     """Runs call(), which cancel() from another thread can stop.  Callbacks run on a helper thread:
     on the main thread an interrupt could strike in a callback before its first instruction, where
-    nothing can catch it."""
+    nothing can catch it.
+
+    An interrupt is raised even if call() succeeds meanwhile; its result is then dropped, so it must
+    own what C made."""
     if threading.current_thread() is not threading.main_thread():
         return call()  # signals are handled elsewhere
     result: List[Any] = []
     failure: List[BaseException] = []
+    owner: Dict[str, str] = {}  # who came first: the helper, or an interrupt before it began
+    over = threading.Event()
 
     def work() -> None:
-        try:
-            result.append(call())
-        except BaseException as error:
-            failure.append(error)
+        if owner.setdefault("job", "helper") == "helper":
+            try:
+                result.append(call())
+            except BaseException as error:
+                failure.append(error)
+        over.set()
 
     thread = threading.Thread(target=work, name="sdlora", daemon=True)
-    thread.start()
     try:
-        thread.join()
+        thread.start()
+        over.wait()
     except BaseException:  # KeyboardInterrupt, or what a signal handler raised
-        cancel()
-        while thread.is_alive():  # C still uses our memory: a second Ctrl-C must not free it
+        # While C uses our memory a second Ctrl-C must not free it.
+        while owner.setdefault("job", "nobody") == "helper" and not over.is_set():
             try:
-                thread.join()
+                cancel()
+                over.wait()
             except BaseException:
                 pass
+        result.clear()
         raise
     if failure:
         raise failure[0]

@@ -44,12 +44,14 @@ class Generator(Handle):
         pointer = self._ptr
         with Options("generate", prompt=prompt, **options) as opts:
             count = int(opts["count"] or 1)
-            images = (ctypes.c_void_p * count)()
-            interruptible(
-                lambda: self._kept.run(
-                    lambda: lib.sdlora_generator_run(pointer, opts._ptr, images, count)),
-                self.cancel)
-        return [Image._own(p) for p in images]
+
+            def draw() -> List[Image]:
+                images = (ctypes.c_void_p * count)()
+                lib.sdlora_generator_run(pointer, opts._ptr, images, count)
+                return [Image._own(p) for p in images]  # here, where no interrupt can strike
+
+            pictures: List[Image] = interruptible(lambda: self._kept.run(draw), self.cancel)
+        return pictures
 
     def close(self) -> None:
         if self._handle is not None:

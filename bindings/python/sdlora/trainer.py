@@ -32,7 +32,7 @@ class Progress(NamedTuple):
     val_loss: float
     elapsed: float  # seconds
     eta: float      # seconds
-    phase: str      # "latents", "train", "validate", "sample" or "save"
+    phase: str      # "latents" (encoding pictures), "train" or "sample"
     phase_done: int
     phase_total: int
 
@@ -130,11 +130,13 @@ def evaluate(checkpoint: Checkpoint, data: Dataset,
              networks: Sequence[Tuple[Network, float, float]] = (), *,
              vae: Optional[Vae] = None, **options: Any) -> float:
     """The held-out loss of a checkpoint with networks, (network, text encoder strength, UNet
-    strength) each, without training.  Options: kind "eval"."""
+    strength) each, without training.  Options: kind "eval".
+
+    C cannot stop this early: Ctrl-C is noticed at once and raised when the loss is there."""
     nets, te, unet = split_strengths(networks, Network)
     loss = ctypes.c_double()
     with Options("eval", **options) as opts:
-        lib.sdlora_evaluate(need(checkpoint, Checkpoint), pointer_of(vae, Vae),
-                            need(data, Dataset), nets, te, unet, len(te), opts._ptr,
-                            ctypes.byref(loss))
+        args = (need(checkpoint, Checkpoint), pointer_of(vae, Vae), need(data, Dataset), nets, te,
+                unet, len(te), opts._ptr, ctypes.byref(loss))
+        interruptible(lambda: lib.sdlora_evaluate(*args), lambda: None)
     return loss.value

@@ -9,8 +9,10 @@ import textwrap
 import threading
 import time
 import unittest
+import unittest.mock
 
 import sdlora
+from sdlora import _job
 from common import MODEL, PICTURES, Case
 
 DRAW = dict(width=64, height=64, steps=4, seed=3)
@@ -138,6 +140,40 @@ class Memory(Case):
         before = self.ctx.memory_used
         everything()
         self.assertEqual(self.ctx.memory_used, before)
+
+
+class Interrupts(Case):
+    def interrupted(self, call):
+        """Runs call() on the helper thread, and an interrupt strikes when it is done."""
+        def strike():
+            made = call()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.2)  # for the main thread to notice
+            return made
+
+        with self.assertRaises(KeyboardInterrupt):
+            _job.interruptible(strike, lambda: None)
+
+    def test_result_of_an_interrupted_job_is_given_back(self):
+        generator = sdlora.Generator(self.ckpt)
+        generator.run("heart", **DRAW)
+        before = self.ctx.memory_used
+        with unittest.mock.patch("sdlora.generator.interruptible",
+                                 lambda call, cancel: self.interrupted(call) or []):
+            generator.run("heart", count=2, **DRAW)
+        self.assertEqual(self.ctx.memory_used, before)
+
+    def test_evaluation(self):
+        data = self.dataset(self.few(1))
+        loss = sdlora.evaluate(self.ckpt, data, seed=1)
+        timer = threading.Timer(0.01, signal.pthread_kill,
+                                [threading.main_thread().ident, signal.SIGINT])
+        with self.assertRaises(KeyboardInterrupt):
+            timer.start()
+            while True:
+                sdlora.evaluate(self.ckpt, data, seed=1)
+        timer.join()
+        self.assertEqual(sdlora.evaluate(self.ckpt, data, seed=1), loss)
 
 
 class Drawing(Case):
