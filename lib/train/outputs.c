@@ -16,11 +16,6 @@
 #define METRICS_LIMIT                                                                              \
     ((uint64_t)1 << 32) /* bytes of an old metrics file that are read when resuming */
 
-static const struct {
-    const char *name;
-    uint32_t dtype;
-} precisions[] = {{"float", SDLORA_F32}, {"fp16", SDLORA_F16}, {"bf16", SDLORA_BF16}};
-
 static int64_t int_or(slr_opt o, const char *name, int64_t otherwise)
 {
     return slr_opt_has(o, name) ? slr_opt_int(o, name) : otherwise;
@@ -47,9 +42,9 @@ int slr_outputs_init(slr_outputs *o, slr_mem *m, slr_opt opts, int64_t epochs)
         int64_t every = epochs / slr_opt_int(opts, "save_n_epoch_ratio");
         o->every_epochs = every > 1 ? every : 1;
     }
-    for (size_t i = 0; precision && i < sizeof precisions / sizeof *precisions; i++)
-        if (!strcmp(precisions[i].name, precision))
-            o->dtype = precisions[i].dtype;
+    const slr_dtype_row *type = precision ? slr_dtype_by_precision(precision) : NULL;
+    if (type)
+        o->dtype = type->dtype;
     o->dir = dir ? slr_strdup(m, dir) : NULL;
     o->name = slr_strdup(m, name ? name : "last");
     if ((dir && !o->dir) || !o->name)
