@@ -309,6 +309,23 @@ static void pyramid_has_unit_deviation_and_is_smoother(void **state)
     drawn_free(&b);
 }
 
+/* The first level has the full size and strength discount^0: half of the result is the noise that
+ * would have been without it, whatever the discount. */
+static void the_first_level_of_a_pyramid_is_whole(void **state)
+{
+    (void)state;
+    slr_noise plain = NOISE("min_timestep", "0");
+    slr_noise with = NOISE("multires_noise_iterations", "1", "multires_noise_discount", "0.1");
+    drawn a = draw(&plain, 16, 16, 5, 0), b = draw(&with, 16, 16, 5, 0);
+    double sum = 0;
+    int64_t n = 16 * 16 * 16 * C;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)a.io.target[i] * b.io.target[i] / (double)n;
+    assert_true(fabs(sum - sqrt(0.5)) < 0.05); /* 16384 products: sd 0.01 */
+    drawn_free(&a);
+    drawn_free(&b);
+}
+
 static void ip_noise_leaves_the_target(void **state)
 {
     (void)state;
@@ -441,6 +458,7 @@ int main(void)
         cmocka_unit_test(offset_is_one_number_a_channel),
         cmocka_unit_test(adaptive_offset_follows_the_latent),
         cmocka_unit_test(pyramid_has_unit_deviation_and_is_smoother),
+        cmocka_unit_test(the_first_level_of_a_pyramid_is_whole),
         cmocka_unit_test(ip_noise_leaves_the_target),
         cmocka_unit_test(weights_follow_the_formulas),
         cmocka_unit_test(huber_follows_its_schedules),
