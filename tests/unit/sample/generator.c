@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sdlora/version.h>
+
 #include "backend/registry.h"
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -21,6 +23,7 @@
 #include "sample/generator.h"
 
 #define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
+#define LORA   TEST_ROOT "/data/torch-openmoji-lora.safetensors" /* without a hash inside */
 
 enum { BYTES = 64 * 64 * 3 };
 
@@ -369,6 +372,33 @@ static void tags_are_networks(void **state)
     slr_network_unref(n);
 }
 
+/* Every field in the original's order: sha256 of the model's file cut to ten digits, of the
+ * network's tensors to twelve. */
+static void parameters_text(void **state)
+{
+    (void)state;
+    slr_picture p;
+    slr_network *n;
+    ok(slr_network_open(&n, common.m, common.base, LORA));
+    const slr_stack_item items[] = {{n, 1, 1}};
+    slr_request r = request("red apple\n(fruit:1.2)");
+    r.negative = "food";
+    r.cfg = 7.5;
+    r.clip_skip = 2;
+    r.eta = 0.5;
+    r.networks = items;
+    r.n_networks = 1;
+    ok(slr_generator_run(common.gen, &r, &p));
+    assert_string_equal(
+        p.infotext, "red apple\n(fruit:1.2)\nNegative prompt: food\nSteps: 4, Sampler: Euler a, "
+                    "Schedule type: Automatic, CFG scale: 7.5, Seed: 5, Size: 64x64, Model "
+                    "hash: 48dc8ae778, Model: tinysd, Clip skip: 2, RNG: CPU, Eta: 0.5, Lora "
+                    "hashes: \"torch-openmoji-lora: 605d96dc2092\", Version: "
+                    "libsdlora-" SDLORA_VERSION_STRING);
+    slr_picture_free(common.m, &p);
+    slr_network_unref(n);
+}
+
 static void what_is_not_finite_is_told(void **state)
 {
     (void)state;
@@ -471,6 +501,7 @@ int main(void)
         cmocka_unit_test(prompts_of_other_lengths),
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(tags_are_networks),
+        cmocka_unit_test(parameters_text),
         cmocka_unit_test(what_is_not_finite_is_told),
         cmocka_unit_test(v_is_read_as_v),
         cmocka_unit_test(refused_memory_leaks_nothing),
