@@ -363,6 +363,9 @@ static void tags_are_networks(void **state)
     r.prompt = "red <lora:style:0.5:0.5>, apple";
     render(&common, &r, other);
     assert_memory_not_equal(tag, other, BYTES);
+    r.prompt = "red <lora:style:1:0.25>, apple"; /* the same UNet, other states of the same text */
+    render(&common, &r, other);
+    assert_memory_not_equal(tag, other, BYTES);
     r.prompt = "red <lora:nobody:1>, apple";
     refused(&common, &r, SDLORA_ENOTFOUND, "nobody");
     r.prompt = "red <foo:bar><lora:style:x>, apple"; /* both are skipped */
