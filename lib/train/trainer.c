@@ -216,13 +216,24 @@ static int settle(slr_trainer *t)
     return SDLORA_OK;
 }
 
+/* A run that was resumed from the state of its last step may have been stopped before its final
+ * file was there. */
+static int end(slr_trainer *t)
+{
+    if (!t->begun && t->out.dir) {
+        SLR_TRY(slr_trainer_save(t, NULL));
+        t->begun = true;
+    }
+    return SDLORA_DONE;
+}
+
 int slr_trainer_step(slr_trainer *t, slr_progress *now)
 {
     slr_progress p = {0};
     taken k;
     SLR_TRY(settle(t)); /* what failed after the step before */
     if (t->run.step >= t->total)
-        return SDLORA_DONE;
+        return end(t);
     if (atomic_exchange(&t->cancel, 0))
         return slr_fail(SDLORA_ECANCELED, __func__, "cancelled before step %lld",
                         (long long)t->run.step + 1);
