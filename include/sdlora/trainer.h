@@ -7,10 +7,10 @@
  *         draw(&now);
  *
  * Files appear in output_dir as the options ask: <output_name>.safetensors at the end and every n
- * epochs, metrics.jsonl, states, samples.  Same seed, files and options give the same bytes,
- * whatever the thread count. Thread: one thread at a time per trainer; two trainers may share every
- * handle that they were made from, except the network.  Return, out and text rules: see
- * sdlora/context.h.
+ * epochs, metrics.jsonl, states, samples.  Same seed, files and options give the same weights to
+ * the byte, whatever the thread count; metadata also carries the date.
+ * Thread: one thread at a time per trainer; two trainers may share every handle that they were made
+ * from, except the network.  Return, out and text rules: see sdlora/context.h.
  */
 #ifndef SDLORA_TRAINER_H
 #define SDLORA_TRAINER_H
@@ -64,14 +64,16 @@ SDLORA_API void sdlora_trainer_unref(sdlora_trainer *t);
  * @param now  Nullable.  Filled on success.
  * @return SDLORA_DONE (1) when the planned steps are over and the final file is written.
  * Errors: SDLORA_ENAN when loss or gradient is not finite: the step was not applied.
- *         SDLORA_ECANCELED: the step was not applied; the trainer can go on or be saved.
+ *         SDLORA_ECANCELED: the trainer can go on or be saved.
+ * A failure or cancel in what falls due leaves its step applied; the next call does that first.
  */
 SDLORA_API int sdlora_trainer_step(sdlora_trainer *t, sdlora_progress *now);
 
 /** step() until done, failure or cancel, with progress after each. */
 SDLORA_API int sdlora_trainer_run(sdlora_trainer *t);
 
-/** Asks a running step or run() to stop between two kernels.  Thread: any, and signal handlers. */
+/** Asks a running step or run() to stop between two kernels; between steps, the next one ends at
+ * once. Thread: any, and signal handlers. */
 SDLORA_API void sdlora_trainer_cancel(sdlora_trainer *t);
 
 /** Saves the network with full metadata.  @param path  Nullable:
@@ -79,7 +81,7 @@ SDLORA_API void sdlora_trainer_cancel(sdlora_trainer *t);
 SDLORA_API int sdlora_trainer_save(sdlora_trainer *t, const char *path);
 /** Saves everything that resume needs.  @param path  Nullable: output_dir/<output_name>-state. */
 SDLORA_API int sdlora_trainer_save_state(sdlora_trainer *t, const char *path);
-/** Goes on from a state: the rest of the run gives the same bytes as if it had never stopped.
+/** Goes on from a state: the run ends with the same weights as if it had never stopped.
  *  Errors: SDLORA_EINVAL lists what changed in the data set or options since. */
 SDLORA_API int sdlora_trainer_resume(sdlora_trainer *t, const char *path);
 

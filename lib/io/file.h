@@ -24,8 +24,9 @@ int slr_file_read_at(const char *path, uint64_t offset, void *bytes, size_t n);
  * truncate the file while it is mapped, reading the lost pages raises SIGBUS: that is the price of
  * never copying weights, and why headers are read by slr_file_fd_read() instead. */
 int slr_file_map(slr_storage **out, slr_mem *m, const char *path);
-/* Tells the kernel that a mapped range is not needed for now; it comes back from the file when
- * touched.  Only for bytes inside a storage of slr_file_map(): heap memory would be emptied. */
+/* Tells the kernel that a mapped range is not needed until it is read again; it comes back from the
+ * file when touched.  Only for bytes inside a storage of slr_file_map(): heap memory would be
+ * emptied. */
 void slr_file_forget(const void *data, size_t bytes);
 
 /* The same steps for several looks at one file: the descriptor pins which file it is. */
