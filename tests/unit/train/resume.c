@@ -134,6 +134,38 @@ static void a_flag_set_before_cancels_one_step(void **state)
     job_close(&j);
 }
 
+static int cancel_at_first(void *trainer, int64_t epoch, int64_t step)
+{
+    (void)epoch;
+    assert_int_equal(step, 0);
+    slr_trainer_cancel(trainer);
+    return SDLORA_OK;
+}
+
+/* The first samples are drawn when step() has looked at the flag already: what they set strikes
+ * between two kernels of the step.  One cancel ends one step and leaves no flag behind. */
+static void a_step_cancelled_midway_is_done_again(void **state)
+{
+    (void)state;
+    static const char *const first[] = {"sample_at_first", "true", NULL};
+    job calm = job_open(&drawing);
+    job_run(&calm, 12);
+    digest want = job_digest(&calm);
+    job_close(&calm);
+
+    job_spec spec = drawing;
+    spec.train = first;
+    job j = job_open(&spec);
+    slr_trainer_set_sample_hook(j.t, cancel_at_first, j.t);
+    assert_int_equal(slr_trainer_step(j.t, NULL), SDLORA_ECANCELED);
+    assert_null(strstr(sdlora_last_error()->message, "before step"));
+    assert_int_equal(j.t->run.step, 0);
+    job_run(&j, 12);
+    assert_string_equal(job_digest(&j).text, want.text);
+    assert_int_equal(slr_trainer_step(j.t, NULL), SDLORA_DONE);
+    job_close(&j);
+}
+
 static int refuse(void *user, int64_t done, int64_t total)
 {
     (void)user;
@@ -281,6 +313,7 @@ int main(void)
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(cancelled_steps_leave_nothing),
         cmocka_unit_test(a_flag_set_before_cancels_one_step),
+        cmocka_unit_test(a_step_cancelled_midway_is_done_again),
         cmocka_unit_test(the_cache_can_be_cancelled),
         cmocka_unit_test(a_bad_weight_stops_before_it_spreads),
         cmocka_unit_test(another_run_is_refused_by_name),
