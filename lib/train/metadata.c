@@ -84,7 +84,11 @@ static const struct {
 };
 
 /* Options whose unset default kohya spells otherwise: integer literals, and values that mean
- * "none". */
+ * "none".
+ *
+ * kohya writes the arguments, not the network: with dim_from_weights ss_network_dim is "None" and
+ * ss_network_alpha "1" unless they are given, and then what is given, though the ranks and alphas
+ * are the file's.  So it is here. */
 static const struct {
     const char *option, *unset;
 } unset_spelling[] = {
@@ -243,11 +247,12 @@ static int set_models(slr_meta *meta, slr_meta *hashes, const slr_run_facts *f)
     return set_model(meta, hashes, f->vae_path, "ss_vae_name", "ss_vae_hash", "ss_new_vae_hash");
 }
 
-/* kohya hands network_dropout on as one more argument, the only one that is no string. */
+/* kohya hands network_dropout on as one more argument, the only one that is no string; not so with
+ * dim_from_weights. */
 static void add_dropout(slr_buf *b, slr_opt o)
 {
     char number[32];
-    if (!slr_opt_given(o, "network_dropout"))
+    if (!slr_opt_given(o, "network_dropout") || slr_opt_bool(o, "dim_from_weights"))
         return;
     slr_real_repr(slr_opt_real(o, "network_dropout"), number);
     slr_buf_printf(b, "%s\"dropout\": %s", b->len ? ", " : "{", number);

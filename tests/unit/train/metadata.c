@@ -172,10 +172,57 @@ static void metadata_is_that_of_sd_scripts(void **state)
     json_decref(golden);
 }
 
+/* --- dim_from_weights --- */
+
+static void expect_meta(const char *const *network, const char *dim, const char *alpha,
+                        const char *args)
+{
+    sdlora_options *o = options_of("network", LIST("dim_from_weights", "true"), network);
+    job from = job_open(&(job_spec){.network = LIST("network_dim", "3", "network_alpha", "2")});
+    job j = {.data = open_folder(pictures_dir(), NULL)};
+    assert_ok(slr_network_make_like(&j.net, base, o, from.net));
+    assert_int_equal(slr_network_rank(j.net, 0), 3);
+    sdlora_options *train = options_of("train", LIST("max_train_steps", "1"), NULL);
+    const slr_trainer_config config = {.mem = slr_checkpoint_mem(base),
+                                       .devices = devices,
+                                       .base = base,
+                                       .network = j.net,
+                                       .data = j.data,
+                                       .bpe = bpe,
+                                       .opts = train};
+    assert_ok(slr_trainer_new(&j.t, &config));
+
+    slr_safetensors *f;
+    const char *path = in_scratch("like.safetensors");
+    assert_ok(slr_trainer_save(j.t, path));
+    assert_ok(slr_safetensors_open(&f, NULL, path, true));
+    assert_string_equal(slr_safetensors_meta(f, "ss_network_dim"), dim);
+    assert_string_equal(slr_safetensors_meta(f, "ss_network_alpha"), alpha);
+    const char *got = slr_safetensors_meta(f, "ss_network_args");
+    assert_string_equal(got ? got : "", args);
+    slr_safetensors_close(f);
+    job_close(&j);
+    job_close(&from);
+    slr_options_unref(train);
+    slr_options_unref(o);
+}
+
+/* train_network.py: "ss_network_dim": args.network_dim, whatever the network; and net_kwargs has
+ * no "dropout" on the road of dim_from_weights. */
+static void dim_from_weights_tells_the_arguments(void **state)
+{
+    (void)state;
+    expect_meta(NULL, "None", "1", "");
+    expect_meta(LIST("network_dim", "7", "network_alpha", "5", "network_dropout", "0.5",
+                     "network_args", "conv_dim=4"),
+                "7", "5.0", "{\"conv_dim\": \"4\"}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metadata_is_that_of_sd_scripts),
+        cmocka_unit_test(dim_from_weights_tells_the_arguments),
     };
     return cmocka_run_group_tests(tests, trainer_setup, trainer_teardown);
 }
