@@ -52,6 +52,18 @@ void slr_graph_free(slr_graph *g)
     slr_mem_unref(m);
 }
 
+uint32_t slr_graph_storage(slr_graph *g, uint32_t storage)
+{
+    uint32_t was = g->policy.storage;
+    g->policy.storage = storage;
+    return was;
+}
+
+uint32_t slr_graph_stored(const slr_graph *g)
+{
+    return g->policy.storage;
+}
+
 int slr_graph_status(const slr_graph *g)
 {
     return g->status;

@@ -27,6 +27,10 @@ typedef struct slr_policy {
 
 int slr_graph_new(slr_graph **out, slr_mem *m, slr_policy policy);
 void slr_graph_free(slr_graph *g);
+/* Stores results of the nodes that follow as `storage` (SDLORA_F32 or SDLORA_BF16); returns what was
+ * in force.  For the few layers that need more digits than the rest. */
+uint32_t slr_graph_storage(slr_graph *g, uint32_t storage);
+uint32_t slr_graph_stored(const slr_graph *g); /* what is in force */
 int slr_graph_status(const slr_graph *g); /* 0, or the first error (its text is in the slot) */
 slr_mem *slr_graph_mem(const slr_graph *g);
 /* Records an error found by a builder above (text via slr_fail first). Returns SLR_NONE. */

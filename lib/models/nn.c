@@ -148,6 +148,29 @@ slr_val slr_nn_conv(slr_nn *nn, const char *path, slr_val x, slr_val add, slr_co
     return layer_of(nn, path, x, add, true, c);
 }
 
+static slr_val last(slr_nn *nn, const char *path, slr_val x, bool conv, slr_conv c)
+{
+    uint32_t was = slr_graph_storage(nn->g, SDLORA_F32);
+    slr_val y = layer_of(nn, path, x, SLR_NONE, conv, c);
+    slr_graph_storage(nn->g, was);
+    return y;
+}
+
+slr_val slr_nn_last_linear(slr_nn *nn, const char *path, slr_val x)
+{
+    return last(nn, path, x, false, (slr_conv){.stride = 1});
+}
+
+slr_val slr_nn_last_conv(slr_nn *nn, const char *path, slr_val x, slr_conv c)
+{
+    return last(nn, path, x, true, c);
+}
+
+slr_val slr_nn_store(slr_nn *nn, slr_val x)
+{
+    return slr_cast(nn->g, x, slr_graph_stored(nn->g));
+}
+
 slr_val slr_nn_group_norm(slr_nn *nn, const char *path, slr_val x, int groups, int act, double eps)
 {
     int64_t n = slr_dim(nn->g, x, -1);

@@ -45,6 +45,11 @@ typedef struct slr_nn {
 slr_val slr_nn_linear(slr_nn *nn, const char *path, slr_val x, slr_val add);
 /* x [N,H,W,C].  A 1x1 convolution of stride 1 runs as a linear layer. */
 slr_val slr_nn_conv(slr_nn *nn, const char *path, slr_val x, slr_val add, slr_conv c);
+/* The same for a model's last layers: the result is f32 whatever the graph stores. */
+slr_val slr_nn_last_linear(slr_nn *nn, const char *path, slr_val x);
+slr_val slr_nn_last_conv(slr_nn *nn, const char *path, slr_val x, slr_conv c);
+/* x as the graph stores activations: for an input that many layers read. */
+slr_val slr_nn_store(slr_nn *nn, slr_val x);
 /* act: SDLORA_ACT_* applied to the result. */
 slr_val slr_nn_group_norm(slr_nn *nn, const char *path, slr_val x, int groups, int act, double eps);
 slr_val slr_nn_layer_norm(slr_nn *nn, const char *path, slr_val x, double eps);

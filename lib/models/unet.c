@@ -221,11 +221,12 @@ slr_val slr_unet_build_vector(slr_nn *nn, const slr_family *family, slr_val x, s
         rc = check_inputs(&u, x, context);
     if (rc < 0)
         return slr_graph_error(nn->g, rc);
+    u.context = slr_nn_store(nn, context); /* every block reads it */
     u.emb = embed_time(&u, t, vector);
     slr_val h = slr_nn_conv(nn, "conv_in", x, SLR_NONE, SAME);
     h = up(&u, middle(&u, down(&u, h)));
     h = slr_nn_group_norm(nn, "conv_norm_out", h, SLR_NORM_GROUPS, SDLORA_ACT_SILU, EPS_UNET);
-    return slr_nn_conv(nn, "conv_out", h, SLR_NONE, SAME);
+    return slr_nn_last_conv(nn, "conv_out", h, SAME);
 }
 
 slr_val slr_unet_build(slr_nn *nn, const slr_family *family, slr_val x, slr_val t, slr_val context)

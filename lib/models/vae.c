@@ -65,7 +65,7 @@ static slr_val head(slr_nn *nn, const char *half, slr_val x)
     char p[192];
     x = slr_nn_group_norm(nn, slr_nn_path(p, "%s.conv_norm_out", half), x, SLR_NORM_GROUPS,
                           SDLORA_ACT_SILU, EPS_VAE);
-    return slr_nn_conv(nn, slr_nn_path(p, "%s.conv_out", half), x, SLR_NONE, SAME);
+    return slr_nn_last_conv(nn, slr_nn_path(p, "%s.conv_out", half), x, SAME);
 }
 
 slr_val slr_vae_encode_build(slr_nn *nn, slr_val image)
@@ -78,7 +78,7 @@ slr_val slr_vae_encode_build(slr_nn *nn, slr_val image)
             h = slr_nn_conv(nn, p, h, SLR_NONE, HALVE);
     }
     h = head(nn, "encoder", middle(nn, "encoder", h));
-    return slr_nn_has(nn->w, "quant_conv") ? slr_nn_linear(nn, "quant_conv", h, SLR_NONE) : h;
+    return slr_nn_has(nn->w, "quant_conv") ? slr_nn_last_linear(nn, "quant_conv", h) : h;
 }
 
 slr_val slr_vae_decode_build(slr_nn *nn, slr_val latents)

@@ -22,6 +22,9 @@ typedef struct slr_vae_runner slr_vae_runner;
 int slr_vae_runner_new(slr_vae_runner **out, slr_weights *vae, const slr_family *family,
                        slr_devices *devices);
 void slr_vae_runner_free(slr_vae_runner *r);
+/* Another precision than f32 from now on.  A result that is not finite then is computed again in
+ * f32, and so is everything after it. */
+void slr_vae_runner_set_policy(slr_vae_runner *r, slr_policy policy);
 /* image: [n,h,w,3] f32 in [-1,1]; latents out: [n,h/8,w/8,4], the distribution's mean times the
  * scale (inference.md §1.8); noise (Nullable, same shape): adds std*noise before scaling. */
 int slr_vae_encode(slr_vae_runner *r, const float *image, int64_t n, int64_t h, int64_t w,

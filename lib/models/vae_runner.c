@@ -13,6 +13,8 @@
 
 enum { ENCODE, DECODE };
 
+static const slr_policy F32 = {SDLORA_F32, SDLORA_MATH_STRICT};
+
 typedef struct planned {
     slr_plan *plan; /* NULL: free */
     int half;       /* ENCODE or DECODE */
@@ -26,8 +28,9 @@ struct slr_vae_runner {
     slr_weights *vae;
     const slr_family *family;
     slr_devices *devices;
-    int factor;         /* log2 */
-    int64_t colours, z; /* channels of images and of latents */
+    slr_policy policy, wanted; /* wanted: before f32 had to take over */
+    int factor;                /* log2 */
+    int64_t colours, z;        /* channels of images and of latents */
     planned cache[N_PLANS];
     uint64_t runs;
 };
@@ -65,6 +68,7 @@ int slr_vae_runner_new(slr_vae_runner **out, slr_weights *vae, const slr_family 
     r->vae = slr_weights_ref(vae);
     r->family = family;
     r->devices = slr_devices_ref(devices);
+    r->policy = r->wanted = F32;
     int rc = slr_vae_factor(vae, &r->factor);
     if (rc == SDLORA_OK)
         rc = channels(r);
@@ -76,24 +80,38 @@ int slr_vae_runner_new(slr_vae_runner **out, slr_weights *vae, const slr_family 
     return SDLORA_OK;
 }
 
+static void drop_plans(slr_vae_runner *r)
+{
+    for (int i = 0; i < N_PLANS; i++) {
+        slr_plan_free(r->cache[i].plan);
+        r->cache[i] = (planned){0};
+    }
+}
+
 void slr_vae_runner_free(slr_vae_runner *r)
 {
     if (!r)
         return;
     slr_mem *m = r->m;
-    for (int i = 0; i < N_PLANS; i++)
-        slr_plan_free(r->cache[i].plan);
+    drop_plans(r);
     slr_weights_unref(r->vae);
     slr_devices_unref(r->devices);
     slr_free(m, r);
     slr_mem_unref(m);
 }
 
+void slr_vae_runner_set_policy(slr_vae_runner *r, slr_policy policy)
+{
+    if (r->wanted.storage == policy.storage && r->wanted.math == policy.math)
+        return;
+    drop_plans(r);
+    r->policy = r->wanted = policy;
+}
+
 static int make_plan(slr_vae_runner *r, planned *p)
 {
     slr_graph *g;
-    SLR_TRY(
-        slr_graph_new(&g, r->m, (slr_policy){.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT}));
+    SLR_TRY(slr_graph_new(&g, r->m, r->policy));
     slr_nn nn = {.g = g, .w = r->vae, .part = SLR_PART_VAE};
     const int64_t dim[4] = {1, p->h, p->w, p->half == ENCODE ? r->colours : r->z};
     slr_val x = slr_input(g, "x", SDLORA_F32, 4, dim);
@@ -147,6 +165,24 @@ static int all_finite(const slr_vae_runner *r, const float *x, size_t n, const c
     return SDLORA_OK;
 }
 
+/* Runs one half on one picture; *y: the result.  Lifetime: until the next run. */
+static int run(slr_vae_runner *r, int half, int64_t h, int64_t w, const float *x, size_t in,
+               size_t out, const slr_cancel_flag *cancel, const float **y)
+{
+    planned *p;
+    SLR_TRY(plan_for(r, half, h, w, &p));
+    memcpy(slr_plan_data(p->plan, p->x), x, in * sizeof *x);
+    SLR_TRY(slr_plan_run(p->plan, cancel));
+    *y = slr_plan_data(p->plan, p->y);
+    int rc = all_finite(r, *y, out, half == ENCODE ? "encoding" : "picture");
+    if (rc != SDLORA_ENAN || r->policy.storage != SDLORA_BF16)
+        return rc;
+    slr_clear();
+    drop_plans(r); /* from now on in f32 */
+    r->policy = F32;
+    return run(r, half, h, w, x, in, out, cancel, y);
+}
+
 /* moments [h,w,2z] -> latents [h,w,z] */
 static void latents_of(const slr_vae_runner *r, const float *moments, int64_t pixels,
                        const float *noise, float *latents)
@@ -166,20 +202,16 @@ static void latents_of(const slr_vae_runner *r, const float *moments, int64_t pi
 int slr_vae_encode(slr_vae_runner *r, const float *image, int64_t n, int64_t h, int64_t w,
                    const float *noise, float *latents, const slr_cancel_flag *cancel)
 {
-    planned *p;
     int64_t step = (int64_t)1 << r->factor;
     if (n < 0 || h < step || w < step || h % step || w % step)
         return slr_fail(SDLORA_EINVAL, __func__,
                         "an image of %lldx%lld cannot be encoded: sides must be multiples of %lld",
                         (long long)w, (long long)h, (long long)step);
     int64_t pixels = (h >> r->factor) * (w >> r->factor);
-    SLR_TRY(plan_for(r, ENCODE, h, w, &p));
+    size_t in = (size_t)(h * w * r->colours), out = (size_t)(pixels * r->z);
     for (int64_t i = 0; i < n; i++) {
-        size_t in = (size_t)(h * w * r->colours), out = (size_t)(pixels * r->z);
-        memcpy(slr_plan_data(p->plan, p->x), image + (size_t)i * in, in * sizeof *image);
-        SLR_TRY(slr_plan_run(p->plan, cancel));
-        const float *moments = slr_plan_data(p->plan, p->y);
-        SLR_TRY(all_finite(r, moments, 2 * out, "encoding"));
+        const float *moments;
+        SLR_TRY(run(r, ENCODE, h, w, image + (size_t)i * in, in, 2 * out, cancel, &moments));
         latents_of(r, moments, pixels, noise ? noise + (size_t)i * out : NULL,
                    latents + (size_t)i * out);
     }
@@ -189,21 +221,22 @@ int slr_vae_encode(slr_vae_runner *r, const float *image, int64_t n, int64_t h, 
 int slr_vae_decode(slr_vae_runner *r, const float *latents, int64_t n, int64_t h, int64_t w,
                    float *image, const slr_cancel_flag *cancel)
 {
-    planned *p;
     if (n < 0 || h < 1 || w < 1)
         return slr_fail(SDLORA_EINVAL, __func__, "latents of %lldx%lld cannot be decoded",
                         (long long)w, (long long)h);
     size_t in = (size_t)(h * w * r->z),
            out = (size_t)((h << r->factor) * (w << r->factor) * r->colours);
     float scale = (float)r->family->vae_scale;
-    SLR_TRY(plan_for(r, DECODE, h, w, &p));
-    for (int64_t i = 0; i < n; i++) {
-        float *x = slr_plan_data(p->plan, p->x);
+    float *x = slr_alloc(r->m, in * sizeof *x);
+    int rc = x ? SDLORA_OK : SDLORA_ENOMEM;
+    for (int64_t i = 0; rc >= 0 && i < n; i++) {
+        const float *y;
         for (size_t k = 0; k < in; k++)
             x[k] = latents[(size_t)i * in + k] / scale;
-        SLR_TRY(slr_plan_run(p->plan, cancel));
-        memcpy(image + (size_t)i * out, slr_plan_data(p->plan, p->y), out * sizeof *image);
-        SLR_TRY(all_finite(r, image + (size_t)i * out, out, "picture"));
+        rc = run(r, DECODE, h, w, x, in, out, cancel, &y);
+        if (rc >= 0)
+            memcpy(image + (size_t)i * out, y, out * sizeof *image);
     }
-    return SDLORA_OK;
+    slr_free(r->m, x);
+    return rc;
 }

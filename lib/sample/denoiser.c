@@ -33,6 +33,7 @@ struct slr_denoiser {
     slr_mem *m;
     slr_checkpoint *base;
     slr_devices *devices;
+    slr_policy policy;
     slr_bpe *bpe;
     slr_stack *stack;
     slr_stack_item *item; /* what the stack holds, for comparing */
@@ -61,6 +62,7 @@ int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_d
     d->m = m;
     d->base = slr_checkpoint_ref(base);
     d->devices = slr_devices_ref(devices);
+    d->policy = (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT};
     d->bpe = slr_bpe_ref(bpe);
     int rc = slr_map_new(&d->by_prompt, m);
     if (rc >= 0)
@@ -119,6 +121,15 @@ void slr_denoiser_free(slr_denoiser *d)
 int64_t slr_denoiser_channels(const slr_denoiser *d)
 {
     return d->unet.out_channels;
+}
+
+void slr_denoiser_set_policy(slr_denoiser *d, slr_policy policy)
+{
+    if (d->policy.storage == policy.storage && d->policy.math == policy.math)
+        return;
+    drop_plans(d);
+    drop_text(d);
+    d->policy = policy;
 }
 
 /* --- networks --- */
@@ -188,7 +199,7 @@ static void build_text(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter
     slr_graph_push(g, "text_encoder");
     slr_val out = slr_clip_build(&nn, slr_checkpoint_family(d->base), ids, (int)k->b);
     slr_graph_pop(g);
-    slr_output(g, out, "out");
+    slr_output(g, slr_cast(g, out, SDLORA_F32), "out");
 }
 
 static void build_unet(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter, const kept *k)
@@ -208,7 +219,7 @@ static int plan_graph(slr_denoiser *d, kept *k)
 {
     slr_graph *g;
     slr_adapter adapter = d->stack ? slr_stack_adapter(d->stack) : (slr_adapter){0};
-    SLR_TRY(slr_graph_new(&g, d->m, (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT}));
+    SLR_TRY(slr_graph_new(&g, d->m, d->policy));
     (k->text ? build_text : build_unet)(d, g, d->stack ? &adapter : NULL, k);
     int rc = slr_graph_status(g);
     if (rc >= 0)

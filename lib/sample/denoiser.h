@@ -14,6 +14,9 @@ int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_d
                      slr_bpe *bpe);
 void slr_denoiser_free(slr_denoiser *d);
 
+/* Another precision than f32 from now on. */
+void slr_denoiser_set_policy(slr_denoiser *d, slr_policy policy);
+
 /* Networks to apply from now on; the same networks at other strengths keep all graphs. */
 int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size_t n);
 

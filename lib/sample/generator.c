@@ -496,6 +496,8 @@ int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictu
         request.seed = (int64_t)slr_rng_below(&rng, 4294967294u);
     }
     run s = {.g = g, .r = &request};
+    slr_denoiser_set_policy(g->denoiser, r->policy);
+    slr_vae_runner_set_policy(g->decoder, r->vae_policy);
     memset(pictures, 0, (size_t)(r->count > 0 ? r->count : 0) * sizeof *pictures);
     int rc = prepare(&s);
     for (int k = 0; rc >= 0 && k < r->count; k++)

@@ -29,6 +29,7 @@ typedef struct slr_request {
     const char *sampler, *scheduler; /* NULL: "Euler a", "Automatic" */
     int steps, width, height, clip_skip, count;
     double cfg, eta;
+    slr_policy policy, vae_policy;  /* zeros: f32 */
     int64_t seed;                   /* image k uses seed + k */
     const slr_stack_item *networks; /* besides those of the prompt's tags */
     size_t n_networks;
