@@ -194,6 +194,7 @@ static int convert(const slr_cpu_env *env, slr_cpu_pack *p, const slr_dtype_row 
     float *flat = plain || ready ? NULL : block_new(packs, bytes); /* f32 in file order */
     if (!dst || (!plain && !ready && !flat)) {
         block_free(packs, dst);
+        block_free(packs, flat);
         return SDLORA_ENOMEM;
     }
     if (!ready || plain)
