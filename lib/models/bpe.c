@@ -18,9 +18,9 @@
 
 #define FIRST_MERGE 512
 #define SLOT_BITS   17
-#define MAX_TEXT    65536 /* bytes; bounds the work that hostile text can cause */
+#define MAX_TEXT    (1 << 20) /* bytes, as of a caption file; bounds the work of hostile text */
 
-enum { ID_START = 49406, ID_END = 49407, N_IDS = 49408 };
+enum { ID_START = 49406, ID_END = 49407, N_IDS = 49408, N_MERGES = ID_START - FIRST_MERGE };
 
 static const char *const SPECIAL[2] = {"<|startoftext|>", "<|endoftext|>"};
 
@@ -166,67 +166,69 @@ const char *slr_bpe_token(const slr_bpe *b, int32_t id)
 
 /* ---- one word ---- */
 
-typedef struct merge {
-    int32_t rank;
-    uint32_t at;          /* index of the left symbol */
-    uint32_t left, right; /* its ids when this was pushed: stale if they changed */
-} merge;
+typedef struct candidate {
+    uint32_t at;    /* index of the left symbol */
+    uint32_t below; /* 1 + the candidate of the same rank that came before; 0: none */
+} candidate;
 
+/* Candidates lie in one pile per rank; the ranks that have a pile form a heap.  That keeps a word
+ * of a megabyte as quick per byte as a short one. */
 typedef struct encoder {
     const slr_bpe *b;
     slr_mem *m;
     uint32_t *id; /* per symbol of the word; dead symbols hold DEAD */
     uint32_t *next, *prev;
-    merge *heap;
-    size_t n_heap;
+    candidate *pile;
+    size_t n_pile;
+    uint32_t *top;  /* per rank: 1 + its last candidate; 0: none, as between words */
+    uint16_t *rank; /* heap, the lowest first */
+    size_t n_rank;
     int32_t *out;
     size_t n_out, cap_out;
 } encoder;
 
 #define DEAD UINT32_MAX
 
-static bool before(const merge *a, const merge *b)
+static void heap_push(encoder *e, uint16_t x)
 {
-    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
-
-static void heap_push(encoder *e, merge x)
-{
-    size_t i = e->n_heap++;
-    while (i > 0 && before(&x, &e->heap[(i - 1) / 2])) {
-        e->heap[i] = e->heap[(i - 1) / 2];
+    size_t i = e->n_rank++;
+    while (i > 0 && x < e->rank[(i - 1) / 2]) {
+        e->rank[i] = e->rank[(i - 1) / 2];
         i = (i - 1) / 2;
     }
-    e->heap[i] = x;
+    e->rank[i] = x;
 }
 
-static merge heap_pop(encoder *e)
+static uint16_t heap_pop(encoder *e)
 {
-    merge top = e->heap[0], x = e->heap[--e->n_heap];
+    uint16_t lowest = e->rank[0], x = e->rank[--e->n_rank];
     size_t i = 0;
     for (;;) {
         size_t c = 2 * i + 1;
-        if (c >= e->n_heap)
+        if (c >= e->n_rank)
             break;
-        if (c + 1 < e->n_heap && before(&e->heap[c + 1], &e->heap[c]))
+        if (c + 1 < e->n_rank && e->rank[c + 1] < e->rank[c])
             c++;
-        if (!before(&e->heap[c], &x))
+        if (e->rank[c] >= x)
             break;
-        e->heap[i] = e->heap[c];
+        e->rank[i] = e->rank[c];
         i = c;
     }
-    e->heap[i] = x;
-    return top;
+    e->rank[i] = x;
+    return lowest;
 }
 
 static void offer(encoder *e, uint32_t at)
 {
     if (at == DEAD || e->next[at] == DEAD)
         return;
-    uint32_t left = e->id[at], right = e->id[e->next[at]];
-    int32_t rank = rank_of(e->b, left, right);
-    if (rank >= 0)
-        heap_push(e, (merge){rank, at, left, right});
+    int32_t rank = rank_of(e->b, e->id[at], e->id[e->next[at]]);
+    if (rank < 0)
+        return;
+    if (!e->top[rank])
+        heap_push(e, (uint16_t)rank);
+    e->pile[e->n_pile] = (candidate){at, e->top[rank]};
+    e->top[rank] = (uint32_t)++e->n_pile;
 }
 
 static int emit(encoder *e, int32_t id)
@@ -237,8 +239,40 @@ static int emit(encoder *e, int32_t id)
     return SDLORA_OK;
 }
 
-/* Merging in order of (rank, position) equals merging all occurrences of the best pair round by
- * round, since a merge's product only occurs in merges of higher rank. */
+static void join(encoder *e, uint32_t at, uint32_t product)
+{
+    uint32_t right = e->next[at];
+    e->id[at] = product;
+    e->id[right] = DEAD;
+    e->next[at] = e->next[right];
+    if (e->next[right] != DEAD)
+        e->prev[e->next[right]] = at;
+    offer(e, e->prev[at]);
+    offer(e, at);
+}
+
+/* Joins the pairs of one rank.  Only pairs of twins overlap: in a run of them the first goes with
+ * the second, so the run is taken from its start, and whole. */
+static void join_rank(encoder *e, uint16_t rank)
+{
+    uint32_t pair = pair_of(rank), left = pair >> 16, right = pair & 0xFFFF;
+    uint32_t i = e->top[rank];
+    e->top[rank] = 0;
+    for (; i; i = e->pile[i - 1].below) {
+        uint32_t at = e->pile[i - 1].at;
+        if (e->id[at] != left) /* joined since it was offered */
+            continue;
+        while (left == right && e->prev[at] != DEAD && e->id[e->prev[at]] == left)
+            at = e->prev[at];
+        while (at != DEAD && e->id[at] == left && e->next[at] != DEAD &&
+               e->id[e->next[at]] == right) {
+            join(e, at, FIRST_MERGE + (uint32_t)rank);
+            at = e->next[at];
+        }
+    }
+}
+
+/* Rank by rank: a merge's product only occurs in merges of higher rank. */
 static int encode_word(encoder *e, const char *word, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -246,22 +280,11 @@ static int encode_word(encoder *e, const char *word, size_t n)
         e->next[i] = i + 1 == n ? DEAD : (uint32_t)i + 1;
         e->prev[i] = i == 0 ? DEAD : (uint32_t)i - 1;
     }
-    e->n_heap = 0;
+    e->n_pile = 0;
     for (size_t i = 0; i + 1 < n; i++)
         offer(e, (uint32_t)i);
-    while (e->n_heap > 0) {
-        merge x = heap_pop(e);
-        uint32_t r = e->id[x.at] == x.left ? e->next[x.at] : DEAD;
-        if (r == DEAD || e->id[r] != x.right)
-            continue;
-        e->id[x.at] = FIRST_MERGE + (uint32_t)x.rank;
-        e->id[r] = DEAD;
-        e->next[x.at] = e->next[r];
-        if (e->next[r] != DEAD)
-            e->prev[e->next[r]] = x.at;
-        offer(e, e->prev[x.at]);
-        offer(e, x.at);
-    }
+    while (e->n_rank > 0)
+        join_rank(e, heap_pop(e));
     for (uint32_t i = 0; i != DEAD; i = e->next[i])
         SLR_TRY(emit(e, (int32_t)e->id[i]));
     return SDLORA_OK;
@@ -348,14 +371,14 @@ static int encode_plain(encoder *e, const char *text, size_t n)
         e->id = slr_calloc(e->m, len, sizeof *e->id);
         e->next = slr_calloc(e->m, len, sizeof *e->next);
         e->prev = slr_calloc(e->m, len, sizeof *e->prev);
-        e->heap =
-            slr_calloc(e->m, 3 * len, sizeof *e->heap); /* n-1 pairs, at most two more per merge */
-        rc = e->id && e->next && e->prev && e->heap ? encode_clean(e, clean.data, len)
+        /* n-1 pairs at first, at most two more per merge */
+        e->pile = slr_calloc(e->m, 3 * len, sizeof *e->pile);
+        rc = e->id && e->next && e->prev && e->pile ? encode_clean(e, clean.data, len)
                                                     : SDLORA_ENOMEM;
         slr_free(e->m, e->id);
         slr_free(e->m, e->next);
         slr_free(e->m, e->prev);
-        slr_free(e->m, e->heap);
+        slr_free(e->m, e->pile);
     }
     slr_buf_free(&clean);
     return rc;
@@ -375,6 +398,10 @@ int slr_bpe_encode(const slr_bpe *b, slr_mem *m, const char *text, size_t n_byte
     size_t valid = slr_utf8_valid(text, n_bytes);
     if (valid != n_bytes)
         return slr_fail(SDLORA_EINVAL, __func__, "text is not UTF-8 at byte %zu", valid);
+    e.top = slr_calloc(m, N_MERGES, sizeof *e.top);
+    e.rank = slr_calloc(m, N_MERGES, sizeof *e.rank);
+    if (!e.top || !e.rank)
+        rc = SDLORA_ENOMEM;
     /* special tokens split the text before anything is cleaned, as transformers does */
     for (size_t from = 0, at = 0; rc == SDLORA_OK && from < n_bytes;) {
         while (at < n_bytes && special_at(text + at, n_bytes - at) < 0)
@@ -387,6 +414,8 @@ int slr_bpe_encode(const slr_bpe *b, slr_mem *m, const char *text, size_t n_byte
         }
         from = at;
     }
+    slr_free(m, e.top);
+    slr_free(m, e.rank);
     if (rc < 0) {
         slr_free(m, e.out);
         return rc;

@@ -14,8 +14,10 @@
 #include "base/status.h"
 #include "models/tables.h"
 
-/* ftfy repeats its fixes until nothing changes; "&amp;amp;amp;..." must not make that quadratic. */
+/* ftfy repeats its fixes until nothing changes; "&amp;amp;amp;..." must not make that quadratic:
+ * so many rounds for lines of up to 64 KiB, and so many code points for longer ones. */
 #define MAX_ROUNDS 64
+#define MAX_WORK   (MAX_ROUNDS << 16)
 
 typedef struct points {
     slr_mem *m;
@@ -255,41 +257,68 @@ static int fix_controls(const points *in, points *out)
     return SDLORA_OK;
 }
 
+static int combining_class(int32_t c)
+{
+    return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+}
+
+/* Puts marks that follow each other in the order of their combining classes, as NFC wants them.  A
+ * counting sort: utf8proc's own takes a time that is quadratic in the number of marks. */
+static int order_marks(points *p)
+{
+    points sorted = {.m = p->m};
+    int rc = SDLORA_OK;
+    for (size_t from = 0, to; from < p->n && rc == SDLORA_OK; from = to + 1) {
+        size_t at[256] = {0};
+        bool ordered = true;
+        int before = 0, class;
+        for (to = from; to < p->n && (class = combining_class(p->c[to])) > 0; to++) {
+            ordered = ordered && class >= before;
+            before = class;
+        }
+        if (ordered)
+            continue;
+        rc = slr_grow(p->m, &sorted.c, &sorted.cap, to - from, sizeof *sorted.c);
+        if (rc < 0)
+            break;
+        for (size_t i = from; i < to; i++)
+            at[combining_class(p->c[i])]++;
+        for (size_t k = 0, sum = 0; k < 256; k++) {
+            size_t n = at[k];
+            at[k] = sum;
+            sum += n;
+        }
+        for (size_t i = from; i < to; i++)
+            sorted.c[at[combining_class(p->c[i])]++] = p->c[i];
+        memcpy(p->c + from, sorted.c, (to - from) * sizeof *sorted.c);
+    }
+    slr_free(p->m, sorted.c);
+    return rc;
+}
+
 static int normalize(const points *in, points *out)
 {
+    const utf8proc_option_t how = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
     bool plain = true; /* everything below U+0300 is in NFC already */
     for (size_t i = 0; i < in->n; i++)
         plain = plain && in->c[i] < 0x300;
-    slr_buf text;
-    int rc = SDLORA_OK;
-    slr_buf_init(&text, in->m);
-    if (plain) {
-        for (size_t i = 0; i < in->n && rc == SDLORA_OK; i++)
-            rc = push(out, in->c[i]);
-        goto done;
+    for (size_t i = 0; i < in->n; i++) {
+        utf8proc_int32_t part[8] = {in->c[i]};
+        utf8proc_ssize_t n = 1;
+        int class = 0;
+        if (!plain && in->c[i] >= 0x80)
+            n = utf8proc_decompose_char(in->c[i], part, 8, how, &class);
+        if (n < 0 || n > 8)
+            return slr_fail(SDLORA_EINVAL, __func__, "U+%04X cannot be normalised",
+                            (unsigned)in->c[i]);
+        for (utf8proc_ssize_t k = 0; k < n; k++)
+            SLR_TRY(push(out, part[k]));
     }
-    for (size_t i = 0; i < in->n; i++)
-        put(&text, in->c[i]);
-    rc = slr_buf_ok(&text);
-    if (rc < 0)
-        goto done;
-    const utf8proc_option_t how = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-    const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)text.data;
-    utf8proc_ssize_t n = utf8proc_decompose(bytes, (utf8proc_ssize_t)text.len, NULL, 0, how);
-    if (n > 0) {
-        rc = slr_grow(out->m, &out->c, &out->cap, (size_t)n + 1, sizeof *out->c);
-        if (rc < 0)
-            goto done;
-        n = utf8proc_decompose(bytes, (utf8proc_ssize_t)text.len, out->c, n, how);
-        n = n < 0 ? n : utf8proc_normalize_utf32(out->c, n, how);
-    }
-    if (n < 0)
-        rc = slr_fail(SDLORA_EINVAL, __func__, "text cannot be normalised: %s", utf8proc_errmsg(n));
-    else
-        out->n = (size_t)n;
-done:
-    slr_buf_free(&text);
-    return rc;
+    if (plain)
+        return SDLORA_OK;
+    SLR_TRY(order_marks(out));
+    out->n = (size_t)utf8proc_normalize_utf32(out->c, (utf8proc_ssize_t)out->n, how);
+    return SDLORA_OK;
 }
 
 /* ---- white space and case ---- */
@@ -361,16 +390,16 @@ static void finish(const points *p, slr_buf *out)
 
 typedef int pass_fn(const points *in, points *out);
 
-/* Fixes in[from..] one line's worth, in rounds, and appends the result to all. */
-static int fix_line(slr_mem *m, const int32_t *c, size_t n, bool html, points *all)
+/* Fixes one line in rounds and appends the result to all.  round: scratch; [2] keeps the text as a
+ * round began. */
+static int fix_line(points round[3], const int32_t *c, size_t n, bool html, points *all)
 {
     static pass_fn *const PASSES[] = {unescape_html, fix_characters, fix_controls, normalize};
-    points round[3] = {
-        {.m = m}, {.m = m}, {.m = m}}; /* round[2] keeps the text as the round began */
     int rc = SDLORA_OK;
+    round[0].n = 0;
     for (size_t i = 0; i < n && rc == SDLORA_OK; i++)
         rc = push(&round[0], c[i]);
-    for (int k = 0; k < MAX_ROUNDS && rc == SDLORA_OK; k++) {
+    for (size_t k = 0; k < MAX_ROUNDS && k * n <= MAX_WORK && rc == SDLORA_OK; k++) {
         round[2].n = 0;
         for (size_t i = 0; i < round[0].n && rc == SDLORA_OK; i++)
             rc = push(&round[2], round[0].c[i]);
@@ -388,22 +417,20 @@ static int fix_line(slr_mem *m, const int32_t *c, size_t n, bool html, points *a
     }
     for (size_t i = 0; i < round[0].n && rc == SDLORA_OK; i++)
         rc = push(all, round[0].c[i]);
-    for (int i = 0; i < 3; i++)
-        slr_free(m, round[i].c);
     return rc;
 }
 
 int slr_text_clean(slr_mem *m, const char *text, size_t n, slr_buf *out)
 {
-    points raw = {.m = m}, all = {.m = m};
-    bool html =
-        true; /* until a '<' is seen: then this is markup, whose references mean themselves */
+    points raw = {.m = m}, all = {.m = m}, round[3] = {{.m = m}, {.m = m}, {.m = m}};
+    /* until a '<' is seen: then this is markup, whose references mean themselves */
+    bool html = true;
     int rc = push_text(&raw, text, n);
     for (size_t from = 0; rc == SDLORA_OK && from < raw.n;) {
         size_t to = from;
         while (to < raw.n && raw.c[to++] != '\n')
             html = html && raw.c[to - 1] != '<';
-        rc = fix_line(m, raw.c + from, to - from, html, &all);
+        rc = fix_line(round, raw.c + from, to - from, html, &all);
         from = to;
     }
     if (rc == SDLORA_OK) {
@@ -412,5 +439,7 @@ int slr_text_clean(slr_mem *m, const char *text, size_t n, slr_buf *out)
     }
     slr_free(m, raw.c);
     slr_free(m, all.c);
+    for (int i = 0; i < 3; i++)
+        slr_free(m, round[i].c);
     return rc;
 }
