@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Full-size models without a file: random weights of sensible scale for benchmarks and shape tests.
  * Knows the shapes of the named architectures as rows; numbers come from a counter-based generator,
- * so they do not depend on threads. */
+ * so they do not depend on threads.  tests/golden/synthetic.py makes the same: tensors, their order
+ * and numbers change on both sides or not at all. */
 #include <math.h>
 #include <string.h>
 #include <sys/mman.h>
