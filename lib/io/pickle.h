@@ -85,7 +85,22 @@ void slr_pickle_free(slr_pickle *p);
 /* Runs one pickle from p->at on, up to and over its STOP; *out is borrowed from the machine. */
 int slr_pickle_run(slr_pickle *p, slr_value **out);
 
-/* ---- for pickle_torch.c ---- */
+/* ---- for pickle_ops.c ---- */
+typedef int slr_py_op(slr_pickle *p);
+extern slr_py_op *const slr_pickle_ops[256]; /* NULL: refused */
+
+/* n bytes of the instruction's argument; NULL at the end. */
+const uint8_t *slr_py_take(slr_pickle *p, uint64_t n);
+int slr_py_ended(slr_pickle *p); /* the error of a failed slr_py_take() */
+int slr_py_failure(void); /* the code that a failed slr_py_new() left: ENOMEM, or too many values */
+/* The lowest place that may be popped: nothing below the last mark. */
+size_t slr_py_floor(const slr_pickle *p);
+int slr_py_pop(slr_pickle *p, slr_value **out);
+/* The items above the last mark, which goes; the stack is cut down to it. */
+int slr_py_pop_mark(slr_pickle *p, slr_value ***items, size_t *n);
+int slr_py_top(slr_pickle *p, slr_value **out);
+
+/* ---- for pickle_ops.c and pickle_torch.c ---- */
 slr_value *slr_py_new(slr_pickle *p, int kind); /* NULL: no memory */
 int slr_py_push(slr_pickle *p, slr_value *v);   /* NULL: ENOMEM */
 int slr_py_append(slr_pickle *p, slr_value *list, slr_value *v);
