@@ -11,10 +11,9 @@
 
 #define ROUND      1.1
 #define SQUARE     (1 / 1.1)
-#define MAX_WEIGHT 1e6 /* keeps products of hostile weights finite */
-#define MAX_DEPTH                                                                                  \
-    100 /* brackets open at once; deeper ones are text, which keeps the pass linear                \
-         */
+#define MAX_WEIGHT 100 /* keeps products of hostile weights, and the states times them, finite */
+/* Brackets open at once; deeper ones are text, which keeps the pass linear. */
+#define MAX_DEPTH 100
 
 /* A fragment as byte range of `text`, before merging. */
 typedef struct piece {

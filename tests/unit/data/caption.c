@@ -160,6 +160,24 @@ static void files(void **state)
     assert_int_equal(slr_caption_read(&text, NULL, in_scratch("c.txt"), false), SDLORA_EFORMAT);
 }
 
+/* 1 MiB is a caption, a byte more is none. */
+static void huge_files(void **state)
+{
+    const size_t n = 1 << 20;
+    char *bytes = malloc(n + 1), *text;
+    memset(bytes, 'a', n + 1);
+    put_file(in_scratch("huge.txt"), bytes, n);
+    assert_ok(slr_caption_read(&text, NULL, in_scratch("huge.txt"), false));
+    assert_int_equal(strlen(text), n);
+    slr_free(NULL, text);
+    put_file(in_scratch("huge.txt"), bytes, n + 1);
+    assert_int_equal(slr_caption_read(&text, NULL, in_scratch("huge.txt"), false), SDLORA_EFORMAT);
+    assert_null(text);
+    assert_says("huge.txt");
+    assert_says("1048577 bytes");
+    free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +188,7 @@ int main(void)
         cmocka_unit_test(wildcards),
         cmocka_unit_test(long_captions),
         cmocka_unit_test(files),
+        cmocka_unit_test(huge_files),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -10,8 +10,8 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "io/json.h"
 #include "models/family.h"
@@ -230,23 +230,77 @@ static void commas_twenty_back(void **state)
     slr_bpe_unref(bpe);
 }
 
-/* Weights of hostile prompts stay finite. */
+/* Weights of hostile prompts stay finite: from -100 to 100. */
 static void weights_are_bounded(void **state)
 {
     (void)state;
-    static const char *const prompts[] = {"(x:1e308)", "(((x:99999999999999999999):9999999):99999)",
-                                          "(x:-99999999999999999999999999999999999999999)"};
-    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
+    static const struct {
+        const char *prompt;
+        double weight;
+    } cases[] = {
+        {"(x:99.5)", 99.5},
+        {"(x:100.5)", 100},
+        {"(x:-99999999999999999999999999999999999999999)", -100},
+        {"((x:50):50)", 100},
+        {"((x:-50):50)", -100},
+        {"(((x:99999999999999999999):9999999):0.5)", 50},
+        {"(x:1e308)", 1.1}, /* no number of this grammar: text */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         slr_fragment *f;
         size_t n;
-        ok(slr_prompt_emphasis(NULL, prompts[i], &f, &n));
-        for (size_t k = 0; k < n; k++)
-            assert_true(fabs(f[k].weight) <= 1e6);
+        ok(slr_prompt_emphasis(NULL, cases[i].prompt, &f, &n));
+        assert_int_equal(n, 1);
+        if (f[0].weight != cases[i].weight)
+            fail_msg("%s has %g, wanted %g", cases[i].prompt, f[0].weight, cases[i].weight);
         slr_fragments_free(NULL, f, n);
     }
 }
 
+/* A hundred brackets count, deeper ones are text. */
+static void depth_is_bounded(void **state)
+{
+    (void)state;
+    char prompt[160];
+    double weight = 1;
+    slr_fragment *f;
+    size_t n;
+    memset(prompt, '[', 150);
+    strcpy(prompt + 150, "x");
+    for (int i = 0; i < 100; i++)
+        weight /= 1.1;
+    ok(slr_prompt_emphasis(NULL, prompt, &f, &n));
+    assert_int_equal(n, 1);
+    assert_string_equal(f[0].text, prompt + 100);
+    assert_true(fabs(f[0].weight / weight - 1) < 1e-12); /* rounding of a hundred products */
+    slr_fragments_free(NULL, f, n);
+}
+
+/* A megabyte is a prompt too: parentheses beyond the depth become tokens. */
+static void long_prompts_are_taken(void **state)
+{
+    (void)state;
+    slr_bpe *bpe;
+    slr_chunks c;
+    char *text = slr_calloc(NULL, MEGABYTE + 1, 1);
+    memset(text, '(', MEGABYTE);
+    ok(slr_bpe_new(&bpe, NULL));
+    ok(slr_prompt_chunks(&c, NULL, bpe, slr_family_by_name("sd1"), text));
+    assert_true(c.n > 100);
+    for (size_t i = 0; i < c.n * 77; i++)
+        assert_true(c.weights[i] == 1 || c.weights[i] == 100);
+    slr_chunks_free(&c);
+    slr_bpe_unref(bpe);
+    slr_free(NULL, text);
+}
+
 /* --- time --- */
+
+/* Seconds of this process: others on the machine count less than on the wall. */
+static double processor_time(void)
+{
+    return (double)clock() / CLOCKS_PER_SEC;
+}
 
 typedef double (*timed_fn)(const char *text);
 
@@ -254,9 +308,9 @@ static double time_emphasis(const char *text)
 {
     slr_fragment *f;
     size_t n;
-    double from = slr_clock();
+    double from = processor_time();
     ok(slr_prompt_emphasis(NULL, text, &f, &n));
-    double took = slr_clock() - from;
+    double took = processor_time() - from;
     slr_fragments_free(NULL, f, n);
     return took;
 }
@@ -264,9 +318,9 @@ static double time_emphasis(const char *text)
 static double time_tags(const char *text)
 {
     slr_prompt_tags t;
-    double from = slr_clock();
+    double from = processor_time();
     ok(slr_prompt_cut_tags(&t, NULL, text));
-    double took = slr_clock() - from;
+    double took = processor_time() - from;
     slr_prompt_tags_free(&t);
     return took;
 }
@@ -419,6 +473,8 @@ int main(void)
         cmocka_unit_test(breaks),
         cmocka_unit_test(commas_twenty_back),
         cmocka_unit_test(weights_are_bounded),
+        cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(long_prompts_are_taken),
         cmocka_unit_test(megabytes),
         cmocka_unit_test(quoting),
         cmocka_unit_test(texts_like_the_original),
