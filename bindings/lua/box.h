@@ -34,6 +34,8 @@ extern const luaL_Reg slua_context_methods[], slua_options_methods[], slua_check
 extern const luaL_Reg slua_option_functions[], slua_handle_functions[], slua_image_functions[],
     slua_job_functions[];
 
+int slua_checkpoint_bench(lua_State *L); /* a long job: with the others in jobs.c */
+
 /* What every handle is in Lua. */
 typedef struct box {
     void *p;              /* one reference; NULL once closed */

@@ -155,16 +155,6 @@ static int checkpoint_merge(lua_State *L)
     return 1;
 }
 
-static int checkpoint_bench(lua_State *L)
-{
-    sdlora_checkpoint *ckpt = slua_to(L, 1, CHECKPOINT);
-    sdlora_context *ctx = slua_to(L, 2, CONTEXT);
-    sdlora_options *o = slua_to_options(L, 3, "bench", NULL);
-    char *json = NULL;
-    slua_check(L, sdlora_bench(ctx, ckpt, o, &json));
-    return push_json(L, ctx, json);
-}
-
 static int vae_new(lua_State *L)
 {
     sdlora_vae *vae = NULL;
@@ -297,8 +287,8 @@ const luaL_Reg slua_context_methods[] = {{"devices", context_devices},
                                          {NULL, NULL}};
 
 const luaL_Reg slua_checkpoint_methods[] = {
-    {"family", checkpoint_family}, {"layout", checkpoint_layout}, {"path", checkpoint_path},
-    {"merge", checkpoint_merge},   {"bench", checkpoint_bench},   {NULL, NULL}};
+    {"family", checkpoint_family}, {"layout", checkpoint_layout},    {"path", checkpoint_path},
+    {"merge", checkpoint_merge},   {"bench", slua_checkpoint_bench}, {NULL, NULL}};
 
 const luaL_Reg slua_vae_methods[] = {{NULL, NULL}};
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Methods of trainers and generators: long calls with callbacks.
+/* Methods of trainers and generators, and other jobs: long calls with callbacks.
  *
  * An error in a callback never crosses the library: it is kept on the Lua stack, the job is
  * cancelled, and it is raised when the call has returned. */
@@ -200,10 +200,18 @@ static int trainer_network(lua_State *L)
     return 1;
 }
 
-/* slua_evaluate(ckpt, data, {{net, te, unet}, ...}, {vae =, options of kind "eval"}) */
+/* Ends a job that has no handle; its box is not Lua's. */
+static int end_watch(lua_State *L, box *b, int rc)
+{
+    luaL_unref(L, LUA_REGISTRYINDEX, b->callback);
+    return end(L, b, rc);
+}
+
+/* evaluate(ckpt, data, {{net, te, unet}, ...}, {vae =, progress =, options of kind "eval"}) */
 static int evaluate(lua_State *L)
 {
-    static const char *const others[] = {"vae", NULL};
+    static const char *const others[] = {"vae", "progress", NULL};
+    box watch = {.L = L, .callback = LUA_NOREF};
     sdlora_checkpoint *ckpt = slua_to(L, 1, CHECKPOINT);
     sdlora_dataset *data = slua_to(L, 2, DATASET);
     double loss = 0;
@@ -211,8 +219,28 @@ static int evaluate(lua_State *L)
     strengths s = slua_to_strengths(L, 3);
     sdlora_options *o = slua_to_options(L, 4, "eval", others);
     sdlora_vae *vae = slua_field_handle(L, 4, "vae", VAE);
-    slua_check(L, sdlora_evaluate(ckpt, vae, data, s.nets, s.te, s.unet, s.n, o, &loss));
+    take_callback(L, 4, &watch);
+    end_watch(
+        L, &watch,
+        sdlora_evaluate(ckpt, vae, data, s.nets, s.te, s.unet, s.n, o, on_progress, &watch, &loss));
     lua_pushnumber(L, loss);
+    return 1;
+}
+
+/* ckpt:bench(ctx, {progress =, options of kind "bench"}) */
+int slua_checkpoint_bench(lua_State *L)
+{
+    static const char *const others[] = {"progress", NULL};
+    box watch = {.L = L, .callback = LUA_NOREF};
+    sdlora_checkpoint *ckpt = slua_to(L, 1, CHECKPOINT);
+    sdlora_context *ctx = slua_to(L, 2, CONTEXT);
+    char *json = NULL;
+    lua_settop(L, 3);
+    sdlora_options *o = slua_to_options(L, 3, "bench", others);
+    take_callback(L, 3, &watch);
+    end_watch(L, &watch, sdlora_bench(ctx, ckpt, o, on_progress, &watch, &json));
+    lua_pushstring(L, json);
+    sdlora_text_free(ctx, json);
     return 1;
 }
 

@@ -34,9 +34,12 @@ int cli_bench(int argc, char **argv)
     if (status < 0 && a.words.n)
         status = cli_usage("bench takes flags only; '%s' is none", a.words.item[0]);
     if (status < 0) {
-        if (cli_open(&m, &a, model_path(model, path, sizeof path), NULL) < 0 ||
-            sdlora_bench(m.ctx, m.ckpt, cli_options(&a, "bench"), &text) < 0)
-            status = cli_failed();
+        cli_watch_interrupts();
+        int rc = cli_open(&m, &a, model_path(model, path, sizeof path), NULL);
+        if (rc >= 0)
+            rc = sdlora_bench(m.ctx, m.ckpt, cli_options(&a, "bench"), cli_watch, NULL, &text);
+        if (rc < 0)
+            status = cli_watch_failed(rc);
         else if (json)
             status = fputs(text, stdout) < 0 ? CLI_FAILED : CLI_OK;
         else

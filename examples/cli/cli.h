@@ -93,6 +93,11 @@ int cli_failed(void);
 /* A line that is drawn again and again on a terminal, or now and then a new one in a pipe. */
 void cli_progress(const char *what, long long done, long long total, double eta, const char *more);
 void cli_progress_end(void); /* leaves the terminal on a fresh line */
+/* Progress of a job without a handle, which Ctrl-C ends: catch it, hand cli_watch to the job, and
+ * let cli_watch_failed tell of a failure and give the exit status (watch.c). */
+void cli_watch_interrupts(void);
+int cli_watch(const sdlora_progress *now, void *user);
+int cli_watch_failed(int rc);
 /* JSON text as indented "key: value" lines; longer values are cut unless `width` is 0. */
 void cli_print_json(const char *json, size_t width);
 /* A JSON string literal to stdout. */

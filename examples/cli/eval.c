@@ -43,12 +43,13 @@ static int run(job *j, const cli_args *a)
         if (!cli_real(text, &j->weight[i]))
             return cli_usage("--weight %s is no number", text);
     }
+    cli_watch_interrupts();
     rc = open_all(j, a);
     if (rc >= 0)
         rc = sdlora_evaluate(j->m.ckpt, j->m.vae, j->set, j->net, j->weight, j->weight, j->loras.n,
-                             cli_options(a, "eval"), &loss);
+                             cli_options(a, "eval"), cli_watch, NULL, &loss);
     if (rc < 0)
-        return cli_failed();
+        return cli_watch_failed(rc);
     sdlora_options_get_int(cli_options(a, "eval"), "seed", &seed);
     printf("{\"loss\": %.9g, \"pictures\": %zu, \"seed\": %lld, \"networks\": [", loss,
            sdlora_dataset_images(j->set), (long long)seed);

@@ -84,14 +84,15 @@ static void show_step(const job *j, const sdlora_progress *p)
     cli_progress("train", p->step, p->total, p->eta, more);
 }
 
-/* Encoding pictures and drawing samples. */
+/* Encoding pictures, saving, the held-out loss and samples.  What follows a step that is applied
+ * goes on after the first interrupt, as the step itself does. */
 static int show_phase(const sdlora_progress *now, void *user)
 {
     (void)user;
     cli_progress(now->phase, now->phase_done, now->phase_total, NAN, "");
     if (now->phase_done >= now->phase_total)
         cli_progress_end();
-    return interrupts > (strcmp(now->phase, "sample") == 0 ? 1 : 0);
+    return interrupts > (strcmp(now->phase, "latents") == 0 ? 0 : 1);
 }
 
 /* --- the run --- */

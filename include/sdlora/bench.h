@@ -7,6 +7,7 @@
 #ifndef SDLORA_BENCH_H
 #define SDLORA_BENCH_H
 
+#include <sdlora/trainer.h>
 #include <sdlora/types.h>
 
 SDLORA_BEGIN_DECLS
@@ -17,9 +18,13 @@ SDLORA_BEGIN_DECLS
  * of the sgemm rate, peak memory of the process.
  * @param opts  Nullable: defaults.  Kind "bench": what (of forward, step, step_te, vae, text;
  * step_te trains the text encoder too), width, height, batch, repeats, network_dim, profile.
+ * @param progress  Nullable.  Phases "machine" and the name of each part in the result, before its
+ * first run and after each; elapsed and eta (of the phase) are filled.
+ * Errors: SDLORA_ECANCELED when progress asked for it.
  */
 SDLORA_API int sdlora_bench(sdlora_context *ctx, sdlora_checkpoint *ckpt,
-                            const sdlora_options *opts, char **json);
+                            const sdlora_options *opts, sdlora_progress_fn progress, void *user,
+                            char **json);
 
 SDLORA_END_DECLS
 #endif /* SDLORA_BENCH_H */

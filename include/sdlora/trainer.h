@@ -30,12 +30,13 @@ typedef struct sdlora_progress {
     double average_loss; /**< moving average over one epoch, as kohya's */
     double unet_lr;      /**< learning rates used by the last step */
     double text_encoder_lr;
-    double grad_norm;  /**< before clipping */
-    double val_loss;   /**< last held-out loss; NaN: none yet */
-    double elapsed;    /**< seconds in steps */
-    double eta;        /**< seconds to go; NaN: not known yet */
-    const char *phase; /**< "latents" (encoding pictures), "train" or "sample"; static text */
-    int64_t phase_done, phase_total; /**< inside the phase: pictures, steps, sampling steps */
+    double grad_norm; /**< before clipping */
+    double val_loss;  /**< last held-out loss; NaN: none yet */
+    double elapsed;   /**< seconds in steps */
+    double eta;       /**< seconds to go; NaN: not known yet */
+    /** "latents" (encoding pictures), "train", "save", "validate" or "sample"; static text */
+    const char *phase;
+    int64_t phase_done, phase_total; /**< in it: pictures, steps, files, pictures, sampling steps */
 } sdlora_progress;
 
 /** Called on the thread that runs the job.  @return 0 to go on; anything else cancels. */
@@ -47,8 +48,9 @@ typedef int (*sdlora_progress_fn)(const sdlora_progress *now, void *user);
  * @param net         trained in place.
  * @param validation  Nullable: the folder of the option validation_data_dir, if that is set.
  * @param opts        Nullable: defaults.  Kind "train".  Copied.
- * @param progress    Nullable.  Called while pictures are encoded, while samples are drawn, and by
- * run() after each step.
+ * @param progress    Nullable.  Called while pictures are encoded; by step() while files are saved,
+ * the held-out loss is measured and samples are drawn; by validate(); and by run() after each step.
+ * A cancel in "save" takes effect when all files of the step are there.
  * Errors: SDLORA_EINVAL for options that do not fit together, SDLORA_ENOTSUP for known flags that
  * this version cannot do.
  */
@@ -96,11 +98,15 @@ SDLORA_API sdlora_network *sdlora_trainer_network(const sdlora_trainer *t);
  * error of the predicted noise over the pictures at t = 50, 150 ... 950, with noise fixed by the
  * seed.
  * @param nets  n networks; te and unet: their strengths.  Nullable when n is 0.
- * @param opts  Nullable.  Kind "eval": seed, clip_skip.
+ * @param opts      Nullable.  Kind "eval": seed, clip_skip, max_token_length.
+ * @param progress  Nullable.  Phases "latents" and "validate", before the first picture and after
+ * each; elapsed and eta (of the phase) are filled.
+ * Errors: SDLORA_ECANCELED when progress asked for it; *loss is NaN.
  */
 SDLORA_API int sdlora_evaluate(sdlora_checkpoint *ckpt, sdlora_vae *vae, sdlora_dataset *data,
                                sdlora_network *const *nets, const double *te, const double *unet,
-                               size_t n, const sdlora_options *opts, double *loss);
+                               size_t n, const sdlora_options *opts, sdlora_progress_fn progress,
+                               void *user, double *loss);
 
 SDLORA_END_DECLS
 #endif /* SDLORA_TRAINER_H */

@@ -71,6 +71,27 @@ int slr_api_kind(const sdlora_options *o, const char *kind, const char *where);
  * front, a longer one zeros behind it. */
 int slr_api_fill(void *dst, const void *src, size_t size, const char *where);
 
+/* --- progress of jobs that have no handle --- */
+
+typedef struct slr_api_watch {
+    sdlora_progress_fn fn; /* Nullable */
+    void *user;
+    double start, phase_start; /* clock; 0: not running yet */
+    const char *phase;         /* static text */
+} slr_api_watch;
+
+/* Fills the public struct with what is known and calls fn; non-zero cancels.  `watch` is an
+ * slr_api_watch: the shape of slr_phase_fn. */
+int slr_api_tell(void *watch, const char *phase, int64_t done, int64_t total);
+
+/* --- checkpoints that are open (shelf.c) --- */
+
+/* A reference to the weights of an open handle with this key and path; NULL: there is none. */
+slr_checkpoint *slr_shelf_find(sdlora_context *ctx, const slr_shelf_key *key, const char *path);
+/* From now on others may find it; undone by slr_shelf_take before the handle goes. */
+void slr_shelf_put(sdlora_checkpoint *c, const slr_shelf_key *key);
+void slr_shelf_take(sdlora_checkpoint *c); /* does nothing when it is not there */
+
 /* --- shared parts --- */
 
 int slr_api_bpe(sdlora_context *ctx, slr_bpe **out); /* borrowed from the context */

@@ -31,6 +31,7 @@ typedef struct bench {
     double sgemm; /* best FLOP/s seen so far: measured before the parts and again after each */
     slr_buf *out;
     bool any; /* a part was written already */
+    slr_api_watch *watch;
 } bench;
 
 /* --- timing --- */
@@ -42,17 +43,30 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Runs once to warm up, then `repeats` times. */
-static int time_plan(slr_plan *p, int repeats, double *best, double *median)
+static int tell(const bench *b, const char *phase, int done, int total)
+{
+    if (slr_api_tell(b->watch, phase, done, total))
+        return slr_fail(SDLORA_ECANCELED, "sdlora_bench",
+                        "cancelled by the progress callback at run %d of %d of %s", done, total,
+                        phase);
+    return SDLORA_OK;
+}
+
+/* Runs once to warm up, then `repeats` times.  phase: static text. */
+static int time_plan(const bench *b, const char *phase, slr_plan *p, int repeats, double *best,
+                     double *median)
 {
     double took[MAX_REPEATS];
 
+    SLR_TRY(tell(b, phase, 0, repeats + 1));
     SLR_TRY(slr_plan_run(p, NULL));
+    SLR_TRY(tell(b, phase, 1, repeats + 1));
     for (int i = 0; i < repeats; i++) {
         double start = slr_clock();
 
         SLR_TRY(slr_plan_run(p, NULL));
         took[i] = slr_clock() - start;
+        SLR_TRY(tell(b, phase, i + 2, repeats + 1));
     }
     qsort(took, (size_t)repeats, sizeof *took, compare);
     *best = took[0];
@@ -91,7 +105,7 @@ static int time_gemm(const bench *b, int64_t m, int64_t n, int64_t k, double *ra
             a[i] = (float)(i % 17) * 0.1f;
         for (int64_t i = 0; i < k * n; i++)
             c[i] = (float)(i % 13) * 0.1f;
-        rc = time_plan(p, 5, &best, &median);
+        rc = time_plan(b, "machine", p, 5, &best, &median);
     }
     if (rc >= 0)
         *rate = 2.0 * (double)m * (double)n * (double)k / best;
@@ -247,7 +261,7 @@ static int put_part(bench *b, const char *name, slr_plan *p)
 
     double again;
 
-    SLR_TRY(time_plan(p, b->repeats, &best, &median));
+    SLR_TRY(time_plan(b, name, p, b->repeats, &best, &median));
     SLR_TRY(time_gemm(b, 2048, 2048, 2048, &again)); /* other work on the machine comes and goes */
     b->sgemm = fmax(b->sgemm, again);
     slr_plan_get_stats(p, &stats);
@@ -491,8 +505,9 @@ static int run_all(bench *b)
 }
 
 int sdlora_bench(sdlora_context *ctx, sdlora_checkpoint *ckpt, const sdlora_options *opts,
-                 char **json)
+                 sdlora_progress_fn progress, void *user, char **json)
 {
+    slr_api_watch watch = {.fn = progress, .user = user};
     slr_buf out;
 
     slr_clear();
@@ -502,7 +517,7 @@ int sdlora_bench(sdlora_context *ctx, sdlora_checkpoint *ckpt, const sdlora_opti
     SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
     SLR_TRY(slr_api_kind(opts, "bench", __func__));
     slr_buf_init(&out, ctx->mem);
-    bench b = {.ctx = ctx, .base = ckpt->base, .o = {opts, "bench"}, .out = &out};
+    bench b = {.ctx = ctx, .base = ckpt->base, .o = {opts, "bench"}, .out = &out, .watch = &watch};
     int rc = run_all(&b);
     if (rc >= 0 && !(*json = slr_buf_take(&out)))
         rc = SDLORA_ENOMEM;

@@ -27,24 +27,6 @@ struct sdlora_trainer {
 
 /* --- progress --- */
 
-static int tell(sdlora_trainer *t, const char *phase, int64_t done, int64_t total)
-{
-    t->now.phase = phase;
-    t->now.phase_done = done;
-    t->now.phase_total = total;
-    return t->progress ? t->progress(&t->now, t->user) : 0;
-}
-
-static int latents_progress(void *user, int64_t done, int64_t total)
-{
-    return tell(user, "latents", done, total);
-}
-
-static int sample_progress(void *user, int64_t done, int64_t total)
-{
-    return tell(user, "sample", done, total);
-}
-
 static void take_progress(sdlora_trainer *t, const slr_progress *p)
 {
     t->now = (sdlora_progress){
@@ -65,6 +47,29 @@ static void take_progress(sdlora_trainer *t, const slr_progress *p)
         .phase_done = p->step,
         .phase_total = p->total,
     };
+}
+
+/* The loop does not exist yet while the trainer is made. */
+static int phase_progress(void *user, const char *phase, int64_t done, int64_t total)
+{
+    sdlora_trainer *t = user;
+    slr_progress p;
+
+    if (!t->progress)
+        return 0;
+    if (t->loop) {
+        slr_trainer_now(t->loop, &p);
+        take_progress(t, &p);
+    }
+    t->now.phase = phase;
+    t->now.phase_done = done;
+    t->now.phase_total = total;
+    return t->progress(&t->now, t->user);
+}
+
+static int sample_progress(void *user, int64_t done, int64_t total)
+{
+    return phase_progress(user, "sample", done, total);
 }
 
 /* --- samples --- */
@@ -170,8 +175,8 @@ static int make_loop(sdlora_trainer *t)
         .validation = t->validation ? t->validation->data : NULL,
         .bpe = bpe,
         .opts = t->opts,
-        .cache_progress = latents_progress,
-        .cache_user = t,
+        .phase = phase_progress,
+        .phase_user = t,
     };
     return slr_trainer_new(&t->loop, &config);
 }
@@ -328,8 +333,10 @@ sdlora_network *sdlora_trainer_network(const sdlora_trainer *t)
 
 int sdlora_evaluate(sdlora_checkpoint *ckpt, sdlora_vae *vae, sdlora_dataset *data,
                     sdlora_network *const *nets, const double *te, const double *unet, size_t n,
-                    const sdlora_options *opts, double *loss)
+                    const sdlora_options *opts, sdlora_progress_fn progress, void *user,
+                    double *loss)
 {
+    slr_api_watch watch = {.fn = progress, .user = user};
     slr_stack_item *items;
     slr_bpe *bpe;
 
@@ -352,6 +359,8 @@ int sdlora_evaluate(sdlora_checkpoint *ckpt, sdlora_vae *vae, sdlora_dataset *da
         .data = data->data,
         .bpe = bpe,
         .opts = opts,
+        .phase = slr_api_tell,
+        .phase_user = &watch,
     };
     int rc = slr_eval_loss(loss, &config, items, n,
                            (uint64_t)slr_opt_int((slr_opt){opts, "eval"}, "seed"));

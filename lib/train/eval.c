@@ -17,6 +17,8 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
                    size_t n, uint64_t seed)
 {
     slr_opt train = {NULL, "train"}, o = {c->opts, "eval"};
+    int n_chunks;
+    SLR_TRY(slr_text_chunks(o, &n_chunks));
     SLR_TRY(slr_noise_init(&e->noise, train, slr_checkpoint_predict(c->base)));
     if (c->bpe)
         e->bpe = slr_bpe_ref(c->bpe);
@@ -30,19 +32,21 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
                             .stack = e->stack,
                             .devices = c->devices,
                             .bpe = e->bpe,
-                            .n_chunks = 1,
+                            .n_chunks = n_chunks,
                             .clip_skip = (int)slr_opt_int(o, "clip_skip")};
     SLR_TRY(slr_text_new(&e->text, &text));
     slr_validator_config config = {.mem = c->mem,
                                    .base = c->base,
                                    .stack = e->stack,
                                    .devices = c->devices,
+                                   .phase = c->phase,
+                                   .phase_user = c->phase_user,
                                    .loader = e->feed.loader,
                                    .data = c->data,
                                    .text = e->text,
                                    .noise = &e->noise,
                                    .seed = seed,
-                                   .n_chunks = 1};
+                                   .n_chunks = n_chunks};
     return slr_validator_new(&e->validator, &config);
 }
 

@@ -22,6 +22,16 @@ struct slr_text {
     size_t n, cap;
 };
 
+int slr_text_chunks(slr_opt o, int *n_chunks)
+{
+    int64_t tokens = slr_opt_has(o, "max_token_length") ? slr_opt_int(o, "max_token_length") : 75;
+    if (tokens != 75 && tokens != 150 && tokens != 225)
+        return slr_fail(SDLORA_EINVAL, __func__, "max_token_length is 75, 150 or 225, not %lld",
+                        (long long)tokens);
+    *n_chunks = (int)(tokens / 75);
+    return SDLORA_OK;
+}
+
 static int plan_graph(slr_text *t, slr_graph *g, slr_val *vals)
 {
     slr_train_hook hook;

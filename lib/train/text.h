@@ -5,6 +5,7 @@
 #define SLR_TRAIN_TEXT_H
 
 #include "backend/registry.h"
+#include "base/options.h"
 #include "base/thread.h"
 #include "models/clip.h"
 #include "networks/network.h"
@@ -21,6 +22,8 @@ typedef struct slr_text_config {
     int n_chunks, clip_skip;
 } slr_text_config;
 
+/* The option max_token_length, 75 when it is not set, as chunks of 75 tokens. */
+int slr_text_chunks(slr_opt o, int *n_chunks);
 int slr_text_new(slr_text **out, const slr_text_config *config);
 void slr_text_free(slr_text *t);
 /* [tokens,width] of a caption.  Lifetime: until the next call for t. */

@@ -112,6 +112,7 @@ static int gather(slr_trainer *t, taken *k)
     return SDLORA_OK;
 }
 
+/* Leaves rates and norm in *now. */
 static int update(slr_trainer *t, slr_progress *now)
 {
     double factor = slr_lr_factor(t->lr, &t->lr_plan, t->run.step), lr[SLR_PART_COUNT];
@@ -150,16 +151,14 @@ static double average_loss(const slr_trainer *t)
     return t->run.n_losses ? sum / (double)t->run.n_losses : NAN;
 }
 
-static void report(slr_trainer *t, const taken *k, slr_progress *now)
+void slr_trainer_now(const slr_trainer *t, slr_progress *now)
 {
     double done = (double)(t->run.step - t->first_step), spent = t->run.elapsed - t->first_elapsed;
+    *now = t->last;
     now->step = t->run.step;
     now->total = t->total;
     now->epoch = (t->run.index ? t->run.epoch : t->run.epoch - 1) + 1;
     now->epochs = t->epochs;
-    now->loss = 0;
-    for (int i = 0; i < k->n; i++)
-        now->loss += k->losses[i] / k->n;
     now->average_loss = average_loss(t);
     now->elapsed = t->run.elapsed;
     now->eta = done > 0 ? spent / done * (double)(t->total - t->run.step) : NAN;
@@ -189,18 +188,23 @@ static int begin(slr_trainer *t)
 }
 
 /* Gradients and update of one step; nothing is applied unless all of it succeeded. */
-static int run_step(slr_trainer *t, taken *k, slr_progress *now)
+static int run_step(slr_trainer *t)
 {
     double start = slr_clock();
-    int rc = gather(t, k);
+    slr_progress now = {0};
+    taken k;
+    int rc = gather(t, &k);
     if (rc >= 0)
-        rc = update(t, now);
+        rc = update(t, &now);
     if (rc == SDLORA_ECANCELED)
         atomic_store(&t->cancel, 0);
     SLR_TRY(rc);
-    advance(t, k);
+    advance(t, &k);
     t->run.elapsed += slr_clock() - start;
-    report(t, k, now);
+    for (int i = 0; i < k.n; i++)
+        now.loss += k.losses[i] / k.n;
+    t->last = now;
+    slr_trainer_now(t, &t->last);
     return SDLORA_OK;
 }
 
@@ -221,7 +225,7 @@ static int settle(slr_trainer *t)
 static int end(slr_trainer *t)
 {
     if (!t->begun && t->out.dir) {
-        SLR_TRY(slr_trainer_save(t, NULL));
+        SLR_TRY(slr_trainer_save_final(t));
         t->begun = true;
     }
     return SDLORA_DONE;
@@ -229,8 +233,6 @@ static int end(slr_trainer *t)
 
 int slr_trainer_step(slr_trainer *t, slr_progress *now)
 {
-    slr_progress p = {0};
-    taken k;
     SLR_TRY(settle(t)); /* what failed after the step before */
     if (t->run.step >= t->total)
         return end(t);
@@ -239,9 +241,8 @@ int slr_trainer_step(slr_trainer *t, slr_progress *now)
                         (long long)t->run.step + 1);
     if (!t->begun)
         SLR_TRY(begin(t));
-    SLR_TRY(run_step(t, &k, &p));
+    SLR_TRY(run_step(t));
     slr_network_touch(t->c.network);
-    t->last = p;
     t->due = true;
     SLR_TRY(settle(t));
     if (now)
@@ -259,6 +260,9 @@ int slr_trainer_resume(slr_trainer *t, const char *path)
     slr_state_parts parts = slr_trainer_state_parts(t);
     SLR_TRY(slr_state_load(&parts, &t->run, path));
     t->begun = t->due = false;
+    t->last = (slr_progress){0};
+    t->first_step = t->run.step;
+    t->first_elapsed = t->run.elapsed;
     atomic_store(&t->cancel, 0);
     slr_network_touch(t->c.network);
     if (t->text)

@@ -11,6 +11,10 @@
 
 typedef struct slr_trainer slr_trainer;
 
+/* How far a part of the job is: "latents" (pictures encoded), "validate" (pictures looked at) or
+ * "save" (files written); from 0 to total, on the thread that runs the job.  Non-zero cancels. */
+typedef int (*slr_phase_fn)(void *user, const char *phase, int64_t done, int64_t total);
+
 typedef struct slr_trainer_config {
     slr_mem *mem;
     slr_log log;
@@ -22,8 +26,8 @@ typedef struct slr_trainer_config {
     slr_dataset *data, *validation; /* validation Nullable */
     slr_bpe *bpe;                   /* Nullable */
     const sdlora_options *opts;     /* kind "train"; Nullable. Copied */
-    slr_cache_progress_fn cache_progress;
-    void *cache_user;
+    slr_phase_fn phase;             /* Nullable */
+    void *phase_user;
 } slr_trainer_config;
 
 typedef struct slr_progress {
@@ -46,6 +50,8 @@ int slr_trainer_resume(slr_trainer *t, const char *path);
 /* Mean eps error on a dataset at t = 50, 150 ... 950 with noise fixed by seed, deterministic. */
 int slr_trainer_validate(slr_trainer *t, double *loss);
 slr_network *slr_trainer_network(slr_trainer *t);
+/* The run as it is now; loss, rates and norm are those of the last step that was applied. */
+void slr_trainer_now(const slr_trainer *t, slr_progress *now);
 /* Called after a save point asks for samples: the owner (api) generates them. */
 typedef int (*slr_sample_hook_fn)(void *user, int64_t epoch, int64_t step);
 void slr_trainer_set_sample_hook(slr_trainer *t, slr_sample_hook_fn fn, void *user);

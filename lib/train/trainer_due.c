@@ -78,14 +78,46 @@ int slr_trainer_save_state(slr_trainer *t, const char *path)
     return rc;
 }
 
+/* --- files that are due --- */
+
+/* Which there are after this step, and how many are written. */
+typedef struct saves {
+    bool step, epoch, final, final_state;
+    int64_t done, total;
+    bool stop; /* the caller wants to end */
+} saves;
+
+/* A cancel waits until all files of the step are there. */
+static void tell(const slr_trainer *t, saves *s)
+{
+    if (s->total && t->c.phase && t->c.phase(t->c.phase_user, "save", s->done, s->total))
+        s->stop = true;
+}
+
+static int save_network(slr_trainer *t, saves *s, const char *path)
+{
+    SLR_TRY(slr_trainer_save(t, path));
+    s->done++;
+    tell(t, s);
+    return SDLORA_OK;
+}
+
+static int save_state(slr_trainer *t, saves *s, const char *path)
+{
+    SLR_TRY(slr_trainer_save_state(t, path));
+    s->done++;
+    tell(t, s);
+    return SDLORA_OK;
+}
+
 /* Saves one numbered network, its state when asked for, and removes what it outdates. */
-static int save_numbered(slr_trainer *t, int what, int64_t number)
+static int save_numbered(slr_trainer *t, saves *s, int what, int64_t number)
 {
     char *file = slr_outputs_path(&t->out, what, number, false);
     char *state = slr_outputs_path(&t->out, what, number, true);
-    int rc = file && state ? slr_trainer_save(t, file) : SDLORA_ENOMEM;
+    int rc = file && state ? save_network(t, s, file) : SDLORA_ENOMEM;
     if (rc >= 0 && t->out.state)
-        rc = slr_trainer_save_state(t, state);
+        rc = save_state(t, s, state);
     slr_free(t->m, file);
     slr_free(t->m, state);
     SLR_TRY(rc);
@@ -140,18 +172,39 @@ static int due_samples(slr_trainer *t, bool epoch_ended)
     return SDLORA_OK;
 }
 
+static int save_all(slr_trainer *t, saves *s)
+{
+    s->total = (s->step + s->epoch) * (1 + t->out.state) + s->final + s->final_state;
+    tell(t, s);
+    if (s->step)
+        SLR_TRY(save_numbered(t, s, SLR_SAVE_STEP, t->run.step));
+    if (s->final)
+        SLR_TRY(save_network(t, s, NULL));
+    if (s->final_state)
+        SLR_TRY(save_state(t, s, NULL));
+    if (s->epoch)
+        SLR_TRY(save_numbered(t, s, SLR_SAVE_EPOCH, t->run.epoch));
+    return s->stop ? slr_fail(SDLORA_ECANCELED, __func__,
+                              "cancelled after step %lld; its files are written",
+                              (long long)t->run.step)
+                   : SDLORA_OK;
+}
+
 static int due_saves(slr_trainer *t, bool epoch_ended, bool last)
 {
-    if (every(t->run.step, t->out.every_steps))
-        SLR_TRY(save_numbered(t, SLR_SAVE_STEP, t->run.step));
-    if (last) {
-        if (t->out.dir)
-            SLR_TRY(slr_trainer_save(t, NULL));
-        return t->out.dir && t->out.state_at_end ? slr_trainer_save_state(t, NULL) : SDLORA_OK;
-    }
-    if (epoch_ended && t->run.epoch < t->epochs && every(t->run.epoch, t->out.every_epochs))
-        SLR_TRY(save_numbered(t, SLR_SAVE_EPOCH, t->run.epoch));
-    return SDLORA_OK;
+    saves s = {
+        .step = every(t->run.step, t->out.every_steps),
+        .epoch = !last && epoch_ended && t->run.epoch < t->epochs &&
+                 every(t->run.epoch, t->out.every_epochs),
+        .final = last && t->out.dir,
+        .final_state = last && t->out.dir && t->out.state_at_end,
+    };
+    return save_all(t, &s);
+}
+
+int slr_trainer_save_final(slr_trainer *t)
+{
+    return save_all(t, &(saves){.final = true});
 }
 
 int slr_trainer_due(slr_trainer *t)

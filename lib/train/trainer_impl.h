@@ -28,6 +28,8 @@ typedef struct slr_feed {
     slr_vae_runner *vae;
     slr_loader *loader;
     slr_cancel_flag *cancel;
+    slr_phase_fn phase; /* Nullable */
+    void *phase_user;
 } slr_feed;
 
 struct slr_trainer {
@@ -82,6 +84,7 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
 
 /* trainer_due.c: saving, validation, samples */
 int slr_trainer_due(slr_trainer *t);
+int slr_trainer_save_final(slr_trainer *t); /* the last network file alone */
 slr_state_parts slr_trainer_state_parts(slr_trainer *t);
 /* scale_weight_norms: kohya's max-norm of every module's update. */
 int slr_trainer_scale_norms(slr_trainer *t);

@@ -21,6 +21,12 @@ static int encode(void *user, const float *image, int64_t n, int64_t h, int64_t 
     return slr_vae_encode(feed->vae, image, n, h, w, NULL, latents, feed->cancel);
 }
 
+static int cached(void *user, int64_t done, int64_t total)
+{
+    slr_feed *feed = user;
+    return feed->phase ? feed->phase(feed->phase_user, "latents", done, total) : 0;
+}
+
 /* Digest of all names and the first bytes of each tensor. */
 static uint64_t digest(const slr_weights *w, uint64_t seed)
 {
@@ -53,7 +59,7 @@ int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data
     slr_weights *vae = vae_of(c);
     char id[32];
     int factor;
-    *feed = (slr_feed){.cancel = cancel};
+    *feed = (slr_feed){.cancel = cancel, .phase = c->phase, .phase_user = c->phase_user};
     if (!vae)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
                         slr_checkpoint_path(c->base));
@@ -67,8 +73,8 @@ int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data
                                 .encoder_id = id,
                                 .factor = 1 << factor,
                                 .channels = 4,
-                                .progress = c->cache_progress,
-                                .progress_user = c->cache_user,
+                                .progress = cached,
+                                .progress_user = feed,
                                 .cancel = cancel,
                                 .seed = seed,
                                 .max_steps = max_steps,
@@ -224,12 +230,7 @@ static int read_schedule(slr_trainer *t)
 
 static int read_text(slr_trainer *t)
 {
-    int64_t tokens =
-        slr_opt_has(t->o, "max_token_length") ? slr_opt_int(t->o, "max_token_length") : 75;
-    if (tokens != 75 && tokens != 150 && tokens != 225)
-        return slr_fail(SDLORA_EINVAL, __func__, "max_token_length is 75, 150 or 225, not %lld",
-                        (long long)tokens);
-    t->n_chunks = (int)(tokens / 75);
+    SLR_TRY(slr_text_chunks(t->o, &t->n_chunks));
     t->clip_skip = (int)slr_opt_int(t->o, "clip_skip");
     return SDLORA_OK;
 }
@@ -276,6 +277,8 @@ static int open_validation(slr_trainer *t)
                                    .base = t->c.base,
                                    .network = t->c.network,
                                    .devices = t->c.devices,
+                                   .phase = t->c.phase,
+                                   .phase_user = t->c.phase_user,
                                    .loader = t->val_feed.loader,
                                    .data = t->c.validation,
                                    .text = t->val_text,

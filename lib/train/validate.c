@@ -98,25 +98,35 @@ static int picture_loss(slr_validator *v, size_t item, const char *caption, cons
     return SDLORA_OK;
 }
 
+static int tell(const slr_validator *v, int64_t done, int64_t total)
+{
+    if (v->c.phase && v->c.phase(v->c.phase_user, "validate", done, total))
+        return slr_fail(SDLORA_ECANCELED, __func__,
+                        "the held-out loss was cancelled after %lld of %lld pictures",
+                        (long long)done, (long long)total);
+    return SDLORA_OK;
+}
+
 int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *loss)
 {
     double sum = 0;
-    int64_t n = 0;
-    size_t items = slr_dataset_items(v->c.data);
-    memset(v->seen, 0, items * sizeof *v->seen);
+    int64_t n = 0, items = (int64_t)slr_dataset_items(v->c.data), limit = v->c.max_pictures;
+    int64_t total = limit && limit < items ? limit : items;
+    memset(v->seen, 0, (size_t)items * sizeof *v->seen);
+    SLR_TRY(tell(v, 0, total));
     for (int64_t i = 0; i < slr_dataset_batches_per_epoch(v->c.data); i++) {
         const slr_batch *b;
         SLR_TRY(slr_loader_get(v->c.loader, 0, i, 0, &b));
         int64_t floats = b->lh * b->lw * b->channels;
         for (int64_t k = 0; k < b->n; k++) {
             double one;
-            if (v->seen[b->items[k]] || (v->c.max_pictures && n >= v->c.max_pictures))
+            if (v->seen[b->items[k]] || n >= total)
                 continue;
             v->seen[b->items[k]] = true;
             SLR_TRY(picture_loss(v, b->items[k], b->captions[k], b->latents + k * floats, b->lh,
                                  b->lw, cancel, &one));
             sum += one;
-            n++;
+            SLR_TRY(tell(v, ++n, total));
         }
     }
     if (!n)

@@ -7,6 +7,7 @@
 #include "data/loader.h"
 #include "train/noise.h"
 #include "train/text.h"
+#include "train/trainer.h"
 
 typedef struct slr_validator slr_validator;
 
@@ -16,6 +17,8 @@ typedef struct slr_validator_config {
     slr_network *network; /* at full strength; Nullable */
     slr_stack *stack;     /* instead of network; Nullable */
     slr_devices *devices;
+    slr_phase_fn phase; /* Nullable: "validate", pictures */
+    void *phase_user;
     slr_loader *loader; /* over the held-out pictures; borrowed */
     slr_dataset *data;  /* those pictures; borrowed */
     slr_text *text;     /* borrowed */

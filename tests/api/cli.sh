@@ -67,4 +67,26 @@ expect 0 '"kind": "lora"' info --json "$out/train/n.safetensors"
 expect 1 'stopped after step [1-8] of 9; .*/fail/n\.safetensors and .*/fail/n-state' \
     train $train --output_dir "$out/fail" --max_train_steps 9 --unet_lr 1e6
 test -s "$out/fail/n.safetensors" && test -s "$out/fail/n-state" || failures=$((failures + 1))
+
+# A job that leaves nothing behind ends at its next report, with 130 and without a result.
+for verb in 'bench --model tiny --what text --repeats 1000' \
+    "eval --ckpt $model --data $data --caption_extension .txt --resolution 256"; do
+    rm -f "$out/result" "$out/log"
+    "$sdlora" $verb > "$out/result" 2> "$out/log" &
+    pid=$!
+    tries=0
+    while [ ! -s "$out/log" ] && [ $tries -lt 300 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+    kill -INT $pid
+    wait $pid
+    status=$?
+    if [ $status -ne 130 ] || [ -s "$out/result" ] || ! grep -q '^stopped$' "$out/log"; then
+        printf 'interrupted %s: status %s, and:\n' "$verb" $status
+        cat "$out/result" "$out/log"
+        failures=$((failures + 1))
+    fi
+done
+expect 0 '"pictures": [0-9]+, "seed": 0' eval --ckpt "$model" --data "$data" --caption_extension .txt --resolution 64 --max_token_length 150
 exit $((failures > 0))

@@ -212,8 +212,8 @@ static void fresh_network_is_a_no_op(void **state)
     assert_int_equal(sdlora_dataset_open(&data, ctx, o), SDLORA_OK);
     assert_int_equal(sdlora_network_new(&net, ckpt, NULL, 1), SDLORA_OK);
     assert_int_equal(sdlora_checkpoint_merge(&merged, ckpt, &net, &one, &one, 1), SDLORA_OK);
-    assert_int_equal(sdlora_evaluate(ckpt, NULL, data, NULL, NULL, NULL, 0, NULL, &plain), 0);
-    assert_int_equal(sdlora_evaluate(merged, NULL, data, NULL, NULL, NULL, 0, NULL, &with), 0);
+    assert_int_equal(sdlora_evaluate(ckpt, NULL, data, NULL, NULL, NULL, 0, NULL, NULL, NULL, &plain), 0);
+    assert_int_equal(sdlora_evaluate(merged, NULL, data, NULL, NULL, NULL, 0, NULL, NULL, NULL, &with), 0);
     assert_int_equal(sdlora_dataset_images(data), 2);
     assert_true(plain > 0);
     assert_true(plain == with);

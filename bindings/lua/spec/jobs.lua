@@ -57,6 +57,30 @@ t = trainer{progress = function(now) if now.phase == "train" then t:close() end 
 ok, text = pcall(t.run, t)
 assert(not ok and text:find("cancel it first", 1, true))
 
+-- phases of a step; jobs without a handle
+seen = {}
+t = trainer{validation = held_out, max_train_steps = 1, progress = function(now)
+    if now.phase ~= "latents" then seen[#seen + 1] = now.phase .. now.phase_done .. now.phase_total end
+end}
+t:step()
+assert(table.concat(seen, " ") == "save01 save11 validate01 validate11")
+local loss = sdlora.evaluate(ckpt, held_out)
+seen = {}
+assert(sdlora.evaluate(ckpt, held_out, nil, {progress = function(now) seen[#seen + 1] = now.phase end})
+       == loss)
+assert(seen[#seen] == "validate" and seen[#seen - 1] == "validate")
+ok, text = pcall(sdlora.evaluate, ckpt, held_out, {}, {progress = function() return true end})
+assert(not ok and text:find("ECANCELED (-8)", 1, true))
+ok, text = pcall(sdlora.evaluate, ckpt, held_out, {}, {progress = function() error(mine) end})
+assert(not ok and text == mine)
+seen = {}
+ok, text = pcall(ckpt.bench, ckpt, ctx, {what = "text", repeats = 1, progress = function(now)
+    seen[#seen + 1] = now.phase
+    return now.phase == "text"
+end})
+assert(not ok and text:find("ECANCELED (-8)", 1, true) and text:find("run 0 of 2 of text", 1, true))
+assert(seen[1] == "machine" and seen[#seen] == "text")
+
 -- states
 t = trainer()
 t:step()

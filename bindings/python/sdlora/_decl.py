@@ -145,7 +145,7 @@ FUNCTIONS = [
     ("sdlora_trainer_validate", status, [handle, reals]),
     ("sdlora_trainer_network", handle, [handle]),
     ("sdlora_evaluate", status, [handle, handle, handle, handles, reals, reals, c_size_t, handle,
-                                 reals]),
+                                 progress_fn, c_void_p, reals]),
     # sampler.h
     ("sdlora_generator_new", status, [out, handle, handle]),
     ("sdlora_generator_ref", handle, [handle]),
@@ -158,5 +158,5 @@ FUNCTIONS = [
     ("sdlora_sampler_name", c_char_p, [c_size_t]),
     ("sdlora_scheduler_name", c_char_p, [c_size_t]),
     # bench.h
-    ("sdlora_bench", status, [handle, handle, handle, POINTER(c_void_p)]),
+    ("sdlora_bench", status, [handle, handle, handle, progress_fn, c_void_p, POINTER(c_void_p)]),
 ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import json
-from typing import TYPE_CHECKING, Any, Dict, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 
 from ._handle import Handle, decode, encode, need, pointers, take_text
+from ._job import interruptible
 from ._lib import lib
+from ._progress import Progress, watch
 from .context import Context
 from .options import Options
 
@@ -47,12 +49,22 @@ class Checkpoint(Handle):
         lib.sdlora_checkpoint_merge(ctypes.byref(made), self._ptr, nets, te, unet, len(te))
         return Checkpoint._own(made.value or 0)
 
-    def bench(self, context: Context, **options: Any) -> Dict[str, Any]:
-        """Timings of the model's parts on this machine.  Options: kind "bench"."""
-        text = ctypes.c_void_p()
+    def bench(self, context: Context, *, progress: Optional[Callable[[Progress], Any]] = None,
+              **options: Any) -> Dict[str, Any]:
+        """Timings of the model's parts on this machine.  Options: kind "bench".
+
+        progress(Progress) is called before the first run of a part and after each, on a helper
+        thread; a true result cancels.  Ctrl-C stops after the run at hand."""
+        kept, callback = watch(progress)
+        pointer, owner = self._ptr, need(context, Context)
         with Options("bench", **options) as opts:
-            lib.sdlora_bench(need(context, Context), self._ptr, opts._ptr, ctypes.byref(text))
-        return dict(json.loads(take_text(context, text)))
+            def measure() -> str:
+                text = ctypes.c_void_p()
+                lib.sdlora_bench(owner, pointer, opts._ptr, callback, None, ctypes.byref(text))
+                return take_text(context, text)
+
+            report: str = interruptible(lambda: kept.run(measure), kept.stop)
+        return dict(json.loads(report))
 
 
 class Vae(Handle):

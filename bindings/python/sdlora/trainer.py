@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, Optional, Sequence, Tuple
 
 from . import _decl
-from ._handle import Handle, decode, encode, need, pointer_of
-from ._job import Kept, interruptible
+from ._handle import Handle, encode, need, pointer_of
+from ._job import interruptible
 from ._lib import lib
+from ._progress import Progress, progress_of, watch
 from .checkpoint import Checkpoint, Vae, split_strengths
 from .dataset import Dataset
 from .network import Network
@@ -17,37 +18,12 @@ from .options import Options
 _DONE = 1
 
 
-class Progress(NamedTuple):
-    """One look at a running job.  NaN: not known yet."""
-
-    step: int
-    total: int
-    epoch: int
-    epochs: int
-    loss: float
-    average_loss: float
-    unet_lr: float
-    text_encoder_lr: float
-    grad_norm: float
-    val_loss: float
-    elapsed: float  # seconds
-    eta: float      # seconds
-    phase: str      # "latents" (encoding pictures), "train" or "sample"
-    phase_done: int
-    phase_total: int
-
-
-def _progress(now: Any) -> Progress:
-    values = {name: getattr(now, name) for name in Progress._fields}
-    values["phase"] = decode(now.phase) or ""
-    return Progress(**values)
-
-
 class Trainer(Handle):
     """Options: kind "train".
 
-    progress(Progress) is called while pictures are encoded, and by run(), on a helper thread; a
-    true result cancels.
+    progress(Progress) is called while pictures are encoded, in a step while files are saved, the
+    held-out loss is measured and samples are drawn, and by run() after each step, on a helper
+    thread; a true result cancels.
     Ctrl-C stops a step between two kernels: the step is not applied, and the trainer can go on or
     be saved."""
 
@@ -56,11 +32,8 @@ class Trainer(Handle):
     def __init__(self, checkpoint: Checkpoint, network: Network, data: Dataset, *,
                  vae: Optional[Vae] = None, validation: Optional[Dataset] = None,
                  progress: Optional[Callable[[Progress], Any]] = None, **options: Any) -> None:
-        kept = self._kept = Kept()
-        # The closure must not hold self: that ring would keep the C trainer alive.
-        self._callback = _decl.progress_fn(
-            lambda now, _: kept.guard(progress, _progress(now.contents)) if progress
-            else int(kept.stopped))
+        kept, self._callback = watch(progress)
+        self._kept = kept
         self._network = network
         args = (need(checkpoint, Checkpoint), pointer_of(vae, Vae), need(network, Network),
                 need(data, Dataset), pointer_of(validation, Dataset))
@@ -83,7 +56,7 @@ class Trainer(Handle):
         now = _decl.Progress(struct_size=ctypes.sizeof(_decl.Progress))
         if self._job(lib.sdlora_trainer_step, ctypes.byref(now)) == _DONE:
             return None
-        return _progress(now)
+        return progress_of(now)
 
     def run(self) -> None:
         """step() until done, with progress after each."""
@@ -128,15 +101,18 @@ class Trainer(Handle):
 
 def evaluate(checkpoint: Checkpoint, data: Dataset,
              networks: Sequence[Tuple[Network, float, float]] = (), *,
-             vae: Optional[Vae] = None, **options: Any) -> float:
+             vae: Optional[Vae] = None,
+             progress: Optional[Callable[[Progress], Any]] = None, **options: Any) -> float:
     """The held-out loss of a checkpoint with networks, (network, text encoder strength, UNet
     strength) each, without training.  Options: kind "eval".
 
-    C cannot stop this early: Ctrl-C is noticed at once and raised when the loss is there."""
+    progress(Progress) is called before the first picture and after each, on a helper thread; a
+    true result cancels.  Ctrl-C stops after the picture at hand."""
     nets, te, unet = split_strengths(networks, Network)
     loss = ctypes.c_double()
+    kept, callback = watch(progress)
     with Options("eval", **options) as opts:
         args = (need(checkpoint, Checkpoint), pointer_of(vae, Vae), need(data, Dataset), nets, te,
-                unet, len(te), opts._ptr, ctypes.byref(loss))
-        interruptible(lambda: lib.sdlora_evaluate(*args), lambda: None)
+                unet, len(te), opts._ptr, callback, None, ctypes.byref(loss))
+        interruptible(lambda: kept.run(lambda: lib.sdlora_evaluate(*args)), kept.stop)
     return loss.value

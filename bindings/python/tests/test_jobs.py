@@ -176,6 +176,42 @@ class Interrupts(Case):
         self.assertEqual(sdlora.evaluate(self.ckpt, data, seed=1), loss)
 
 
+class Watched(Case):
+    """Jobs without a handle."""
+
+    def test_evaluation(self):
+        data, seen = self.dataset(self.few(2)), []
+        loss = sdlora.evaluate(self.ckpt, data)
+        again = sdlora.evaluate(self.ckpt, data, progress=lambda now: seen.append(now) and None)
+        self.assertEqual(again, loss)
+        self.assertEqual([(now.phase_done, now.phase_total) for now in seen
+                          if now.phase == "validate"], [(0, 2), (1, 2), (2, 2)])
+        self.assertTrue(math.isnan(seen[0].val_loss))
+        with self.fails(KeyboardInterrupt, -8, "1 of 2 pictures"):
+            sdlora.evaluate(self.ckpt, data, progress=lambda now: now.phase == "validate"
+                            and now.phase_done == 1)
+
+    def test_bench(self):
+        seen = []
+        report = self.ckpt.bench(self.ctx, what="text", repeats=1, width=64, height=64,
+                                 progress=lambda now: seen.append((now.phase, now.phase_done,
+                                                                   now.phase_total)) and None)
+        self.assertEqual([part["part"] for part in report["parts"]], ["text"])
+        self.assertEqual([one for one in seen if one[0] != "machine"],
+                         [("text", 0, 2), ("text", 1, 2), ("text", 2, 2)])
+        with self.fails(KeyboardInterrupt, -8, "run 1 of 6 of machine"):
+            self.ckpt.bench(self.ctx, what="text", progress=lambda now: now.phase_done == 1)
+
+    def test_exception(self):
+        def stop(now):
+            raise LookupError("enough")
+
+        with self.assertRaisesRegex(LookupError, "enough"):
+            sdlora.evaluate(self.ckpt, self.dataset(self.few(1)), progress=stop)
+        with self.assertRaisesRegex(LookupError, "enough"):
+            self.ckpt.bench(self.ctx, progress=stop)
+
+
 class Drawing(Case):
     def test_pictures(self):
         seen = []

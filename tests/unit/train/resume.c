@@ -166,9 +166,10 @@ static void a_step_cancelled_midway_is_done_again(void **state)
     job_close(&j);
 }
 
-static int refuse(void *user, int64_t done, int64_t total)
+static int refuse(void *user, const char *phase, int64_t done, int64_t total)
 {
     (void)user;
+    assert_string_equal(phase, "latents");
     (void)total;
     return done > 1;
 }
@@ -177,7 +178,7 @@ static void the_cache_can_be_cancelled(void **state)
 {
     (void)state;
     job j;
-    job_spec s = {.cache_progress = refuse};
+    job_spec s = {.phase = refuse};
     assert_int_equal(job_try(&j, &s), SDLORA_ECANCELED);
     assert_null(j.t);
     job_close(&j);

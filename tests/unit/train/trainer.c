@@ -217,6 +217,110 @@ static void held_out_loss_is_that_of_eval(void **state)
     slr_dataset_unref(held);
 }
 
+/* A caption of more than 75 tokens, read whole by trainer and eval alike. */
+static void long_captions_are_the_same_for_eval(void **state)
+{
+    (void)state;
+    char caption[1200] = "";
+    double loss[2], other;
+    for (int i = 0; i < 100; i++)
+        strcat(caption, i < 75 ? "cat " : "red dog ");
+    put_picture(in_scratch("long/1_x/a.png"), 64, 64, 1);
+    put_text(in_scratch("long/1_x/a.txt"), caption);
+    slr_dataset *held = open_folder(in_scratch("long"), NULL);
+    for (int i = 0; i < 2; i++) {
+        const char *const tokens[] = {"max_token_length", i ? "225" : "75", NULL};
+        sdlora_options *o = options_of("eval", tokens, NULL);
+        const slr_trainer_config config = {.mem = slr_checkpoint_mem(base),
+                                           .devices = devices,
+                                           .base = base,
+                                           .data = held,
+                                           .bpe = bpe,
+                                           .opts = o};
+        job j = job_open(&(job_spec){.train = tokens, .validation = held});
+        assert_ok(slr_trainer_validate(j.t, &loss[i])); /* a fresh network changes nothing */
+        assert_ok(slr_eval_loss(&other, &config, NULL, 0, 0));
+        assert_true(fabs(other / loss[i] - 1) < 1e-5); /* as above */
+        job_close(&j);
+        slr_options_unref(o);
+    }
+    assert_true(fabs(loss[0] / loss[1] - 1) > 1e-4);
+    sdlora_options *o = options_of("eval", LIST("max_token_length", "100"), NULL);
+    const slr_trainer_config config = {
+        .mem = slr_checkpoint_mem(base), .devices = devices, .base = base, .data = held, .opts = o};
+    assert_int_equal(slr_eval_loss(&other, &config, NULL, 0, 0), SDLORA_EINVAL);
+    assert_says("max_token_length");
+    slr_options_unref(o);
+    slr_dataset_unref(held);
+}
+
+/* --- phases --- */
+
+/* What was told, "save 0/2" and so on; cancels at the n-th. */
+typedef struct told {
+    char text[64][32];
+    int n, cancel_at;
+} told;
+
+static int note(void *user, const char *phase, int64_t done, int64_t total)
+{
+    told *seen = user;
+    assert_true(seen->n < 64);
+    snprintf(seen->text[seen->n], sizeof seen->text[0], "%s %d/%d", phase, (int)done, (int)total);
+    return ++seen->n == seen->cancel_at;
+}
+
+static void expect_told(told *seen, const char *const *want)
+{
+    int n = 0;
+    for (; want[n]; n++)
+        assert_string_equal(n < seen->n ? seen->text[n] : "nothing", want[n]);
+    assert_int_equal(seen->n, n);
+    *seen = (told){0};
+}
+
+static void saving_and_validating_are_told(void **state)
+{
+    (void)state;
+    told seen = {0};
+    slr_progress p;
+    copy_pictures("openmoji-style/heldout/1_openmoji", 3, in_scratch("phases/1_x"));
+    slr_dataset *held = open_folder(in_scratch("phases"), NULL);
+    const char *dir = in_scratch("phases-out"), *file = in_scratch("phases-out/last.safetensors");
+    job j = job_open(&(job_spec){.train = LIST("output_dir", dir, "max_train_steps", "3",
+                                               "save_every_n_steps", "1", "save_state_on_train_end",
+                                               "true", "max_validation_steps", "2"),
+                                 .validation = held,
+                                 .phase = note,
+                                 .phase_user = &seen});
+    expect_told(&seen, LIST("latents 1/5", "latents 2/5", "latents 3/5", "latents 4/5",
+                            "latents 5/5", "latents 1/3", "latents 2/3", "latents 3/3"));
+    assert_ok(slr_trainer_step(j.t, NULL));
+    expect_told(&seen, LIST("save 0/1", "save 1/1"));
+    assert_ok(slr_trainer_step(j.t, NULL)); /* the end of an epoch */
+    expect_told(&seen,
+                LIST("save 0/1", "save 1/1", "validate 0/2", "validate 1/2", "validate 2/2"));
+
+    /* a cancel while saving: the step's files are there, and what is due is done next time */
+    seen.cancel_at = 2;
+    assert_int_equal(slr_trainer_step(j.t, NULL), SDLORA_ECANCELED);
+    assert_says("after step 3");
+    expect_told(&seen, LIST("save 0/3", "save 1/3", "save 2/3", "save 3/3"));
+    assert_true(slr_file_exists(file));
+    slr_trainer_now(j.t, &p);
+    assert_int_equal(p.step, 3);
+    seen.cancel_at = 6;
+    assert_int_equal(slr_trainer_step(j.t, NULL), SDLORA_ECANCELED);
+    assert_says("after 1 of 2 pictures");
+    assert_int_equal(seen.n, 6);
+    seen = (told){0};
+    assert_int_equal(slr_trainer_step(j.t, NULL), SDLORA_DONE);
+    expect_told(&seen, LIST("save 0/3", "save 1/3", "save 2/3", "save 3/3", "validate 0/2",
+                            "validate 1/2", "validate 2/2"));
+    job_close(&j);
+    slr_dataset_unref(held);
+}
+
 /* --- files --- */
 
 static void files_are_written_and_pruned(void **state)
@@ -295,6 +399,8 @@ int main(void)
         cmocka_unit_test(text_options_reach_both_roads),
         cmocka_unit_test(max_norm_holds),
         cmocka_unit_test(held_out_loss_is_that_of_eval),
+        cmocka_unit_test(long_captions_are_the_same_for_eval),
+        cmocka_unit_test(saving_and_validating_are_told),
         cmocka_unit_test(files_are_written_and_pruned),
         cmocka_unit_test(what_is_not_there_is_refused),
     };

@@ -27,7 +27,8 @@ typedef struct job_spec {
     const char *const *train, *const *network, *const *data; /* name, value, ..., NULL; Nullable */
     slr_devices *devices;                                    /* Nullable: the common ones */
     slr_dataset *validation;
-    slr_cache_progress_fn cache_progress;
+    slr_phase_fn phase;
+    void *phase_user;
 } job_spec;
 
 #define LIST(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -91,7 +92,8 @@ static inline int job_try(job *j, const job_spec *s)
                                        .validation = s->validation,
                                        .bpe = bpe,
                                        .opts = train,
-                                       .cache_progress = s->cache_progress};
+                                       .phase = s->phase,
+                                       .phase_user = s->phase_user};
     if (rc >= 0)
         rc = slr_trainer_new(&j->t, &config);
     slr_options_unref(train);
