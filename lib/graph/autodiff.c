@@ -183,6 +183,7 @@ static int differentiate(slr_grad *c, slr_val root, const slr_val *wrt, size_t n
     slr_graph *g = c->g;
     slr_shape s = g->vals[root].shape;
     double one = 1.0;
+    size_t n_forward = g->n_nodes;
     mark_needed(c, wrt, n);
     if (!c->need[root])
         return SDLORA_OK;
@@ -196,7 +197,8 @@ static int differentiate(slr_grad *c, slr_val root, const slr_val *wrt, size_t n
     for (size_t i = 0; i < n; i++)
         if (grads[i] != SLR_NONE && g->vals[grads[i]].uses++ > 0)
             grads[i] = slr_twin(g, grads[i]);
-    return g->status;
+    SLR_TRY(g->status);
+    return slr_recompute(g, n_forward, grads, n);
 }
 
 int slr_graph_grad(slr_graph *g, slr_val root, const slr_val *wrt, size_t n, slr_val *grads)

@@ -38,6 +38,11 @@ slr_val slr_grad_rows(slr_grad *c, slr_val x);
 /* x summed to the shape of input i, which repeats; ranks may differ by leading ones. */
 slr_val slr_grad_sum(slr_grad *c, int i, slr_val x);
 
+/* --- recompute.c */
+/* Rewrites the backward nodes (from n_forward on) that lead to grads[n], as the graph's
+ * checkpointing has it. */
+int slr_recompute(slr_graph *g, size_t n_forward, const slr_val *grads, size_t n);
+
 int slr_grad_matmul(slr_grad *c);
 int slr_grad_bmm(slr_grad *c);
 int slr_grad_conv2d(slr_grad *c);

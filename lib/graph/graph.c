@@ -46,6 +46,7 @@ void slr_graph_free(slr_graph *g)
     slr_free(m, g->nodes);
     slr_free(m, g->vals);
     slr_free(m, g->outputs);
+    slr_free(m, g->marks);
     slr_free(m, (void *)g->stack);
     slr_arena_free(g->arena);
     slr_free(m, g);
@@ -398,6 +399,29 @@ slr_val slr_twin(slr_graph *g, slr_val v)
                    .ints = s.dim,
                    .out = {s}};
     return append(g, &c);
+}
+
+/* --- segments */
+
+void slr_graph_segment(slr_graph *g)
+{
+    if (g->status < 0)
+        return;
+    int rc = slr_grow(g->m, &g->marks, &g->cap_marks, g->n_marks + 1, sizeof *g->marks);
+    if (rc < 0)
+        slr_graph_error(g, rc);
+    else
+        g->marks[g->n_marks++] = (int32_t)g->n_nodes;
+}
+
+void slr_graph_checkpoint(slr_graph *g, double share)
+{
+    g->spend = share;
+}
+
+slr_recompute_cost slr_graph_recomputed(const slr_graph *g)
+{
+    return g->recomputed;
 }
 
 /* --- outputs */

@@ -108,6 +108,20 @@ void slr_output(slr_graph *g, slr_val v, const char *name);
  * operation and value whose row has no backward rule. */
 int slr_graph_grad(slr_graph *g, slr_val root, const slr_val *wrt, size_t n, slr_val *grads);
 
+/* Gradient checkpointing.  Model code marks where segments begin (a block each); the nodes from a
+ * mark to the next one are a segment.  When `share` is above 0, later gradients read forward
+ * results of all segments but the last from copies that are made again just before, and spend at
+ * most that share of the graph's arithmetic on it: what is cheapest per byte is made again.  The
+ * gradients are the same to the last bit. */
+void slr_graph_segment(slr_graph *g);
+void slr_graph_checkpoint(slr_graph *g, double share);
+typedef struct slr_recompute_cost {
+    double flops, flops_again; /* of forward and backward pass; done again on top */
+    uint64_t bytes_without, bytes_with; /* forward results that live on into the backward pass */
+} slr_recompute_cost;
+/* Of the last slr_graph_grad; zeros when there was no checkpointing. */
+slr_recompute_cost slr_graph_recomputed(const slr_graph *g);
+
 /* Counted work: floating-point operations of matmul, conv and attention nodes (2 per multiply-add).
  */
 double slr_graph_flops(const slr_graph *g);

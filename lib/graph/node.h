@@ -46,6 +46,10 @@ struct slr_graph {
     size_t n_nodes, n_vals, n_outputs, n_stack;
     size_t cap_nodes, cap_vals, cap_outputs, cap_stack;
     slr_map *leaves, *wanted; /* full name -> value: of leaves, of outputs */
+    int32_t *marks;           /* nodes at which segments begin */
+    size_t n_marks, cap_marks;
+    double spend; /* share of the arithmetic that may be done again; 0: no checkpointing */
+    slr_recompute_cost recomputed;
 };
 
 /* slr_op with a wish for the type of the first result; 0: as the row's rule has it. */

@@ -107,8 +107,10 @@ slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int cl
     if (rc < 0)
         return slr_graph_error(nn->g, rc);
     slr_val x = embed(nn, &s, ids);
-    for (int i = 0; i < s.layers + 1 - clip_skip; i++)
+    for (int i = 0; i < s.layers + 1 - clip_skip; i++) {
+        slr_graph_segment(nn->g);
         x = layer(nn, family, &s, i, x);
+    }
     return family->te_final_norm ? slr_nn_layer_norm(nn, "text_model.final_layer_norm", x, EPS_CLIP)
                                  : x;
 }

@@ -147,8 +147,10 @@ static slr_val down(unet *u, slr_val x)
     keep(u, x);
     for (int i = 0; i < u->shape.n_levels; i++) {
         slr_nn_path(block, "down_blocks.%d", i);
-        for (int j = 0; j < u->shape.resnets[i]; j++)
+        for (int j = 0; j < u->shape.resnets[i]; j++) {
+            slr_graph_segment(u->nn->g);
             keep(u, x = res_attn(u, block, j, x));
+        }
         if (slr_nn_has(u->nn->w, slr_nn_path(p, "%s.downsamplers.0.conv", block)))
             keep(u, x = slr_nn_conv(u->nn, p, x, SLR_NONE, HALVE));
     }
@@ -157,6 +159,7 @@ static slr_val down(unet *u, slr_val x)
 
 static slr_val middle(unet *u, slr_val x)
 {
+    slr_graph_segment(u->nn->g);
     x = res_attn(u, "mid_block", 0, x);
     if (slr_nn_has(u->nn->w, "mid_block.resnets.1.conv1"))
         x = slr_block_resnet(u->nn, "mid_block.resnets.1", x, u->emb, EPS_UNET);
@@ -176,6 +179,7 @@ static slr_val up(unet *u, slr_val x)
                          slr_weights_label(u->nn->w), block, j);
                 return fail(u, SDLORA_EFORMAT);
             }
+            slr_graph_segment(g);
             slr_val pair[2] = {x, u->skip[--u->n_skip]};
             x = res_attn(u, block, j, slr_concat(g, pair, 2, 3));
         }
@@ -222,6 +226,7 @@ slr_val slr_unet_build_vector(slr_nn *nn, const slr_family *family, slr_val x, s
     if (rc < 0)
         return slr_graph_error(nn->g, rc);
     u.context = slr_nn_store(nn, context); /* every block reads it */
+    slr_graph_segment(nn->g);
     u.emb = embed_time(&u, t, vector);
     slr_val h = slr_nn_conv(nn, "conv_in", x, SLR_NONE, SAME);
     h = up(&u, middle(&u, down(&u, h)));

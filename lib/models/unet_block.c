@@ -102,9 +102,12 @@ slr_val slr_block_transformer(slr_nn *nn, const char *path, const slr_family *fa
     h = slr_reshape(g, h, 3, tokens); /* [N,h,w,C] -> [N,h*w,C] */
     slr_val residual = slr_reshape(g, x, 3, tokens);
     h = slr_nn_linear(nn, slr_nn_path(p, "%s.proj_in", path), h, SLR_NONE);
-    for (int d = 0; d < depth; d++)
+    for (int d = 0; d < depth; d++) {
+        if (d > 0)
+            slr_graph_segment(g);
         h = transformer_block(nn, slr_nn_path(p, "%s.transformer_blocks.%d", path, d), family, h,
                               context);
+    }
     h = slr_nn_linear(nn, slr_nn_path(p, "%s.proj_out", path), h, residual);
     return slr_reshape(g, h, 4, s.dim);
 }
