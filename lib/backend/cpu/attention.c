@@ -10,7 +10,7 @@
 #include "backend/cpu/cpu.h"
 #include "base/status.h"
 
-SLR_CPU_DECLARE(slr_attn_fn, slr_cpu_attention);
+SLR_CPU_DECLARE_F32(slr_attn_fn, slr_cpu_attention);
 
 enum {
     PACK_TILES = 8,                  /* tiles of keys or queries that one piece packs */
@@ -402,7 +402,7 @@ static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
     want.head = k->head;
     *k = want;
     *out = &k->head;
-    k->fn = SLR_CPU_PICK(env, slr_cpu_attention);
+    k->fn = SLR_CPU_PICK_F32(env, slr_cpu_attention);
     k->dp = slr_attn_up(k->d, k->fn->lanes);
     k->tq_up = slr_attn_up(k->tq, SLR_ATTN_QUERIES);
     k->tk_up = slr_attn_up(k->tk, SLR_ATTN_KEYS);

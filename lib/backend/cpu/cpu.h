@@ -13,32 +13,43 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <sdlora/backend.h>
 #include "base/mem.h"
 
 /* --- instruction sets --- */
 
-/* A file NAME_tmpl.c is compiled once per instruction set (lib/backend/meson.build), with SLR_ISA
- * being base, avx2 or avx512, and exports one const struct of function pointers called
- * SLR_ISA_SYM(slr_cpu_NAME), e.g. slr_cpu_NAME_avx2.  The plain file declares them by
- * SLR_CPU_DECLARE(type, slr_cpu_NAME) and picks by SLR_CPU_PICK(env, slr_cpu_NAME), at prepare. */
+/* A file NAME_tmpl.c is compiled once per instruction set and storage type
+ * (lib/backend/meson.build), with SLR_ISA being base, avx2 or avx512 and SLR_ELEM f32 or bf16, and
+ * exports one const struct of function pointers called SLR_ISA_SYM(slr_cpu_NAME), e.g.
+ * slr_cpu_NAME_bf16_avx2.  The plain file declares them by SLR_CPU_DECLARE(type, slr_cpu_NAME) and
+ * picks by SLR_CPU_PICK(env, slr_cpu_NAME, dtype), at prepare.  Templates that know f32 only are
+ * declared and picked by _F32. */
 enum { SLR_CPU_LEVEL_BASE = 0, SLR_CPU_LEVEL_AVX2 = 1, SLR_CPU_LEVEL_AVX512 = 2 };
 
 #define SLR_ISA_CAT_(a, b) a##_##b
 #define SLR_ISA_CAT(a, b)  SLR_ISA_CAT_(a, b)
-#define SLR_ISA_SYM(name)  SLR_ISA_CAT(name, SLR_ISA)
+#define SLR_ISA_SYM(name)  SLR_ISA_CAT(SLR_ISA_CAT(name, SLR_ELEM), SLR_ISA)
 
 #if defined(__x86_64__)
-#define SLR_CPU_DECLARE(type, name) extern const type name##_base, name##_avx2, name##_avx512
-#define SLR_CPU_PICK(env, name)                                                                    \
+#define SLR_CPU_DECLARE_(type, name) extern const type name##_base, name##_avx2, name##_avx512
+#define SLR_CPU_PICK_(env, name)                                                                   \
     ((env)->level == SLR_CPU_LEVEL_AVX512 ? &name##_avx512                                         \
      : (env)->level == SLR_CPU_LEVEL_AVX2 ? &name##_avx2                                           \
                                           : &name##_base)
 #else
-#define SLR_CPU_DECLARE(type, name) extern const type name##_base
-#define SLR_CPU_PICK(env, name)     (&name##_base)
+#define SLR_CPU_DECLARE_(type, name) extern const type name##_base
+#define SLR_CPU_PICK_(env, name)     (&name##_base)
 #endif
+
+#define SLR_CPU_DECLARE_F32(type, name) SLR_CPU_DECLARE_(type, name##_f32)
+#define SLR_CPU_PICK_F32(env, name)     SLR_CPU_PICK_(env, name##_f32)
+#define SLR_CPU_DECLARE(type, name)                                                                \
+    SLR_CPU_DECLARE_(type, name##_f32);                                                            \
+    SLR_CPU_DECLARE_(type, name##_bf16)
+#define SLR_CPU_PICK(env, name, dtype)                                                             \
+    ((dtype) == SDLORA_BF16 ? SLR_CPU_PICK_(env, name##_bf16) : SLR_CPU_PICK_(env, name##_f32))
 
 /* --- what an operation is lent --- */
 typedef struct slr_cpu_packs slr_cpu_packs; /* pack.h */
@@ -145,6 +156,42 @@ static inline bool slr_cpu_same_shape(const sdlora_tdesc *a, const sdlora_tdesc 
 static inline bool slr_cpu_f32(const sdlora_tdesc *t)
 {
     return t->dtype == SDLORA_F32 && slr_cpu_dense(t);
+}
+
+/* Dense, in a type that kernels compute from. */
+static inline bool slr_cpu_stored(const sdlora_tdesc *t)
+{
+    return (t->dtype == SDLORA_F32 || t->dtype == SDLORA_BF16) && slr_cpu_dense(t);
+}
+
+/* Dense, in the given one of these types. */
+static inline bool slr_cpu_stored_as(const sdlora_tdesc *t, uint32_t dtype)
+{
+    return slr_cpu_stored(t) && t->dtype == dtype;
+}
+
+/* Bytes of an element of such a tensor, and the address of one. */
+static inline int64_t slr_cpu_size(const sdlora_tdesc *t)
+{
+    return t->dtype == SDLORA_BF16 ? 2 : 4;
+}
+
+static inline void *slr_cpu_at(const void *p, int64_t i, int64_t size)
+{
+    return (char *)(uintptr_t)p + i * size;
+}
+
+/* Element i as f32; size tells f32 from bf16. */
+static inline float slr_cpu_get(const void *p, int64_t i, int64_t size)
+{
+    float f;
+    if (size == 2) {
+        uint32_t u = (uint32_t)((const uint16_t *)p)[i] << 16;
+        memcpy(&f, &u, sizeof f);
+        return f;
+    }
+    memcpy(&f, (const float *)p + i, sizeof f);
+    return f;
 }
 
 static inline bool slr_cpu_is_frozen(const sdlora_opdesc *op, uint32_t i)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* ADD SUB MUL AFFINE ACT ACT_BX GEGLU GEGLU_BX DROPOUT: checks descriptors, folds the axes of a
  * repeated operand into few, and deals flat ranges out to threads.  The loops themselves stand in
- * ew_tmpl.c.  Outputs may share memory with an input of the same shape, GEGLU's excepted. */
+ * ew_tmpl.c.  Activations are all f32 or all bf16; the second operand of the first three may be f32
+ * beside bf16.  Outputs may share memory with an input of the same shape, GEGLU's excepted. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
@@ -19,7 +20,9 @@ typedef struct binary_kernel {
     sdlora_kernel head;
     const slr_cpu_ew_fns *fns;
     int op;
-    bool row_of_b; /* the last folded axis is b's too */
+    bool row_of_b;        /* the last folded axis is b's too */
+    bool mixed;           /* b is f32 beside bf16 */
+    int64_t size, b_size; /* bytes of an element of a and y, and of b */
     int64_t count, n;
     int n_axes; /* folded axes before the last */
     struct {
@@ -29,16 +32,16 @@ typedef struct binary_kernel {
 
 typedef struct binary_job {
     const binary_kernel *k;
-    const float *a, *b;
-    float *y;
+    const void *a, *b;
+    void *y;
 } binary_job;
 
-static const float *row_of(const binary_kernel *k, const float *b, int64_t row)
+static const void *row_of(const binary_kernel *k, const void *b, int64_t row)
 {
     int64_t at = 0;
     for (int x = k->n_axes; x-- > 0; row /= k->axis[x].dim)
         at += row % k->axis[x].dim * k->axis[x].step;
-    return b + at;
+    return slr_cpu_at(b, at, k->b_size);
 }
 
 static void binary_body(void *arg, int64_t lo, int64_t hi)
@@ -47,11 +50,14 @@ static void binary_body(void *arg, int64_t lo, int64_t hi)
     const binary_kernel *k = j->k;
     while (lo < hi) {
         int64_t at = lo % k->n, m = k->n - at < hi - lo ? k->n - at : hi - lo;
-        const float *b = row_of(k, j->b, lo / k->n);
-        if (k->row_of_b)
-            k->fns->binary[k->op](m, j->y + lo, j->a + lo, b + at);
+        const void *b = row_of(k, j->b, lo / k->n), *a = slr_cpu_at(j->a, lo, k->size);
+        void *y = slr_cpu_at(j->y, lo, k->size);
+        if (!k->row_of_b)
+            k->fns->scalar[k->op](m, y, a, slr_cpu_get(b, 0, k->b_size));
+        else if (k->mixed)
+            k->fns->mixed[k->op](m, y, a, (const float *)b + at);
         else
-            k->fns->scalar[k->op](m, j->y + lo, j->a + lo, *b);
+            k->fns->binary[k->op](m, y, a, slr_cpu_at(b, at, k->b_size));
         lo += m;
     }
 }
@@ -97,8 +103,10 @@ static int binary_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_
 {
     const sdlora_tdesc *a = &op->in[0], *b = &op->in[1];
     const char *name = binary_name[op->op - SDLORA_OP_ADD];
-    if (!slr_cpu_f32(a) || !slr_cpu_f32(b) || !slr_cpu_f32(&op->out[0]))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: %s takes dense f32 tensors only", name);
+    if (!slr_cpu_stored(a) || !slr_cpu_stored_as(&op->out[0], a->dtype) ||
+        !(slr_cpu_stored_as(b, a->dtype) || slr_cpu_f32(b)))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: %s takes dense tensors of one type, f32 or bf16", name);
     bool fits = a->rank == b->rank && slr_cpu_same_shape(a, &op->out[0]);
     for (uint32_t x = 0; fits && x < a->rank; x++)
         fits = b->dim[x] == 1 || b->dim[x] == a->dim[x];
@@ -109,7 +117,10 @@ static int binary_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_
     binary_kernel *k = slr_cpu_kernel_new(env, sizeof *k, binary_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_ew);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_ew, a->dtype);
+    k->size = slr_cpu_size(a);
+    k->b_size = slr_cpu_size(b);
+    k->mixed = b->dtype != a->dtype;
     k->op = (int)(op->op - SDLORA_OP_ADD);
     k->count = slr_cpu_count(a);
     fold(k, a, b);
@@ -122,32 +133,37 @@ static int binary_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_
 typedef struct flat_kernel {
     sdlora_kernel head;
     const slr_cpu_ew_fns *fns;
-    int64_t count, kind;
+    int64_t count, kind, size;
     float scale, shift;
 } flat_kernel;
 
 typedef struct flat_job {
     const flat_kernel *k;
-    const float *a, *b;
-    float *y;
+    const void *a, *b;
+    void *y;
 } flat_job;
 
 static void affine_body(void *arg, int64_t lo, int64_t hi)
 {
     const flat_job *j = arg;
-    j->k->fns->affine(hi - lo, j->y + lo, j->a + lo, j->k->scale, j->k->shift);
+    const flat_kernel *k = j->k;
+    k->fns->affine(hi - lo, slr_cpu_at(j->y, lo, k->size), slr_cpu_at(j->a, lo, k->size), k->scale,
+                   k->shift);
 }
 
 static void act_body(void *arg, int64_t lo, int64_t hi)
 {
     const flat_job *j = arg;
-    j->k->fns->act[j->k->kind](hi - lo, j->y + lo, j->a + lo);
+    const flat_kernel *k = j->k;
+    k->fns->act[k->kind](hi - lo, slr_cpu_at(j->y, lo, k->size), slr_cpu_at(j->a, lo, k->size));
 }
 
 static void act_bx_body(void *arg, int64_t lo, int64_t hi)
 {
     const flat_job *j = arg;
-    j->k->fns->act_bx[j->k->kind](hi - lo, j->y + lo, j->a + lo, j->b + lo);
+    const flat_kernel *k = j->k;
+    k->fns->act_bx[k->kind](hi - lo, slr_cpu_at(j->y, lo, k->size), slr_cpu_at(j->a, lo, k->size),
+                            slr_cpu_at(j->b, lo, k->size));
 }
 
 static int affine_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
@@ -174,14 +190,13 @@ static int act_bx_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *co
     return SDLORA_OK;
 }
 
-/* All inputs and the output are dense f32 tensors of one shape. */
+/* All inputs and the output are dense tensors of one shape and type. */
 static int check_flat(const sdlora_opdesc *op, const char *name)
 {
     for (uint32_t i = 0; i < op->n_in; i++)
-        if (!slr_cpu_f32(&op->in[i]))
-            return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: %s takes dense f32 tensors only", name);
-    if (!slr_cpu_f32(&op->out[0]))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: %s gives a dense f32 tensor only", name);
+        if (!slr_cpu_stored(&op->in[i]) || !slr_cpu_stored_as(&op->out[0], op->in[i].dtype))
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "cpu: %s takes dense tensors of one type, f32 or bf16", name);
     for (uint32_t i = 0; i < op->n_in; i++)
         if (!slr_cpu_same_shape(&op->in[i], &op->out[0]))
             return slr_fail(SDLORA_EINVAL, __func__, "cpu: the shapes of a %s differ", name);
@@ -200,8 +215,9 @@ static int flat_prepare(sdlora_kernel **out, const slr_cpu_env *env, const sdlor
     flat_kernel *k = slr_cpu_kernel_new(env, sizeof *k, launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_ew);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_ew, op->out[0].dtype);
     k->count = slr_cpu_count(&op->out[0]);
+    k->size = slr_cpu_size(&op->out[0]);
     k->kind = kind;
     k->scale = op->n_real > 0 ? (float)op->reals[0] : 1;
     k->shift = op->n_real > 1 ? (float)op->reals[1] : 0;
@@ -233,26 +249,30 @@ typedef struct geglu_kernel {
     sdlora_kernel head;
     const slr_cpu_ew_fns *fns;
     int64_t count, n; /* of y */
+    int64_t size;
 } geglu_kernel;
 
 typedef struct geglu_job {
     const geglu_kernel *k;
-    const float *dy, *x;
-    float *y; /* y, or dx[rows,2n] */
+    const void *dy, *x;
+    void *y; /* y, or dx[rows,2n] */
 } geglu_job;
 
 static void geglu_body(void *arg, int64_t lo, int64_t hi)
 {
     const geglu_job *j = arg;
-    int64_t n = j->k->n;
+    const geglu_kernel *k = j->k;
+    int64_t n = k->n, size = k->size;
     while (lo < hi) {
         int64_t at = lo % n, m = n - at < hi - lo ? n - at : hi - lo;
         int64_t two = lo / n * 2 * n + at;
-        if (j->dy)
-            j->k->fns->geglu_bx(m, j->y + two, j->y + two + n, j->dy + lo, j->x + two,
-                                j->x + two + n);
-        else
-            j->k->fns->geglu(m, j->y + lo, j->x + two, j->x + two + n);
+        const void *x = slr_cpu_at(j->x, two, size), *gate = slr_cpu_at(x, n, size);
+        if (j->dy) {
+            void *dx = slr_cpu_at(j->y, two, size);
+            k->fns->geglu_bx(m, dx, slr_cpu_at(dx, n, size), slr_cpu_at(j->dy, lo, size), x, gate);
+        } else {
+            k->fns->geglu(m, slr_cpu_at(j->y, lo, size), x, gate);
+        }
         lo += m;
     }
 }
@@ -279,8 +299,11 @@ static int geglu_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     bool back = op->op == SDLORA_OP_GEGLU_BX;
     const sdlora_tdesc *wide = back ? &op->in[1] : &op->in[0];
     const sdlora_tdesc *half = back ? &op->in[0] : &op->out[0];
-    if (!slr_cpu_f32(wide) || !slr_cpu_f32(half) || !slr_cpu_f32(&op->out[0]))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: GEGLU takes dense f32 tensors only");
+    const uint32_t type = op->out[0].dtype;
+    if (!slr_cpu_stored_as(wide, type) || !slr_cpu_stored_as(half, type) ||
+        !slr_cpu_stored(&op->out[0]))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: GEGLU takes dense tensors of one type, f32 or bf16");
     if (wide->rank < 1 || wide->rank != half->rank ||
         wide->dim[wide->rank - 1] != 2 * half->dim[half->rank - 1] ||
         slr_cpu_count(wide) != 2 * slr_cpu_count(half) ||
@@ -289,7 +312,8 @@ static int geglu_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     geglu_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? geglu_bx_launch : geglu_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_ew);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_ew, type);
+    k->size = slr_cpu_size(half);
     k->count = slr_cpu_count(half);
     k->n = half->dim[half->rank - 1];
     *out = &k->head;
@@ -302,16 +326,16 @@ enum { DRAW_BLOCK = 64 }; /* elements per item of the parallel loop: whole count
 
 typedef struct dropout_kernel {
     sdlora_kernel head;
-    const slr_cpu_ew_fns *fns;
-    int64_t count, group;
+    const slr_cpu_ew_fns *fns, *f32;
+    int64_t count, group, size;
     uint64_t stream, threshold; /* kept when a word is >= threshold, i.e. word / 2^32 >= p */
     float scale;
 } dropout_kernel;
 
 typedef struct dropout_job {
     const dropout_kernel *k;
-    const float *x;
-    float *y;
+    const void *x;
+    void *y;
     uint32_t key[2];
 } dropout_job;
 
@@ -320,8 +344,8 @@ static void dropout_body(void *arg, int64_t lo, int64_t hi)
     const dropout_job *j = arg;
     const dropout_kernel *k = j->k;
     int64_t from = lo * DRAW_BLOCK, to = hi * DRAW_BLOCK < k->count ? hi * DRAW_BLOCK : k->count;
-    k->fns->dropout((uint64_t)from / 4, to - from, j->y + from, j->x + from, j->key, k->stream,
-                    k->threshold, k->scale);
+    k->fns->dropout((uint64_t)from / 4, to - from, slr_cpu_at(j->y, from, k->size),
+                    slr_cpu_at(j->x, from, k->size), j->key, k->stream, k->threshold, k->scale);
 }
 
 /* One draw for a run of elements: lo..hi are draws. */
@@ -334,9 +358,10 @@ static void dropout_group_body(void *arg, int64_t lo, int64_t hi)
         float kept[4];
         int64_t from = d * k->group;
         int64_t n = from + k->group < k->count ? k->group : k->count - from;
-        k->fns->dropout((uint64_t)d / 4, d % 4 + 1, kept, one, j->key, k->stream, k->threshold,
+        k->f32->dropout((uint64_t)d / 4, d % 4 + 1, kept, one, j->key, k->stream, k->threshold,
                         k->scale);
-        k->fns->affine(n, j->y + from, j->x + from, kept[d % 4], 0);
+        k->fns->affine(n, slr_cpu_at(j->y, from, k->size), slr_cpu_at(j->x, from, k->size),
+                       kept[d % 4], 0);
     }
 }
 
@@ -359,18 +384,22 @@ static int dropout_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *c
 static int dropout_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
                            const sdlora_opdesc *op)
 {
-    if (!slr_cpu_f32(&op->in[0]) || !slr_cpu_f32(&op->out[0]))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: DROPOUT takes dense f32 tensors only");
+    const sdlora_tdesc *x = &op->in[0];
+    if (!slr_cpu_stored(x) || !slr_cpu_stored_as(&op->out[0], x->dtype))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: DROPOUT takes dense tensors of one type, f32 or bf16");
     double p = op->reals[0];
-    if (!slr_cpu_same_shape(&op->in[0], &op->out[0]) || op->in[1].dtype != SDLORA_I32 ||
+    if (!slr_cpu_same_shape(x, &op->out[0]) || op->in[1].dtype != SDLORA_I32 ||
         slr_cpu_count(&op->in[1]) != 2 || !(p >= 0 && p <= 1))
         return slr_fail(SDLORA_EINVAL, __func__,
                         "cpu: DROPOUT wants x, seed[2] of i32 and a chance in [0,1], not %g", p);
     dropout_kernel *k = slr_cpu_kernel_new(env, sizeof *k, dropout_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_ew);
-    k->count = slr_cpu_count(&op->in[0]);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_ew, x->dtype);
+    k->f32 = SLR_CPU_PICK(env, slr_cpu_ew, SDLORA_F32);
+    k->size = slr_cpu_size(x);
+    k->count = slr_cpu_count(x);
     k->group = op->n_int > 1 && op->ints[1] > 1 ? op->ints[1] : 1;
     k->stream = (uint64_t)op->ints[0];
     k->threshold = (uint64_t)ceil(ldexp(p, 32));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Elementwise loops for one instruction set: see ew.h.  Knows registers and polynomials; refuses to
- * know shapes and threads. */
+/* Elementwise loops for one instruction set and storage type: see ew.h.  Knows registers and
+ * polynomials; refuses to know shapes and threads. */
 #include "backend/cpu/ew.h"
 
 #include "backend/cpu/act.h"
@@ -31,12 +31,25 @@ ALWAYS void map2s(int64_t n, elem *y, const elem *a, float b, vf (*f)(vf, vf))
         st_n(y + i, f(ld_n(a + i, n - i), vset(b)), n - i);
 }
 
+ALWAYS void map2f(int64_t n, elem *y, const elem *a, const float *b, vf (*f)(vf, vf))
+{
+    int64_t i = 0;
+    for (; i + VN <= n; i += VN)
+        st(y + i, f(ld(a + i), vload(b + i)));
+    if (i < n)
+        st_n(y + i, f(ld_n(a + i, n - i), vload_n(b + i, n - i)), n - i);
+}
+
 #define BINARY(name)                                                                               \
-    static void binary_##name(int64_t n, elem *y, const elem *a, const elem *b)                    \
+    static void binary_##name(int64_t n, void *y, const void *a, const void *b)                    \
     {                                                                                              \
         map2(n, y, a, b, op_##name);                                                               \
     }                                                                                              \
-    static void scalar_##name(int64_t n, elem *y, const elem *a, float b)                          \
+    static void mixed_##name(int64_t n, void *y, const void *a, const float *b)                    \
+    {                                                                                              \
+        map2f(n, y, a, b, op_##name);                                                              \
+    }                                                                                              \
+    static void scalar_##name(int64_t n, void *y, const void *a, float b)                          \
     {                                                                                              \
         map2s(n, y, a, b, op_##name);                                                              \
     }
@@ -44,8 +57,10 @@ BINARY(add)
 BINARY(sub)
 BINARY(mul)
 
-static void affine(int64_t n, elem *y, const elem *x, float scale, float shift)
+static void affine(int64_t n, void *to, const void *from, float scale, float shift)
 {
+    elem *y = to;
+    const elem *x = from;
     int64_t i = 0;
     for (; i + VN <= n; i += VN)
         st(y + i, ld(x + i) * scale + shift);
@@ -56,7 +71,7 @@ static void affine(int64_t n, elem *y, const elem *x, float scale, float shift)
 /* --- activations */
 
 #define ACT(kind, name)                                                                            \
-    static void run_##name(int64_t n, elem *y, const elem *x)                                      \
+    static void run_##name(int64_t n, void *y, const void *x)                                      \
     {                                                                                              \
         map1(n, y, x, act_##name);                                                                 \
     }                                                                                              \
@@ -64,7 +79,7 @@ static void affine(int64_t n, elem *y, const elem *x, float scale, float shift)
     {                                                                                              \
         return dy * slope_##name(x);                                                               \
     }                                                                                              \
-    static void run_bx_##name(int64_t n, elem *dx, const elem *dy, const elem *x)                  \
+    static void run_bx_##name(int64_t n, void *dx, const void *dy, const void *x)                  \
     {                                                                                              \
         map2(n, dx, dy, x, bx_##name);                                                             \
     }
@@ -75,7 +90,7 @@ ALWAYS vf op_geglu(vf x, vf gate)
     return x * act_gelu(gate);
 }
 
-static void geglu(int64_t n, elem *y, const elem *x, const elem *gate)
+static void geglu(int64_t n, void *y, const void *x, const void *gate)
 {
     map2(n, y, x, gate, op_geglu);
 }
@@ -88,8 +103,8 @@ ALWAYS void geglu_slope(vf dy, vf x, vf gate, vf *dx, vf *dgate)
     *dgate = dy * x * (cdf + gate * bell * INV_SQRT_2PI);
 }
 
-static void geglu_bx(int64_t n, elem *dx, elem *dgate, const elem *dy, const elem *x,
-                     const elem *gate)
+ALWAYS void geglu_slopes(int64_t n, elem *dx, elem *dgate, const elem *dy, const elem *x,
+                         const elem *gate)
 {
     int64_t i = 0;
     vf a, b;
@@ -103,6 +118,12 @@ static void geglu_bx(int64_t n, elem *dx, elem *dgate, const elem *dy, const ele
         st_n(dx + i, a, n - i);
         st_n(dgate + i, b, n - i);
     }
+}
+
+static void geglu_bx(int64_t n, void *dx, void *dgate, const void *dy, const void *x,
+                     const void *gate)
+{
+    geglu_slopes(n, dx, dgate, dy, x, gate);
 }
 
 /* --- dropout */
@@ -131,31 +152,48 @@ static void philox(uint64_t at, uint64_t stream, const uint32_t key[2], uint32_t
     }
 }
 
-static void dropout(uint64_t lo, int64_t n, elem *y, const elem *x, const uint32_t key[2],
+static void dropout(uint64_t lo, int64_t n, void *to, const void *from, const uint32_t key[2],
                     uint64_t stream, uint64_t threshold, float scale)
 {
+    elem *y = to;
+    const elem *x = from;
     for (int64_t i = 0; i < n; i += 4 * LANES) {
         uint32_t word[4 * LANES];
-        int64_t m = n - i < 4 * LANES ? n - i : 4 * LANES;
+        int32_t keep[4 * LANES]; /* all bits, or none */
+        int64_t m = n - i < 4 * LANES ? n - i : 4 * LANES, j = 0;
         philox(lo + (uint64_t)i / 4, stream, key, word);
-        for (int64_t j = 0; j < m; j++)
-            y[i + j] = word[j] >= threshold ? x[i + j] * scale : 0.0f;
+        for (int w = 0; w < 4 * LANES; w++)
+            keep[w] = -(int32_t)(word[w] >= threshold);
+        for (; j < m; j += VN) {
+            vi mask;
+            memcpy(&mask, keep + j, sizeof mask);
+            if (j + VN <= m)
+                st(y + i + j, (vf)((vi)(ld(x + i + j) * scale) & mask));
+            else
+                st_n(y + i + j, (vf)((vi)(ld_n(x + i + j, m - j) * scale) & mask), m - j);
+        }
     }
 }
 
 /* --- rows of pixels, the optimiser */
 
-static void add4(int64_t n, elem *y, const elem *a, const elem *b, const elem *c, const elem *d)
+ALWAYS void sum4(int64_t n, elem *y, const elem *a, const elem *b, const elem *c, const elem *d)
 {
     int64_t i = 0;
     for (; i + VN <= n; i += VN)
         st(y + i, ld(a + i) + ld(b + i) + (ld(c + i) + ld(d + i)));
     for (; i < n; i++)
-        y[i] = a[i] + b[i] + (c[i] + d[i]);
+        put(y + i, get(a + i) + get(b + i) + (get(c + i) + get(d + i)));
 }
 
-/* Decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2); the state is f32 whatever the
- * storage type. */
+static void add4(int64_t n, void *y, const void *a, const void *b, const void *c, const void *d)
+{
+    sum4(n, y, a, b, c, d);
+}
+
+#if !SLR_BF16
+
+/* Decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2). */
 static void adamw(int64_t n, float *restrict p, const float *restrict g, float *restrict m,
                   float *restrict v, const float *hyper)
 {
@@ -169,12 +207,14 @@ static void adamw(int64_t n, float *restrict p, const float *restrict g, float *
         p[i] = keep * p[i] - step * m[i] / (__builtin_sqrtf(v[i]) * root + eps);
     }
 }
+#endif
 
 #define ACT_ROW(kind, name)    [kind] = run_##name,
 #define ACT_BX_ROW(kind, name) [kind] = run_bx_##name,
 
 const slr_cpu_ew_fns SLR_ISA_SYM(slr_cpu_ew) = {
     .binary = {[SLR_CPU_ADD] = binary_add, [SLR_CPU_SUB] = binary_sub, [SLR_CPU_MUL] = binary_mul},
+    .mixed = {[SLR_CPU_ADD] = mixed_add, [SLR_CPU_SUB] = mixed_sub, [SLR_CPU_MUL] = mixed_mul},
     .scalar = {[SLR_CPU_ADD] = scalar_add, [SLR_CPU_SUB] = scalar_sub, [SLR_CPU_MUL] = scalar_mul},
     .affine = affine,
     .act = {SLR_ACTS(ACT_ROW)},
@@ -183,5 +223,7 @@ const slr_cpu_ew_fns SLR_ISA_SYM(slr_cpu_ew) = {
     .geglu_bx = geglu_bx,
     .dropout = dropout,
     .add4 = add4,
+#if !SLR_BF16
     .adamw = adamw,
+#endif
 };

@@ -92,7 +92,7 @@ static int loss_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_en
     loss_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? loss_bx_launch : loss_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_reduce);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_reduce, SDLORA_F32);
     k->n = n;
     k->len = slr_cpu_count(pred) / n;
     k->runs = (k->len + SLR_CPU_SUM_RUN - 1) / SLR_CPU_SUM_RUN;

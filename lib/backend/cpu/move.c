@@ -384,6 +384,8 @@ static void cast_body(void *arg, int64_t lo, int64_t hi)
         int64_t n = hi - i < CAST_RUN ? hi - i : CAST_RUN;
         if (k->to->dtype == SDLORA_F32) {
             k->from->to_f32((float *)y, x, (size_t)n);
+        } else if (k->from->dtype == SDLORA_F32 && (uintptr_t)x % sizeof(float) == 0) {
+            k->to->from_f32(y, (const float *)x, (size_t)n);
         } else {
             k->from->to_f32(t, x, (size_t)n);
             k->to->from_f32(y, t, (size_t)n);

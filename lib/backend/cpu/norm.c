@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* GROUP_NORM, LAYER_NORM and their gradients: checks, the split into blocks of rows, and the double
  * sums that join blocks.  Blocks depend on the shape only, so results do not depend on threads.
- * Outputs may share memory with x or dy.  The activation of a group norm is recomputed from x on
+ * Activations are all f32 or all bf16, statistics f32.  Outputs may share memory with x or dy.  The
+ * activation of a group norm is recomputed from x on
  * the way back, which is cheaper than another pass over memory. */
 #include "backend/cpu/norm.h"
 
@@ -17,16 +18,19 @@ typedef struct group_kernel {
     sdlora_kernel head;
     const slr_cpu_norm_fns *fns;
     int64_t n, rows, c, groups, act; /* n images of rows x c */
+    int64_t size;                    /* bytes of an element */
     int64_t blocks, block_rows;      /* per image */
     float eps;
 } group_kernel;
 
 typedef struct group_job {
     const group_kernel *k;
-    const float *dy, *x, *g, *b;
-    float *y, *mean, *rstd; /* y: dx on the way back */
-    float *part;            /* [n * blocks][2][c]: the sums of blocks */
-    float *chan;            /* [n][6][c]: slr_cpu_chan */
+    const void *dy, *x;
+    const float *g, *b;
+    void *y; /* dx on the way back */
+    float *mean, *rstd;
+    float *part; /* [n * blocks][2][c]: the sums of blocks */
+    float *chan; /* [n][6][c]: slr_cpu_chan */
 } group_job;
 
 static slr_cpu_chan chan_of(const group_job *j, int64_t image)
@@ -36,23 +40,24 @@ static slr_cpu_chan chan_of(const group_job *j, int64_t image)
     return (slr_cpu_chan){p, p + c, p + 2 * c, p + 3 * c, p + 4 * c, p + 5 * c};
 }
 
-/* Calls for each block of items lo..hi: first row (counted over all images) and rows. */
+/* A block: its first element (counted over all images) and its rows. */
 static int64_t block_at(const group_kernel *k, int64_t item, int64_t *rows)
 {
     int64_t at = item % k->blocks * k->block_rows;
     *rows = k->rows - at < k->block_rows ? k->rows - at : k->block_rows;
-    return item / k->blocks * k->rows + at;
+    return (item / k->blocks * k->rows + at) * k->c;
 }
 
 static void stats_body(void *arg, int64_t lo, int64_t hi)
 {
     const group_job *j = arg;
-    int64_t c = j->k->c, rows;
+    const group_kernel *k = j->k;
+    int64_t c = k->c, rows;
     for (int64_t i = lo; i < hi; i++) {
-        int64_t at = block_at(j->k, i, &rows);
-        const float *pivot = j->x + i / j->k->blocks * j->k->rows * c; /* the image's first row */
-        j->k->fns->stats(rows, c, j->x + at * c, pivot, j->part + i * 2 * c,
-                         j->part + (i * 2 + 1) * c);
+        int64_t at = block_at(k, i, &rows), first = i / k->blocks * k->rows * c;
+        const void *pivot = slr_cpu_at(j->x, first, k->size); /* the image's first row */
+        k->fns->stats(rows, c, slr_cpu_at(j->x, at, k->size), pivot, j->part + i * 2 * c,
+                      j->part + (i * 2 + 1) * c);
     }
 }
 
@@ -91,11 +96,12 @@ static void moments_body(void *arg, int64_t lo, int64_t hi)
     double rows = (double)k->rows, s, q;
     for (int64_t set = lo; set < hi; set++) {
         int64_t image = set / k->groups, first = set % k->groups * cg;
-        const float *pivot = j->x + image * k->rows * k->c + first;
-        double mean = 0, m2 = 0, shift = pivot[0];
+        const void *pivot = slr_cpu_at(j->x, image * k->rows * k->c + first, k->size);
+        double mean = 0, m2 = 0, shift = slr_cpu_get(pivot, 0, k->size);
         for (int64_t i = 0; i < cg; i++) {
             join(j, image, first + i, &s, &q);
-            double d = pivot[i] - shift + s / rows; /* the channel's mean, seen from shift */
+            double d = slr_cpu_get(pivot, i, k->size) - shift +
+                       s / rows; /* the channel's mean, seen from shift */
             mean += d;
             m2 += q - s * s / rows + rows * d * d;
         }
@@ -110,11 +116,13 @@ static void moments_body(void *arg, int64_t lo, int64_t hi)
 static void apply_body(void *arg, int64_t lo, int64_t hi)
 {
     const group_job *j = arg;
-    int64_t c = j->k->c, rows;
+    const group_kernel *k = j->k;
+    int64_t rows;
     for (int64_t i = lo; i < hi; i++) {
-        int64_t at = block_at(j->k, i, &rows);
-        slr_cpu_chan ch = chan_of(j, i / j->k->blocks);
-        j->k->fns->apply[j->k->act](rows, c, j->y + at * c, j->x + at * c, &ch);
+        int64_t at = block_at(k, i, &rows);
+        slr_cpu_chan ch = chan_of(j, i / k->blocks);
+        k->fns->apply[k->act](rows, k->c, slr_cpu_at(j->y, at, k->size),
+                              slr_cpu_at(j->x, at, k->size), &ch);
     }
 }
 
@@ -128,12 +136,14 @@ static void bx_chan_body(void *arg, int64_t lo, int64_t hi)
 static void bx_sums_body(void *arg, int64_t lo, int64_t hi)
 {
     const group_job *j = arg;
-    int64_t c = j->k->c, rows;
+    const group_kernel *k = j->k;
+    int64_t c = k->c, rows;
     for (int64_t i = lo; i < hi; i++) {
-        int64_t at = block_at(j->k, i, &rows);
-        slr_cpu_chan ch = chan_of(j, i / j->k->blocks);
-        j->k->fns->bx_sums[j->k->act](rows, c, j->dy + at * c, j->x + at * c, &ch,
-                                      j->part + i * 2 * c, j->part + (i * 2 + 1) * c);
+        int64_t at = block_at(k, i, &rows);
+        slr_cpu_chan ch = chan_of(j, i / k->blocks);
+        k->fns->bx_sums[k->act](rows, c, slr_cpu_at(j->dy, at, k->size),
+                                slr_cpu_at(j->x, at, k->size), &ch, j->part + i * 2 * c,
+                                j->part + (i * 2 + 1) * c);
     }
 }
 
@@ -163,11 +173,14 @@ static void bx_moments_body(void *arg, int64_t lo, int64_t hi)
 static void bx_apply_body(void *arg, int64_t lo, int64_t hi)
 {
     const group_job *j = arg;
-    int64_t c = j->k->c, rows;
+    const group_kernel *k = j->k;
+    int64_t rows;
     for (int64_t i = lo; i < hi; i++) {
-        int64_t at = block_at(j->k, i, &rows);
-        slr_cpu_chan ch = chan_of(j, i / j->k->blocks);
-        j->k->fns->bx_apply[j->k->act](rows, c, j->y + at * c, j->dy + at * c, j->x + at * c, &ch);
+        int64_t at = block_at(k, i, &rows);
+        slr_cpu_chan ch = chan_of(j, i / k->blocks);
+        k->fns->bx_apply[k->act](rows, k->c, slr_cpu_at(j->y, at, k->size),
+                                 slr_cpu_at(j->dy, at, k->size), slr_cpu_at(j->x, at, k->size),
+                                 &ch);
     }
 }
 
@@ -239,6 +252,13 @@ static bool vector_fits(const sdlora_opdesc *op, uint32_t i, int64_t n)
     return i >= op->n_in || !slr_cpu_has(t) || (slr_cpu_f32(t) && slr_cpu_count(t) == n);
 }
 
+/* x, y, dy and dx are stored alike. */
+static bool one_type(const sdlora_opdesc *op, const sdlora_tdesc *x)
+{
+    return slr_cpu_stored(x) && slr_cpu_stored_as(&op->in[0], x->dtype) &&
+           slr_cpu_stored_as(&op->out[0], x->dtype);
+}
+
 static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
                          const sdlora_opdesc *op)
 {
@@ -246,9 +266,9 @@ static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     const sdlora_tdesc *x = &op->in[back];
     const sdlora_tdesc *mean = back ? &op->in[4] : &op->out[1], *rstd = mean + 1;
     int64_t groups = op->ints[0], act = op->n_int > 1 ? op->ints[1] : 0;
-    if (!slr_cpu_f32(x) || !slr_cpu_f32(&op->out[0]) || (back && !slr_cpu_f32(&op->in[0])) ||
-        act < 0 || act >= SLR_N_ACTS)
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: GROUP_NORM takes dense f32 tensors only");
+    if (!one_type(op, x) || act < 0 || act >= SLR_N_ACTS)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: GROUP_NORM takes dense tensors of one type, f32 or bf16");
     int64_t c = x->rank ? x->dim[x->rank - 1] : 0;
     if ((back && op->n_in != 6) || x->rank < 2 || groups < 1 || c % groups ||
         !slr_cpu_same_shape(x, &op->out[0]) || (back && !slr_cpu_same_shape(x, &op->in[0])) ||
@@ -260,7 +280,8 @@ static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     group_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? group_bx_launch : group_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_norm);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_norm, x->dtype);
+    k->size = slr_cpu_size(x);
     k->n = x->dim[0];
     k->c = c;
     k->rows = slr_cpu_count(x) / (k->n * c);
@@ -280,32 +301,36 @@ static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
 typedef struct layer_kernel {
     sdlora_kernel head;
     const slr_cpu_norm_fns *fns;
-    int64_t rows, c;
+    int64_t rows, c, size;
     float eps;
 } layer_kernel;
 
 typedef struct layer_job {
     const layer_kernel *k;
-    const float *dy, *x, *g, *b;
-    float *y, *mean, *rstd;
+    const void *dy, *x;
+    const float *g, *b;
+    void *y; /* dx on the way back */
+    float *mean, *rstd;
 } layer_job;
 
 static void layer_body(void *arg, int64_t lo, int64_t hi)
 {
     const layer_job *j = arg;
-    int64_t c = j->k->c;
+    const layer_kernel *k = j->k;
     for (int64_t i = lo; i < hi; i++)
-        j->k->fns->layer(c, j->y + i * c, j->x + i * c, j->g, j->b, j->k->eps, &j->mean[i],
-                         &j->rstd[i]);
+        k->fns->layer(k->c, slr_cpu_at(j->y, i * k->c, k->size),
+                      slr_cpu_at(j->x, i * k->c, k->size), j->g, j->b, k->eps, &j->mean[i],
+                      &j->rstd[i]);
 }
 
 static void layer_bx_body(void *arg, int64_t lo, int64_t hi)
 {
     const layer_job *j = arg;
-    int64_t c = j->k->c;
+    const layer_kernel *k = j->k;
     for (int64_t i = lo; i < hi; i++)
-        j->k->fns->layer_bx(c, j->y + i * c, j->dy + i * c, j->x + i * c, j->g, j->mean[i],
-                            j->rstd[i]);
+        k->fns->layer_bx(k->c, slr_cpu_at(j->y, i * k->c, k->size),
+                         slr_cpu_at(j->dy, i * k->c, k->size), slr_cpu_at(j->x, i * k->c, k->size),
+                         j->g, j->mean[i], j->rstd[i]);
 }
 
 static int64_t row_grain(int64_t c)
@@ -338,8 +363,9 @@ static int layer_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
 {
     bool back = op->op == SDLORA_OP_LAYER_NORM_BX;
     const sdlora_tdesc *x = &op->in[back], *mean = back ? &op->in[3] : &op->out[1];
-    if (!slr_cpu_f32(x) || !slr_cpu_f32(&op->out[0]) || (back && !slr_cpu_f32(&op->in[0])))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: LAYER_NORM takes dense f32 tensors only");
+    if (!one_type(op, x))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: LAYER_NORM takes dense tensors of one type, f32 or bf16");
     int64_t c = x->rank ? x->dim[x->rank - 1] : 1, rows = slr_cpu_count(x) / (c ? c : 1);
     if ((back && op->n_in != 5) || c < 1 || !slr_cpu_same_shape(x, &op->out[0]) ||
         !vector_fits(op, back + 1u, c) ||
@@ -350,7 +376,8 @@ static int layer_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     layer_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? layer_bx_launch : layer_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_norm);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_norm, x->dtype);
+    k->size = slr_cpu_size(x);
     k->rows = rows;
     k->c = c;
     k->eps = back ? 0 : (float)op->reals[0];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The loops of group and layer norm that norm_tmpl.c compiles once per instruction set; all run on
- * the calling thread over rows of c channels, row by row as they lie in memory. */
+/* The loops of group and layer norm that norm_tmpl.c compiles once per instruction set and storage
+ * type: void points to elements of that type; statistics and gains are f32.  All run on the calling
+ * thread over rows of c channels, row by row as they lie in memory. */
 #ifndef SLR_BACKEND_CPU_NORM_H
 #define SLR_BACKEND_CPU_NORM_H
 
@@ -14,21 +15,21 @@ typedef struct slr_cpu_chan {
 
 typedef struct slr_cpu_norm_fns {
     /* s[c] = sum of x - pivot, q[c] = sum of its square, over the rows */
-    void (*stats)(int64_t rows, int64_t c, const float *x, const float *pivot, float *s, float *q);
+    void (*stats)(int64_t rows, int64_t c, const void *x, const void *pivot, float *s, float *q);
     /* y = act((x - mean) rstd g + b) */
-    void (*apply[SLR_N_ACTS])(int64_t rows, int64_t c, float *y, const float *x,
+    void (*apply[SLR_N_ACTS])(int64_t rows, int64_t c, void *y, const void *x,
                               const slr_cpu_chan *ch);
     /* With u = (x - mean) rstd and dz = dy act'(u g + b): s[c] = sum of dz, q[c] = sum of dz u */
-    void (*bx_sums[SLR_N_ACTS])(int64_t rows, int64_t c, const float *dy, const float *x,
+    void (*bx_sums[SLR_N_ACTS])(int64_t rows, int64_t c, const void *dy, const void *x,
                                 const slr_cpu_chan *ch, float *s, float *q);
     /* dx = rstd (dz g - m1 - u m2) */
-    void (*bx_apply[SLR_N_ACTS])(int64_t rows, int64_t c, float *dx, const float *dy,
-                                 const float *x, const slr_cpu_chan *ch);
+    void (*bx_apply[SLR_N_ACTS])(int64_t rows, int64_t c, void *dx, const void *dy, const void *x,
+                                 const slr_cpu_chan *ch);
     /* One row of layer norm; g, b Nullable. */
-    void (*layer)(int64_t c, float *y, const float *x, const float *g, const float *b, float eps,
+    void (*layer)(int64_t c, void *y, const void *x, const float *g, const float *b, float eps,
                   float *mean, float *rstd);
-    void (*layer_bx)(int64_t c, float *dx, const float *dy, const float *x, const float *g,
-                     float mean, float rstd);
+    void (*layer_bx)(int64_t c, void *dx, const void *dy, const void *x, const float *g, float mean,
+                     float rstd);
 } slr_cpu_norm_fns;
 
 SLR_CPU_DECLARE(slr_cpu_norm_fns, slr_cpu_norm);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The loops of group and layer norm for one instruction set: see norm.h.  Sums are f32 here and
- * short; norm.c adds them up in double. */
+/* The loops of group and layer norm for one instruction set and storage type: see norm.h.  Sums are
+ * f32 here and short; norm.c adds them up in double. */
 #include "backend/cpu/norm.h"
 
 #include "backend/cpu/act.h"
@@ -10,38 +10,50 @@ ALWAYS float scalar_sqrt(float x)
     return __builtin_sqrtf(x);
 }
 
-/* --- group norm, statistics: four rows at a time, so that s and q are touched once per four */
+/* --- group norm, statistics: COLS registers of channels at a time, down all rows, so that their
+ * sums stay in registers.  The order of a channel's sum is that of the rows whatever COLS is. */
 
-static void stats_rows(int64_t rows, int64_t c, const elem *x, const elem *pivot, float *s,
-                       float *q)
+enum { COLS = VN == 16 ? 8 : 4 };
+
+/* n <= VN is below VN in the last, partial register only; then cols is 1. */
+ALWAYS void stats_cols(const int cols, int64_t n, int64_t rows, int64_t c, const elem *x,
+                       const elem *pivot, float *s, float *q)
 {
-    for (int64_t i = 0; i < c; i += VN) {
-        int64_t n = c - i;
-        vf k = n >= VN ? ld(pivot + i) : ld_n(pivot + i, n);
-        vf vs = n >= VN ? vload(s + i) : ld_n(s + i, n),
-           vq = n >= VN ? vload(q + i) : ld_n(q + i, n);
-        for (int64_t r = 0; r < rows; r++) {
-            const elem *p = x + r * c + i;
-            vf d = (n >= VN ? ld(p) : ld_n(p, n)) - k;
-            vs += d;
-            vq += d * d;
+    vf k[COLS], vs[COLS], vq[COLS];
+#pragma GCC unroll 8
+    for (int j = 0; j < cols; j++) {
+        k[j] = n < VN ? ld_n(pivot, n) : ld(pivot + j * VN);
+        vs[j] = vq[j] = vset(0.0f);
+    }
+    for (int64_t r = 0; r < rows; r++, x += c)
+#pragma GCC unroll 8
+        for (int j = 0; j < cols; j++) {
+            vf d = (n < VN ? ld_n(x, n) : ld(x + j * VN)) - k[j];
+            vs[j] += d;
+            vq[j] += d * d;
         }
-        if (n >= VN) {
-            vstore(s + i, vs);
-            vstore(q + i, vq);
+#pragma GCC unroll 8
+    for (int j = 0; j < cols; j++) {
+        if (n < VN) {
+            vstore_n(s, vs[j], n);
+            vstore_n(q, vq[j], n);
         } else {
-            st_n(s + i, vs, n);
-            st_n(q + i, vq, n);
+            vstore(s + j * VN, vs[j]);
+            vstore(q + j * VN, vq[j]);
         }
     }
 }
 
-static void stats(int64_t rows, int64_t c, const elem *x, const elem *pivot, float *s, float *q)
+static void stats(int64_t rows, int64_t c, const void *from, const void *first, float *s, float *q)
 {
-    memset(s, 0, (size_t)c * sizeof *s);
-    memset(q, 0, (size_t)c * sizeof *q);
-    for (int64_t r = 0; r < rows; r += 4)
-        stats_rows(rows - r < 4 ? rows - r : 4, c, x + r * c, pivot, s, q);
+    const elem *x = from, *pivot = first;
+    int64_t i = 0;
+    for (; i + COLS * VN <= c; i += COLS * VN)
+        stats_cols(COLS, VN, rows, c, x + i, pivot + i, s + i, q + i);
+    for (; i + VN <= c; i += VN)
+        stats_cols(1, VN, rows, c, x + i, pivot + i, s + i, q + i);
+    if (i < c)
+        stats_cols(1, c - i, rows, c, x + i, pivot + i, s + i, q + i);
 }
 
 /* --- group norm, the other loops: made once per activation */
@@ -57,8 +69,8 @@ ALWAYS chan_at chan_ld(const slr_cpu_chan *ch, int64_t i)
 
 ALWAYS chan_at chan_ld_n(const slr_cpu_chan *ch, int64_t i, int64_t n)
 {
-    return (chan_at){ld_n(ch->mean + i, n), ld_n(ch->rstd + i, n), ld_n(ch->g + i, n),
-                     ld_n(ch->b + i, n)};
+    return (chan_at){vload_n(ch->mean + i, n), vload_n(ch->rstd + i, n), vload_n(ch->g + i, n),
+                     vload_n(ch->b + i, n)};
 }
 
 /* Four rows at a time, so that the channels' numbers are loaded once per four. */
@@ -107,11 +119,11 @@ ALWAYS void bx_sums(int64_t rows, int64_t c, const elem *dy, const elem *x, cons
         if (i < c) {
             int64_t n = c - i;
             chan_at a = chan_ld_n(ch, i, n);
-            vf vs = ld_n(s + i, n), vq = ld_n(q + i, n);
+            vf vs = vload_n(s + i, n), vq = vload_n(q + i, n);
             for (int64_t p = r; p < end; p++)
                 bx_sums_at(ld_n(dy + p * c + i, n), ld_n(x + p * c + i, n), a, slope, &vs, &vq);
-            st_n(s + i, vs, n);
-            st_n(q + i, vq, n);
+            vstore_n(s + i, vs, n);
+            vstore_n(q + i, vq, n);
         }
     }
 }
@@ -136,7 +148,7 @@ ALWAYS void bx_apply(int64_t rows, int64_t c, elem *dx, const elem *dy, const el
         if (i < c) {
             int64_t n = c - i;
             chan_at a = chan_ld_n(ch, i, n);
-            vf m1 = ld_n(ch->m1 + i, n), m2 = ld_n(ch->m2 + i, n);
+            vf m1 = vload_n(ch->m1 + i, n), m2 = vload_n(ch->m2 + i, n);
             for (int64_t p = r * c + i; p < end * c; p += c)
                 st_n(dx + p, bx_at(ld_n(dy + p, n), ld_n(x + p, n), a, m1, m2, slope), n);
         }
@@ -144,17 +156,17 @@ ALWAYS void bx_apply(int64_t rows, int64_t c, elem *dx, const elem *dy, const el
 }
 
 #define GROUP(kind, name)                                                                          \
-    static void apply_##name(int64_t rows, int64_t c, elem *y, const elem *x,                      \
+    static void apply_##name(int64_t rows, int64_t c, void *y, const void *x,                      \
                              const slr_cpu_chan *ch)                                               \
     {                                                                                              \
         apply(rows, c, y, x, ch, act_##name);                                                      \
     }                                                                                              \
-    static void bx_sums_##name(int64_t rows, int64_t c, const elem *dy, const elem *x,             \
+    static void bx_sums_##name(int64_t rows, int64_t c, const void *dy, const void *x,             \
                                const slr_cpu_chan *ch, float *s, float *q)                         \
     {                                                                                              \
         bx_sums(rows, c, dy, x, ch, s, q, slope_##name);                                           \
     }                                                                                              \
-    static void bx_apply_##name(int64_t rows, int64_t c, elem *dx, const elem *dy, const elem *x,  \
+    static void bx_apply_##name(int64_t rows, int64_t c, void *dx, const void *dy, const void *x,  \
                                 const slr_cpu_chan *ch)                                            \
     {                                                                                              \
         bx_apply(rows, c, dx, dy, x, ch, slope_##name);                                            \
@@ -163,9 +175,11 @@ SLR_ACTS(GROUP)
 
 /* --- layer norm: a row fits the cache, so the mean comes first and the variance after it */
 
-static void layer(int64_t c, elem *y, const elem *x, const float *g, const float *b, float eps,
+static void layer(int64_t c, void *to, const void *from, const float *g, const float *b, float eps,
                   float *mean, float *rstd)
 {
+    elem *y = to;
+    const elem *x = from;
     vf s = {0}, q = {0}, one = vset(1.0f), zero = {0};
     int64_t i = 0;
     for (; i + VN <= c; i += VN)
@@ -178,21 +192,23 @@ static void layer(int64_t c, elem *y, const elem *x, const float *g, const float
         q += d * d;
     }
     for (float t; i < c; i++) {
-        t = x[i] - m;
+        t = get(x + i) - m;
         q[i % VN] += t * t;
     }
     float r = 1.0f / scalar_sqrt(vsum(q) / (float)c + eps);
     for (i = 0; i + VN <= c; i += VN)
         st(y + i, (ld(x + i) - m) * r * (g ? vload(g + i) : one) + (b ? vload(b + i) : zero));
     for (; i < c; i++)
-        y[i] = (x[i] - m) * r * (g ? g[i] : 1.0f) + (b ? b[i] : 0.0f);
+        put(y + i, (get(x + i) - m) * r * (g ? g[i] : 1.0f) + (b ? b[i] : 0.0f));
     *mean = m;
     *rstd = r;
 }
 
-static void layer_bx(int64_t c, elem *dx, const elem *dy, const elem *x, const float *g, float mean,
-                     float rstd)
+static void layer_bx(int64_t c, void *to, const void *up, const void *from, const float *g,
+                     float mean, float rstd)
 {
+    elem *dx = to;
+    const elem *dy = up, *x = from;
     vf s = {0}, q = {0}, one = vset(1.0f);
     int64_t i = 0;
     for (; i + VN <= c; i += VN) {
@@ -201,9 +217,9 @@ static void layer_bx(int64_t c, elem *dx, const elem *dy, const elem *x, const f
         q += du * ((ld(x + i) - mean) * rstd);
     }
     for (; i < c; i++) {
-        float du = dy[i] * (g ? g[i] : 1.0f);
+        float du = get(dy + i) * (g ? g[i] : 1.0f);
         s[i % VN] += du;
-        q[i % VN] += du * ((x[i] - mean) * rstd);
+        q[i % VN] += du * ((get(x + i) - mean) * rstd);
     }
     float m1 = vsum(s) / (float)c, m2 = vsum(q) / (float)c;
     for (i = 0; i + VN <= c; i += VN) {
@@ -211,8 +227,8 @@ static void layer_bx(int64_t c, elem *dx, const elem *dy, const elem *x, const f
         st(dx + i, rstd * (du - m1 - u * m2));
     }
     for (; i < c; i++) {
-        float du = dy[i] * (g ? g[i] : 1.0f), u = (x[i] - mean) * rstd;
-        dx[i] = rstd * (du - m1 - u * m2);
+        float du = get(dy + i) * (g ? g[i] : 1.0f), u = (get(x + i) - mean) * rstd;
+        put(dx + i, rstd * (du - m1 - u * m2));
     }
 }
 

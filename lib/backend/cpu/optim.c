@@ -54,7 +54,7 @@ static int adamw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     adamw_kernel *k = slr_cpu_kernel_new(env, sizeof *k, adamw_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_ew);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_ew, SDLORA_F32);
     k->count = n;
     *out = &k->head;
     return SDLORA_OK;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* SUM_TO and SUMSQ: long sums are cut into runs that depend on the shape only, runs are added in
- * f32 and their sums joined in double, in order.  So the result is that of one thread. */
+ * f32 and their sums joined in double, in order.  So the result is that of one thread.  SUM_TO
+ * reads and writes f32 or bf16; between its steps sums are f32. */
 #include "backend/cpu/reduce.h"
 
 #include <string.h>
 
 #include "base/status.h"
+#include "tensor/dtype.h"
 
 /* --- SUM_TO, as up to three sums [a, r, b] -> [a, b] after neighbouring axes are folded: rank 6
  * has no more summed groups with kept axes between them. */
@@ -20,19 +22,43 @@ typedef struct sum_step {
 
 typedef struct sum_kernel {
     sdlora_kernel head;
-    const slr_cpu_reduce_fns *fns;
+    const slr_cpu_reduce_fns *fns[2]; /* of the first step, and of the others */
+    const slr_dtype_row *from, *to;   /* storage of x and y */
     int n_steps;
     sum_step step[MAX_STEPS];
-    int64_t part, count; /* floats of scratch for run sums; elements of x */
-    int64_t temp;        /* floats of each of two scratch blocks between steps */
+    int64_t part, n_y; /* floats of scratch for run sums; elements of y */
+    int64_t temp;      /* floats of each of two scratch blocks between steps */
 } sum_kernel;
 
 typedef struct sum_job {
     const sum_kernel *k;
+    const slr_cpu_reduce_fns *fns;
     const sum_step *s;
-    const float *x;
+    const void *x;
+    int64_t size;    /* bytes of an element of x */
     float *y, *part; /* part[a][runs][b] */
 } sum_job;
+
+typedef struct copy_job {
+    const slr_dtype_row *from, *to;
+    const void *x;
+    void *y;
+} copy_job;
+
+/* Between f32 and bf16, either way or neither. */
+static void copy_body(void *arg, int64_t lo, int64_t hi)
+{
+    const copy_job *j = arg;
+    const void *x = slr_cpu_at(j->x, lo, (int64_t)j->from->size);
+    void *y = slr_cpu_at(j->y, lo, (int64_t)j->to->size);
+    size_t n = (size_t)(hi - lo);
+    if (j->from == j->to)
+        memcpy(y, x, n * j->from->size);
+    else if (j->from->dtype == SDLORA_F32)
+        j->to->from_f32(y, x, n);
+    else
+        j->from->to_f32(y, x, n);
+}
 
 static void runs_body(void *arg, int64_t lo, int64_t hi)
 {
@@ -42,12 +68,12 @@ static void runs_body(void *arg, int64_t lo, int64_t hi)
     for (int64_t i = lo; i < hi; i++) {
         int64_t run = i / s->cuts, col = i % s->cuts * SUM_COLS;
         int64_t at = run % s->runs * s->run, n = s->r - at < s->run ? s->r - at : s->run;
-        const float *x = j->x + (run / s->runs * s->r + at) * s->b + col;
+        const void *x = slr_cpu_at(j->x, (run / s->runs * s->r + at) * s->b + col, j->size);
         int64_t c = s->b - col < SUM_COLS ? s->b - col : SUM_COLS;
         if (s->b == 1)
-            to[run] = j->k->fns->sum(n, x);
+            to[run] = j->fns->sum(n, x);
         else
-            j->k->fns->sum_rows(n, c, s->b, x, to + run * s->b + col);
+            j->fns->sum_rows(n, c, s->b, x, to + run * s->b + col);
     }
 }
 
@@ -80,16 +106,24 @@ static int sum_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const
                       void *scratch)
 {
     const sum_kernel *k = (const sum_kernel *)kernel;
+    const slr_dtype_row *f32 = slr_dtype(SDLORA_F32);
     float *part = scratch, *temp[2] = {part + k->part, part + k->part + k->temp};
-    const float *x = ptr[0];
-    if (k->n_steps == 0)
-        memcpy(ptr[1], ptr[0], (size_t)k->count * sizeof(float));
+    copy_job last = {k->from, k->to, ptr[0], ptr[1]};
     for (int i = 0; i < k->n_steps; i++) {
-        float *y = i + 1 < k->n_steps ? temp[i % 2] : ptr[1];
-        sum_job j = {k, &k->step[i], x, y, part};
+        bool direct = i + 1 == k->n_steps && k->to == f32;
+        sum_job j = {k,
+                     k->fns[i > 0],
+                     &k->step[i],
+                     last.x,
+                     (int64_t)last.from->size,
+                     direct ? ptr[1] : temp[i % 2],
+                     part};
         run_step(env, &j);
-        x = y;
+        last.x = j.y;
+        last.from = f32;
     }
+    if (last.x != last.y)
+        slr_cpu_parallel(env, k->n_y, SLR_CPU_GRAIN, copy_body, &last);
     return SDLORA_OK;
 }
 
@@ -119,8 +153,8 @@ static int sum_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env
                        const sdlora_opdesc *op)
 {
     const sdlora_tdesc *x = &op->in[0], *y = &op->out[0];
-    if (!slr_cpu_f32(x) || !slr_cpu_f32(y))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: SUM_TO takes dense f32 tensors only");
+    if (!slr_cpu_stored(x) || !slr_cpu_stored(y))
+        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: SUM_TO takes dense tensors of f32 or bf16");
     bool fits = x->rank == y->rank;
     for (uint32_t i = 0; fits && i < x->rank; i++)
         fits = y->dim[i] == x->dim[i] || y->dim[i] == 1;
@@ -130,8 +164,11 @@ static int sum_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env
     sum_kernel *k = slr_cpu_kernel_new(env, sizeof *k, sum_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_reduce);
-    k->count = slr_cpu_count(x);
+    k->fns[0] = SLR_CPU_PICK(env, slr_cpu_reduce, x->dtype);
+    k->fns[1] = SLR_CPU_PICK(env, slr_cpu_reduce, SDLORA_F32);
+    k->from = slr_dtype(x->dtype);
+    k->to = slr_dtype(y->dtype);
+    k->n_y = slr_cpu_count(y);
     int64_t dim[SDLORA_MAX_RANK];
     memcpy(dim, x->dim, sizeof dim);
     for (sum_step s; k->n_steps < MAX_STEPS && next_step(&s, dim, y, (int)x->rank);) {
@@ -140,7 +177,7 @@ static int sum_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env
         k->temp = s.a * s.b > k->temp ? s.a * s.b : k->temp;
         k->step[k->n_steps++] = s;
     }
-    if (k->n_steps < 2)
+    if (k->n_steps < 2 && y->dtype == SDLORA_F32)
         k->temp = 0;
     *scratch = (uint64_t)(k->part + 2 * k->temp) * sizeof(float);
     *out = &k->head;
@@ -192,7 +229,7 @@ static int sumsq_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     sumsq_kernel *k = slr_cpu_kernel_new(env, sizeof *k, sumsq_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_reduce);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_reduce, SDLORA_F32);
     k->count = slr_cpu_count(&op->in[0]);
     k->runs = (k->count + SLR_CPU_SUM_RUN - 1) / SLR_CPU_SUM_RUN;
     *scratch = (uint64_t)k->runs * sizeof(float);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Sums and losses for one instruction set: see reduce.h. */
+/* Sums and losses for one instruction set and storage type: see reduce.h. */
 #include "backend/cpu/reduce.h"
 
 #include "backend/cpu/elem.h"
@@ -27,23 +27,14 @@ ALWAYS vf take(vf x, vf y, vf p)
     return x;
 }
 
-ALWAYS vf square(vf x, vf y, vf p)
-{
-    return x * x;
-}
-
-static float sum(int64_t n, const elem *x)
+static float sum(int64_t n, const void *x)
 {
     return sum_of(n, x, x, 0, take);
 }
 
-static float sumsq(int64_t n, const elem *x)
+static void sum_rows(int64_t rows, int64_t c, int64_t pitch, const void *from, float *y)
 {
-    return sum_of(n, x, x, 0, square);
-}
-
-static void sum_rows(int64_t rows, int64_t c, int64_t pitch, const elem *x, float *y)
-{
+    const elem *x = from;
     memset(y, 0, (size_t)c * sizeof *y);
     for (int64_t r = 0; r < rows; r += 4) {
         int64_t n = rows - r < 4 ? rows - r : 4, i = 0;
@@ -56,8 +47,20 @@ static void sum_rows(int64_t rows, int64_t c, int64_t pitch, const elem *x, floa
         }
         for (; i < c; i++)
             for (int64_t k = 0; k < n; k++)
-                y[i] += p[k * pitch + i];
+                y[i] += get(p + k * pitch + i);
     }
+}
+
+#if !SLR_BF16
+
+ALWAYS vf square(vf x, vf y, vf p)
+{
+    return x * x;
+}
+
+static float sumsq(int64_t n, const float *x)
+{
+    return sum_of(n, x, x, 0, square);
 }
 
 /* --- losses */
@@ -154,14 +157,17 @@ ALWAYS void slopes(int64_t n, elem *d, const elem *x, const elem *y, float delta
         slopes(n, d, x, y, delta, scale, slope_##name);                                            \
     }
 LOSSES(LOSS)
+#endif
 
 #define LOSS_ROW(kind, name)    [kind] = run_##name,
 #define LOSS_BX_ROW(kind, name) [kind] = run_bx_##name,
 
 const slr_cpu_reduce_fns SLR_ISA_SYM(slr_cpu_reduce) = {
     .sum = sum,
-    .sumsq = sumsq,
     .sum_rows = sum_rows,
+#if !SLR_BF16
+    .sumsq = sumsq,
     .loss = {LOSSES(LOSS_ROW)},
     .loss_bx = {LOSSES(LOSS_BX_ROW)},
+#endif
 };

@@ -10,39 +10,39 @@ typedef struct up_kernel {
     sdlora_kernel head;
     const slr_cpu_ew_fns *fns;
     int64_t rows, w, c; /* of the small image; rows = n h */
+    int64_t size;       /* bytes of an element */
 } up_kernel;
 
 typedef struct up_job {
     const up_kernel *k;
-    const float *from;
-    float *to;
+    const char *from;
+    char *to;
 } up_job;
 
 static void up_body(void *arg, int64_t lo, int64_t hi)
 {
     const up_job *j = arg;
-    int64_t w = j->k->w, c = j->k->c;
-    size_t pixel = (size_t)c * sizeof(float);
+    const int64_t w = j->k->w, pixel = j->k->c * j->k->size;
     for (int64_t r = lo; r < hi; r++) {
-        const float *x = j->from + r * w * c;
-        float *y = j->to + r * 4 * w * c;
+        const char *x = j->from + r * w * pixel;
+        char *y = j->to + r * 4 * w * pixel;
         for (int64_t i = 0; i < w; i++) {
-            memcpy(y + 2 * i * c, x + i * c, pixel);
-            memcpy(y + (2 * i + 1) * c, x + i * c, pixel);
+            memcpy(y + 2 * i * pixel, x + i * pixel, (size_t)pixel);
+            memcpy(y + (2 * i + 1) * pixel, x + i * pixel, (size_t)pixel);
         }
-        memcpy(y + 2 * w * c, y, 2 * (size_t)w * pixel);
+        memcpy(y + 2 * w * pixel, y, (size_t)(2 * w * pixel));
     }
 }
 
 static void down_body(void *arg, int64_t lo, int64_t hi)
 {
     const up_job *j = arg;
-    int64_t w = j->k->w, c = j->k->c;
+    const int64_t w = j->k->w, c = j->k->c, pixel = c * j->k->size;
     for (int64_t r = lo; r < hi; r++) {
-        const float *dy = j->from + r * 4 * w * c;
-        float *dx = j->to + r * w * c;
-        for (int64_t i = 0; i < w; i++, dy += 2 * c, dx += c)
-            j->k->fns->add4(c, dx, dy, dy + c, dy + 2 * w * c, dy + (2 * w + 1) * c);
+        const char *dy = j->from + r * 4 * w * pixel;
+        char *dx = j->to + r * w * pixel;
+        for (int64_t i = 0; i < w; i++, dy += 2 * pixel, dx += pixel)
+            j->k->fns->add4(c, dx, dy, dy + pixel, dy + 2 * w * pixel, dy + (2 * w + 1) * pixel);
     }
 }
 
@@ -73,8 +73,9 @@ static int up_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env 
     bool back = op->op == SDLORA_OP_UPSAMPLE2_BX;
     const sdlora_tdesc *small = back ? &op->out[0] : &op->in[0];
     const sdlora_tdesc *big = back ? &op->in[0] : &op->out[0];
-    if (!slr_cpu_f32(small) || !slr_cpu_f32(big))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: UPSAMPLE2 takes dense f32 tensors only");
+    if (!slr_cpu_stored(small) || !slr_cpu_stored_as(big, small->dtype))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: UPSAMPLE2 takes dense tensors of one type, f32 or bf16");
     const int64_t *s = small->dim, *b = big->dim;
     if (small->rank != 4 || big->rank != 4 || b[0] != s[0] || b[1] != 2 * s[1] ||
         b[2] != 2 * s[2] || b[3] != s[3])
@@ -82,7 +83,8 @@ static int up_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env 
     up_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? down_launch : up_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_ew);
+    k->fns = SLR_CPU_PICK(env, slr_cpu_ew, small->dtype);
+    k->size = slr_cpu_size(small);
     k->rows = s[0] * s[1];
     k->w = s[2];
     k->c = s[3];
