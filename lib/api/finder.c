@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "io/file.h"
 #include "io/safetensors.h"
+#include "sample/generator.h"
 
 enum { MAX_DEPTH = 16 }; /* folders inside folders: a link to a parent must end somewhere */
 
@@ -148,8 +149,7 @@ static int locate(slr_finder *f, const char *name, char **path)
             }
         }
     if (!f->dirs.n)
-        return slr_fail(SDLORA_ENOTFOUND, __func__, "<lora:%s>: no directory of networks was given",
-                        name);
+        return slr_generator_no_dirs(name);
     return slr_fail(SDLORA_ENOTFOUND, __func__,
                     "<lora:%s>: there is no such network in %s%s, neither by file name nor by "
                     "ss_output_name",

@@ -26,6 +26,11 @@ double slr_wall_time(void)
     return seconds(CLOCK_REALTIME);
 }
 
+uint64_t slr_clock_seed(void)
+{
+    return (uint64_t)(slr_wall_time() * 1e6) ^ (uint64_t)(slr_clock() * 1e9);
+}
+
 void slr_iso_time(double unix_seconds, char out[32])
 {
     /* Years 0..9999, so that the text keeps its width; anything else is shown as the epoch. */

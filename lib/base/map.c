@@ -75,7 +75,7 @@ int slr_map_new(slr_map **out, slr_mem *m)
         return SDLORA_ENOMEM;
     }
     map->m = slr_mem_ref(m);
-    map->seed = (uint64_t)(uintptr_t)map ^ (uint64_t)(slr_clock() * 1e9) << 20;
+    map->seed = (uint64_t)(uintptr_t)map ^ slr_clock_seed() << 20;
     *out = map;
     return SDLORA_OK;
 }

@@ -98,7 +98,7 @@ char *slr_buf_take(slr_buf *b)
 
 slr_str slr_str_of(const char *text)
 {
-    return (slr_str){text, strlen(text)};
+    return (slr_str){text ? text : "", text ? strlen(text) : 0};
 }
 
 bool slr_str_eq(slr_str a, const char *text)
@@ -151,6 +151,25 @@ bool slr_str_next(slr_str *rest, char sep, slr_str *piece)
     rest->n -= piece->n + 1;
     rest->p = end + 1;
     return true;
+}
+
+int slr_pair_next(slr_str *rest, const char *name, slr_str *key, slr_str *value)
+{
+    slr_str item;
+
+    while (slr_str_next(rest, '\n', &item)) {
+        item = slr_str_trim(item);
+        if (!item.n)
+            continue;
+        const char *eq = memchr(item.p, '=', item.n);
+        if (!eq)
+            return slr_fail(SDLORA_EINVAL, __func__, "%s: '%.*s' is not key=value", name,
+                            (int)item.n, item.p);
+        *key = (slr_str){item.p, (size_t)(eq - item.p)};
+        *value = (slr_str){eq + 1, item.n - key->n - 1};
+        return 1;
+    }
+    return 0;
 }
 
 static bool is_digit(char c)

@@ -33,13 +33,16 @@ typedef struct slr_str {
     size_t n;
 } slr_str;
 
-slr_str slr_str_of(const char *text);
+slr_str slr_str_of(const char *text); /* NULL: empty */
 bool slr_str_eq(slr_str a, const char *text);
 bool slr_starts(const char *text, const char *prefix);
 bool slr_ends(const char *text, const char *suffix);
 slr_str slr_str_trim(slr_str s); /* ASCII white space off both ends */
 /* Next piece of *rest up to `sep`; false when there is none left. */
 bool slr_str_next(slr_str *rest, char sep, slr_str *piece);
+/* Next "key=value" of a list with one item a line; white space around items and empty items are
+ * skipped.  1: there is one, 0: none left, EINVAL: an item without "=" of the option `name`. */
+int slr_pair_next(slr_str *rest, const char *name, slr_str *key, slr_str *value);
 
 /* Whole-string numbers in C-locale spelling.  false: not a number, or out of range. */
 bool slr_parse_i64(const char *text, int64_t *out);

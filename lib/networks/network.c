@@ -184,39 +184,36 @@ double slr_module_scale(const slr_module *mod)
 /* "key=value" items of network_args. */
 static int read_args(slr_network *n, const char *list)
 {
-    slr_str rest = slr_str_of(list ? list : ""), item;
+    slr_str rest = slr_str_of(list), key, value;
     size_t count = 0;
-    while (slr_str_next(&rest, '\n', &item)) {
-        item = slr_str_trim(item);
-        if (!item.n)
-            continue;
-        const char *eq = memchr(item.p, '=', item.n);
-        if (!eq)
-            return slr_fail(SDLORA_EINVAL, __func__, "network_args: '%.*s' is not key=value",
-                            (int)item.n, item.p);
-        char *text = slr_arena_alloc(n->texts, item.n + 1, 1);
+    int more;
+    while ((more = slr_pair_next(&rest, "network_args", &key, &value)) > 0) {
+        char *text = slr_arena_alloc(n->texts, key.n + value.n + 2, 1); /* both, each with a NUL */
         if (!text)
             return SDLORA_ENOMEM;
-        memcpy(text, item.p, item.n);
-        text[eq - item.p] = '\0';
+        memcpy(text, key.p, key.n);
+        memcpy(text + key.n + 1, value.p, value.n);
         SLR_TRY(slr_grow(n->m, &n->arg_value, &n->arg_cap, count + 1, sizeof *n->arg_value));
-        n->arg_value[count] = text + (eq - item.p) + 1;
+        n->arg_value[count] = text + key.n + 1;
         SLR_TRY(slr_map_set(n->args, text, (int64_t)count++));
     }
-    return SDLORA_OK;
+    return more;
 }
 
-/* What kohya's networks.lora reads of network_args. */
-static const char *const known_args[] = {"conv_dim", "conv_alpha", "rank_dropout",
-                                         "module_dropout"};
+/* What network_args may hold, and the option that means the same.  kohya calls network_dropout
+ * "dropout" there. */
+static const struct {
+    const char *key, *option;
+} known_args[] = {{"conv_dim", "conv_dim"},
+                  {"conv_alpha", "conv_alpha"},
+                  {"dropout", "network_dropout"},
+                  {"rank_dropout", "rank_dropout"},
+                  {"module_dropout", "module_dropout"}};
 
-/* The same limits as the option of that name has. */
-static int check_range(const char *key, double value)
+/* The same limits as the option has. */
+static int check_range(const char *key, const char *option, double value)
 {
-    const slr_option_row *row =
-        slr_option_find("network", strcmp(key, "dropout") ? key : "network_dropout");
-    if (!row)
-        return SDLORA_OK;
+    const slr_option_row *row = slr_option_find("network", option);
     bool whole = row->type != SLR_OPT_INT || value == floor(value);
     if (!(value >= row->min && value <= row->max && whole))
         return slr_fail(SDLORA_EINVAL, __func__, "network_args: %s=%g is not %s from %g to %g", key,
@@ -232,7 +229,7 @@ static int check_args(const slr_network *n)
         double value;
         const char *key = slr_map_at(n->args, i, &at);
         size_t k = 0;
-        while (k < sizeof known_args / sizeof *known_args && strcmp(known_args[k], key))
+        while (k < sizeof known_args / sizeof *known_args && strcmp(known_args[k].key, key))
             k++;
         if (k == sizeof known_args / sizeof *known_args)
             return slr_fail(SDLORA_ENOTSUP, __func__,
@@ -240,7 +237,7 @@ static int check_args(const slr_network *n)
         if (!slr_parse_real(n->arg_value[at], &value))
             return slr_fail(SDLORA_EINVAL, __func__, "network_args: %s=%s is not a number", key,
                             n->arg_value[at]);
-        SLR_TRY(check_range(key, value));
+        SLR_TRY(check_range(key, known_args[k].option, value));
     }
     return SDLORA_OK;
 }
@@ -249,8 +246,10 @@ double slr_network_arg(const slr_network *n, const char *key, double otherwise)
 {
     int64_t at;
     double value;
-    if (slr_map_get(n->args, key, &at) && slr_parse_real(n->arg_value[at], &value))
-        return value;
+    for (size_t k = 0; k < sizeof known_args / sizeof *known_args; k++)
+        if (!strcmp(known_args[k].option, key) && slr_map_get(n->args, known_args[k].key, &at) &&
+            slr_parse_real(n->arg_value[at], &value))
+            return value;
     if (slr_option_find("network", key) && slr_opt_has(slr_network_options(n), key))
         return slr_opt_real(slr_network_options(n), key);
     return otherwise;

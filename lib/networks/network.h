@@ -48,8 +48,8 @@ const char *slr_network_name(const slr_network *n); /* file stem, or output_name
 const char *slr_network_path(const slr_network *n); /* NULL when made here */
 /* The "network" options it was made with; defaults when it came from a file.  Borrowed. */
 slr_opt slr_network_options(const slr_network *n);
-/* conv_dim, conv_alpha, rank_dropout ... wherever they were given: an option of its own or
- * network_args. */
+/* conv_dim, conv_alpha, network_dropout ... wherever they were given: in network_args, which wins,
+ * or as an option of its own. */
 double slr_network_arg(const slr_network *n, const char *key, double otherwise);
 const slr_family *slr_network_family(const slr_network *n);
 bool slr_network_has_dropout(const slr_network *n);

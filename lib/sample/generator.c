@@ -193,6 +193,12 @@ static int add_item(run *s, slr_network *network, double te, double unet)
     return SDLORA_OK;
 }
 
+int slr_generator_no_dirs(const char *name)
+{
+    return slr_fail(SDLORA_ENOTFOUND, __func__, "<lora:%s>: no directory of networks was given",
+                    name);
+}
+
 static int add_tag(run *s, const slr_prompt_tag *tag)
 {
     if (!strcmp(tag->kind, "hypernet"))
@@ -208,8 +214,7 @@ static int add_tag(run *s, const slr_prompt_tag *tag)
                         "<lora:%s>: a rank limit (dyn) is not supported yet", tag->name);
     slr_network *network;
     if (!s->g->find)
-        return slr_fail(SDLORA_ENOTFOUND, __func__, "<lora:%s>: no directory of networks was given",
-                        tag->name);
+        return slr_generator_no_dirs(tag->name);
     SLR_TRY(s->g->find(s->g->find_user, tag->name, &network));
     int rc = add_item(s, network, tag->te, tag->unet);
     slr_network_unref(network);
@@ -491,8 +496,7 @@ int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictu
     slr_request request = *r;
     if (request.seed < 0) { /* a random one, in the range that users know */
         slr_rng rng;
-        slr_rng_init(&rng, (uint64_t)(slr_wall_time() * 1e6) ^ (uint64_t)(slr_clock() * 1e9),
-                     SLR_STREAM_EVAL, 0);
+        slr_rng_init(&rng, slr_clock_seed(), SLR_STREAM_EVAL, 0);
         request.seed = (int64_t)slr_rng_below(&rng, 4294967294u);
     }
     run s = {.g = g, .r = &request};

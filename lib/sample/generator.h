@@ -20,6 +20,8 @@ void slr_generator_free(slr_generator *g);
 
 /* Finds the network of a <lora:name> tag: returns a reference in *out, or ENOTFOUND. */
 typedef int (*slr_find_network_fn)(void *user, const char *name, slr_network **out);
+/* That error, where there is nowhere to look. */
+int slr_generator_no_dirs(const char *name);
 void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *user);
 
 typedef int (*slr_sample_progress_fn)(void *user, int step, int total, const float *latents);

@@ -247,12 +247,22 @@ static int set_models(slr_meta *meta, slr_meta *hashes, const slr_run_facts *f)
     return set_model(meta, hashes, f->vae_path, "ss_vae_name", "ss_vae_hash", "ss_new_vae_hash");
 }
 
+static bool is_arg(slr_opt o, const char *name)
+{
+    slr_str rest = slr_str_of(slr_opt_text(o, "network_args")), key, value;
+    while (slr_pair_next(&rest, "network_args", &key, &value) > 0)
+        if (slr_str_eq(key, name))
+            return true;
+    return false;
+}
+
 /* kohya hands network_dropout on as one more argument, the only one that is no string; not so with
- * dim_from_weights. */
+ * dim_from_weights, nor where network_args have one. */
 static void add_dropout(slr_buf *b, slr_opt o)
 {
     char number[32];
-    if (!slr_opt_given(o, "network_dropout") || slr_opt_bool(o, "dim_from_weights"))
+    if (!slr_opt_given(o, "network_dropout") || slr_opt_bool(o, "dim_from_weights") ||
+        is_arg(o, "dropout"))
         return;
     slr_real_repr(slr_opt_real(o, "network_dropout"), number);
     slr_buf_printf(b, "%s\"dropout\": %s", b->len ? ", " : "{", number);
@@ -266,18 +276,13 @@ static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
     slr_opt o = slr_network_options(f->network);
     slr_buf b;
     slr_buf_init(&b, m);
-    const char *list = slr_opt_text(o, "network_args");
-    slr_str rest = slr_str_of(list ? list : ""), item;
-    while (slr_str_next(&rest, '\n', &item)) {
-        item = slr_str_trim(item);
-        const char *eq = memchr(item.p, '=', item.n);
-        if (eq)
-            slr_buf_printf(&b, "%s\"%.*s\": \"%.*s\"", b.len ? ", " : "{", (int)(eq - item.p),
-                           item.p, (int)(item.p + item.n - eq - 1), eq + 1);
-    }
+    slr_str rest = slr_str_of(slr_opt_text(o, "network_args")), key, value;
+    while (slr_pair_next(&rest, "network_args", &key, &value) > 0)
+        slr_buf_printf(&b, "%s\"%.*s\": \"%.*s\"", b.len ? ", " : "{", (int)key.n, key.p,
+                       (int)value.n, value.p);
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         char number[32];
-        if (!slr_opt_given(o, own[i]))
+        if (!slr_opt_given(o, own[i]) || is_arg(o, own[i]))
             continue;
         double v = slr_network_arg(f->network, own[i], 0);
         slr_real_repr(v, number);

@@ -33,14 +33,11 @@ struct slr_optim {
 
 static int parse_betas(slr_optim *o, const char *value)
 {
-    char text[64];
-    slr_str s = slr_str_of(value);
-    if (s.n >= sizeof text)
-        return slr_fail(SDLORA_EINVAL, __func__, "optimizer_args: betas=%s is too long", value);
+    char text[64]; /* as read_options() has it */
     size_t n = 0;
-    for (size_t i = 0; i < s.n; i++)
-        if (!strchr("()[] ", s.p[i]))
-            text[n++] = s.p[i];
+    for (size_t i = 0; value[i] && n < sizeof text - 1; i++)
+        if (!strchr("()[] ", value[i]))
+            text[n++] = value[i];
     text[n] = '\0';
     char *comma = strchr(text, ',');
     if (comma)
@@ -76,37 +73,30 @@ static int read_options(slr_optim *o, slr_opt opts)
                         "optimizer_type %s is not supported yet: there is AdamW", type);
     *o = (slr_optim){.m = o->m, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01};
 
-    const char *list = slr_opt_text(opts, "optimizer_args");
-    slr_str rest = slr_str_of(list ? list : ""), item;
-    while (slr_str_next(&rest, '\n', &item)) {
-        char text[128];
-        item = slr_str_trim(item);
-        const char *eq = memchr(item.p, '=', item.n);
-        if (!item.n)
-            continue;
-        if (!eq || item.n >= sizeof text)
-            return slr_fail(SDLORA_EINVAL, __func__, "optimizer_args: '%.*s' is not key=value",
-                            (int)item.n, item.p);
-        memcpy(text, item.p, item.n);
-        text[item.n] = '\0';
-        text[eq - item.p] = '\0';
-        SLR_TRY(parse_arg(o, text, text + (eq - item.p) + 1));
+    slr_str rest = slr_str_of(slr_opt_text(opts, "optimizer_args")), key, value;
+    int more;
+    while ((more = slr_pair_next(&rest, "optimizer_args", &key, &value)) > 0) {
+        char name[64], text[64];
+        if (key.n >= sizeof name || value.n >= sizeof text)
+            return slr_fail(SDLORA_EINVAL, __func__, "optimizer_args: %.*s=%.*s is too long",
+                            (int)key.n, key.p, (int)value.n, value.p);
+        snprintf(name, sizeof name, "%.*s", (int)key.n, key.p);
+        snprintf(text, sizeof text, "%.*s", (int)value.n, value.p);
+        SLR_TRY(parse_arg(o, name, text));
     }
-    return SDLORA_OK;
+    return more;
 }
 
 /* Arguments in the order in which the user gave them, as kohya writes ss_optimizer. */
 static void describe(slr_optim *o, slr_opt opts)
 {
     size_t n = (size_t)snprintf(o->text, sizeof o->text, "torch.optim.adamw.AdamW");
-    const char *list = slr_opt_text(opts, "optimizer_args");
-    slr_str rest = slr_str_of(list ? list : ""), item;
+    slr_str rest = slr_str_of(slr_opt_text(opts, "optimizer_args")), key, value;
     const char *before = "(";
-    while (slr_str_next(&rest, '\n', &item) && n + item.n + 3 < sizeof o->text) {
-        if (!item.n)
-            continue;
-        n += (size_t)snprintf(o->text + n, sizeof o->text - n, "%s%.*s", before, (int)item.n,
-                              item.p);
+    while (slr_pair_next(&rest, "optimizer_args", &key, &value) > 0 &&
+           n + key.n + value.n + 4 < sizeof o->text) {
+        n += (size_t)snprintf(o->text + n, sizeof o->text - n, "%s%.*s=%.*s", before, (int)key.n,
+                              key.p, (int)value.n, value.p);
         before = ",";
     }
     if (*before == ',')

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "io/file.h"
+#include "train/state.h"
 
 #define METRICS_FILE "metrics.jsonl"
 #define METRICS_LIMIT                                                                              \
@@ -103,7 +104,7 @@ int slr_outputs_remove(const slr_outputs *o, int what, int64_t number, bool stat
         return SDLORA_ENOMEM;
     int rc = SDLORA_OK;
     if (state) {
-        char *file = slr_path_join(o->m, path, "state.safetensors");
+        char *file = slr_path_join(o->m, path, SLR_STATE_FILE);
         if (file)
             unlink(file);
         slr_free(o->m, file);

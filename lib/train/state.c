@@ -14,7 +14,6 @@
 #include "networks/netfile.h"
 
 #define STATE_VERSION 1
-#define STATE_FILE    "state.safetensors"
 
 /* Options that may change between the parts of a run: where and how often files are written, and
  * how long it goes on (the schedule is then computed for the new length). */
@@ -144,7 +143,7 @@ int slr_state_save(const slr_state_parts *p, const slr_run_state *s, const char 
     slr_meta *meta;
     SLR_TRY(slr_dir_make(dir));
     SLR_TRY(slr_meta_new(&meta, p->m));
-    char *path = slr_path_join(p->m, dir, STATE_FILE);
+    char *path = slr_path_join(p->m, dir, SLR_STATE_FILE);
     int rc = path ? put_facts(meta, p, s) : SDLORA_ENOMEM;
     if (rc >= 0)
         rc = write_file(p, s, meta, path);
@@ -259,7 +258,8 @@ int slr_state_load(const slr_state_parts *p, slr_run_state *s, const char *dir)
 {
     slr_safetensors *f = NULL;
     slr_run_state loaded = *s;
-    char *path = slr_dir_exists(dir) ? slr_path_join(p->m, dir, STATE_FILE) : slr_strdup(p->m, dir);
+    char *path =
+        slr_dir_exists(dir) ? slr_path_join(p->m, dir, SLR_STATE_FILE) : slr_strdup(p->m, dir);
     int rc = path ? slr_safetensors_open(&f, p->m, path, true) : SDLORA_ENOMEM;
     if (rc >= 0)
         rc = check_same_run(p, f, path);

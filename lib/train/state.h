@@ -29,6 +29,8 @@ typedef struct slr_state_parts {
     uint64_t model; /* digest of base model, VAE and prediction type */
 } slr_state_parts;
 
+#define SLR_STATE_FILE "state.safetensors"
+
 /* dir/state.safetensors, whole or not at all. */
 int slr_state_save(const slr_state_parts *p, const slr_run_state *s, const char *dir);
 /* EINVAL lists what differs from the run that saved it. */

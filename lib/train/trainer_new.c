@@ -314,7 +314,7 @@ static int open_parts(slr_trainer *t)
     t->run.val_loss = NAN;
     t->run.started = slr_wall_time();
     slr_rng rng;
-    slr_rng_init(&rng, t->seed ^ (uint64_t)(t->run.started * 1e6), SLR_STREAM_INIT, UINT32_MAX);
+    slr_rng_init(&rng, t->seed ^ slr_clock_seed(), SLR_STREAM_INIT, UINT32_MAX);
     t->run.session = slr_rng_u32(&rng);
     SLR_TRY(slr_feed_open(&t->feed, &t->c, t->c.data, t->seed, t->total, &t->cancel));
     t->loader = t->feed.loader;

@@ -63,8 +63,28 @@ static void slices(void **state)
     assert_true(slr_str_eq(slr_str_trim(slr_str_of(" \t x y\r\n")), "x y"));
     assert_true(slr_str_eq(slr_str_trim(slr_str_of(" \n ")), ""));
     assert_false(slr_str_eq(slr_str_of("ab"), "abc"));
+    rest = slr_str_of(NULL);
+    assert_true(rest.p && rest.n == 0);
     assert_true(slr_starts("lora_unet_x", "lora_unet_") && !slr_starts("lo", "lora"));
     assert_true(slr_ends("a.png", ".png") && !slr_ends("png", ".png") && slr_ends("x", ""));
+}
+
+static void pairs(void **state)
+{
+    slr_str rest = slr_str_of("a=1\n\n \t\n  key = v=w \r\n=\nlone\nb=2"), key, value;
+    static const char *const want[][2] = {{"a", "1"}, {"key ", " v=w"}, {"", ""}};
+
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(slr_pair_next(&rest, "some_args", &key, &value), 1);
+        assert_true(slr_str_eq(key, want[i][0]) && slr_str_eq(value, want[i][1]));
+    }
+    assert_int_equal(slr_pair_next(&rest, "some_args", &key, &value), SDLORA_EINVAL);
+    assert_message("some_args: 'lone' is not key=value");
+    assert_int_equal(slr_pair_next(&rest, "some_args", &key, &value), 1);
+    assert_int_equal(slr_pair_next(&rest, "some_args", &key, &value), 0);
+    assert_int_equal(slr_pair_next(&rest, "some_args", &key, &value), 0);
+    rest = slr_str_of(NULL);
+    assert_int_equal(slr_pair_next(&rest, "some_args", &key, &value), 0);
 }
 
 static void joining(void **state)
@@ -276,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buffer_grows_and_errors_stick),
         cmocka_unit_test(slices),
+        cmocka_unit_test(pairs),
         cmocka_unit_test(joining),
         cmocka_unit_test(whole_numbers),
         cmocka_unit_test(real_numbers),

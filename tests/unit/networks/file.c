@@ -200,10 +200,24 @@ static void network_args(void **state)
     assert_false(slr_network_has_dropout(n));
     slr_network_unref(n);
 
+    /* kohya's other name of network_dropout goes before the option */
+    ok(make_rc(&n, base,
+               (const char *[]){"network_args", "dropout=0.5", "network_dropout", "0.25", NULL},
+               1));
+    assert_true(slr_network_arg(n, "network_dropout", 0) == 0.5);
+    assert_true(slr_network_has_dropout(n));
+    slr_network_unref(n);
+    ok(make_rc(&n, base,
+               (const char *[]){"network_args", "dropout=0", "network_dropout", "0.25", NULL}, 1));
+    assert_false(slr_network_has_dropout(n));
+    slr_network_unref(n);
+
     static const struct {
         const char *args, *words;
         int code;
     } BAD[] = {
+        {"dropout=1.5", "dropout=1.5", SDLORA_EINVAL},
+        {"network_dropout=0.5", "'network_dropout'", SDLORA_ENOTSUP},
         {"conv_dim", "'conv_dim' is not key=value", SDLORA_EINVAL},
         {"conv_dim=two", "conv_dim=two", SDLORA_EINVAL},
         {"conv_dim=", "conv_dim=", SDLORA_EINVAL},

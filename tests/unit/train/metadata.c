@@ -218,11 +218,39 @@ static void dim_from_weights_tells_the_arguments(void **state)
                 "7", "5.0", "{\"conv_dim\": \"4\"}");
 }
 
+/* net_kwargs["dropout"] is what network_args say, as text and in its place, or else the option;
+ * what was given both ways is told once. */
+static void arguments_are_told_once(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args, *told;
+    } cases[] = {
+        {"rank_dropout=0.125", "{\"rank_dropout\": \"0.125\", \"dropout\": 0.5}"},
+        {" dropout=0.25\n\nconv_dim=2 ",
+         "{\"dropout\": \"0.25\", \"conv_dim\": \"2\", \"rank_dropout\": \"0.125\"}"},
+        {"conv_dim=2", "{\"conv_dim\": \"2\", \"rank_dropout\": \"0.125\", \"dropout\": 0.5}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        slr_safetensors *f;
+        const char *path = in_scratch("args.safetensors");
+        job j = job_open(&(job_spec){.train = LIST("max_train_steps", "1"),
+                                     .network = LIST("network_dropout", "0.5", "rank_dropout",
+                                                     "0.125", "network_args", cases[i].args)});
+        assert_ok(slr_trainer_save(j.t, path));
+        assert_ok(slr_safetensors_open(&f, NULL, path, true));
+        assert_string_equal(slr_safetensors_meta(f, "ss_network_args"), cases[i].told);
+        slr_safetensors_close(f);
+        job_close(&j);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metadata_is_that_of_sd_scripts),
         cmocka_unit_test(dim_from_weights_tells_the_arguments),
+        cmocka_unit_test(arguments_are_told_once),
     };
     return cmocka_run_group_tests(tests, trainer_setup, trainer_teardown);
 }
