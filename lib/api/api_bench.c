@@ -401,6 +401,7 @@ static int time_step(bench *b, bool te)
         .loss_type = SDLORA_LOSS_L2,
         .part_mask = 1u << SLR_PART_UNET | (te ? 1u << SLR_PART_TE : 0),
         .text_states = !te,
+        .recompute = slr_opt_bool(b->o, "gradient_checkpointing"),
     };
     if (rc >= 0)
         rc = slr_step_new(&step, &config);

@@ -11,6 +11,10 @@
 #include "models/clip.h"
 #include "models/unet.h"
 
+/* Arithmetic that gradient checkpointing may add.  The curve is steep up to here: SD 1.5 at 512x512
+ * keeps 23 % of its activations for 14 % more, and 16 % at the most for 36 %. */
+#define RECOMPUTE_SHARE 0.15
+
 struct slr_step {
     slr_mem *m;
     slr_checkpoint *base;
@@ -18,6 +22,7 @@ struct slr_step {
     slr_plan *plan;
     float *grad, *own_grad;
     slr_step_io io;
+    slr_recompute_cost recomputed;
 };
 
 /* Values of the graph while it is built. */
@@ -200,9 +205,11 @@ static int build(slr_step *s, building *b)
 
     slr_policy policy = {.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT};
     SLR_TRY(slr_graph_new(&b->g, s->m, policy));
+    slr_graph_checkpoint(b->g, c->recompute ? RECOMPUTE_SHARE : 0);
     build_forward(b);
     SLR_TRY(slr_graph_status(b->g));
     SLR_TRY(build_backward(b));
+    s->recomputed = slr_graph_recomputed(b->g);
     SLR_TRY(slr_plan_new(&s->plan, b->g, c->devices));
     SLR_TRY(bind_slots(s, b));
     fill_io(s, b);
@@ -254,4 +261,9 @@ int slr_step_run(slr_step *s, const slr_cancel_flag *cancel)
 slr_plan *slr_step_plan(slr_step *s)
 {
     return s->plan;
+}
+
+slr_recompute_cost slr_step_recomputed(const slr_step *s)
+{
+    return s->recomputed;
 }

@@ -22,6 +22,7 @@ typedef struct slr_step_config {
     float *grad;      /* where gradients land: as many floats as the network's block, zeroed.
                        * Nullable: memory of the step's own */
     bool text_states; /* true: the text encoder is not in the graph; states are an input */
+    bool recompute;   /* make cheap activations again in the backward pass to keep fewer */
 } slr_step_config;
 
 int slr_step_new(slr_step **out, const slr_step_config *config);
@@ -47,5 +48,7 @@ typedef struct slr_step_io {
 const slr_step_io *slr_step_io_of(slr_step *s);
 int slr_step_run(slr_step *s, const slr_cancel_flag *cancel);
 slr_plan *slr_step_plan(slr_step *s);
+/* What config.recompute costs and saves; zeros without. */
+slr_recompute_cost slr_step_recomputed(const slr_step *s);
 
 #endif

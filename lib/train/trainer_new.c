@@ -113,6 +113,17 @@ static int share_memory(slr_trainer *t, const slr_step_slot *slot)
     return SDLORA_OK;
 }
 
+/* w, h: of latents. */
+static void tell_recompute(const slr_trainer *t, slr_recompute_cost c, int64_t w, int64_t h)
+{
+    if (c.flops > 0)
+        slr_logf(&t->c.log, SLR_LOG_INFO,
+                 "gradient checkpointing at latents of %lldx%lld: activations %.2f GB -> %.2f GB, "
+                 "%.0f %% more arithmetic",
+                 (long long)w, (long long)h, (double)c.bytes_without * 1e-9,
+                 (double)c.bytes_with * 1e-9, 100 * c.flops_again / c.flops);
+}
+
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out)
 {
     t->clock++;
@@ -139,8 +150,10 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
                               .loss_type = t->noise.loss_type,
                               .part_mask = t->part_mask,
                               .grad = t->grad,
-                              .text_states = t->text != NULL};
+                              .text_states = t->text != NULL,
+                              .recompute = slr_opt_bool(t->o, "gradient_checkpointing")};
     SLR_TRY(slr_step_new(&s->step, &config));
+    tell_recompute(t, slr_step_recomputed(s->step), w, h);
     SLR_TRY(share_memory(t, s));
     s->n = n;
     s->h = h;
@@ -242,8 +255,6 @@ static int read_settings(slr_trainer *t)
     if (precision && strcmp(precision, "no"))
         return slr_fail(SDLORA_ENOTSUP, __func__, "mixed_precision %s is not supported yet: use no",
                         precision);
-    if (slr_opt_bool(t->o, "gradient_checkpointing"))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "gradient_checkpointing is not supported yet");
     t->seed = slr_opt_has(t->o, "seed") ? (uint64_t)slr_opt_int(t->o, "seed") : 0;
     t->max_grad_norm = slr_opt_real(t->o, "max_grad_norm");
     SLR_TRY(read_rates(t));

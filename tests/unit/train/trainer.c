@@ -352,6 +352,41 @@ static void files_are_written_and_pruned(void **state)
     slr_free(NULL, text);
 }
 
+/* --- gradient checkpointing --- */
+
+static void keep_line(int level, const char *text, void *user)
+{
+    (void)level;
+    if (strstr(text, "gradient checkpointing"))
+        snprintf(user, 256, "%s", text);
+}
+
+static void checkpointing_changes_memory_only(void **state)
+{
+    (void)state;
+    digest d[2];
+    uint64_t arena[2];
+    char line[2][256] = {"", ""};
+    for (int i = 0; i < 2; i++) {
+        job j =
+            job_open(&(job_spec){.train = LIST("gradient_checkpointing", i ? "true" : "false"),
+                                 .network = LIST("network_dropout", "0.2", "rank_dropout", "0.2")});
+        slr_plan_stats stats;
+        slr_step *step;
+        j.t->c.log = (slr_log){.fn = keep_line, .user = line[i], .level = SLR_LOG_INFO};
+        job_run(&j, 3);
+        assert_ok(slr_trainer_graph(j.t, 2, 8, 8, &step));
+        slr_plan_get_stats(slr_step_plan(step), &stats);
+        arena[i] = stats.arena_bytes;
+        d[i] = job_digest(&j);
+        job_close(&j);
+    }
+    assert_string_equal(d[0].text, d[1].text);
+    assert_true(arena[1] < arena[0]);
+    assert_string_equal(line[0], "");
+    assert_non_null(strstr(line[1], "more arithmetic"));
+}
+
 /* --- refusals --- */
 
 static void what_is_not_there_is_refused(void **state)
@@ -362,7 +397,6 @@ static void what_is_not_there_is_refused(void **state)
         int code;
     } rows[] = {
         {"mixed_precision", "fp16", SDLORA_ENOTSUP},
-        {"gradient_checkpointing", "true", SDLORA_ENOTSUP},
         {"lr_scheduler", "inverse_sqrt", SDLORA_ENOTSUP},
         {"optimizer_type", "Lion", SDLORA_ENOTSUP},
         {"weighted_captions", "true", SDLORA_ENOTSUP},
@@ -398,6 +432,7 @@ int main(void)
         cmocka_unit_test(unet_only_has_no_text_part),
         cmocka_unit_test(text_options_reach_both_roads),
         cmocka_unit_test(max_norm_holds),
+        cmocka_unit_test(checkpointing_changes_memory_only),
         cmocka_unit_test(held_out_loss_is_that_of_eval),
         cmocka_unit_test(long_captions_are_the_same_for_eval),
         cmocka_unit_test(saving_and_validating_are_told),
