@@ -19,6 +19,7 @@ struct sdlora_trainer {
     sdlora_dataset *data, *validation; /* validation Nullable */
     sdlora_options *opts;              /* Nullable; a copy */
     slr_trainer *loop;
+    slr_generator *gen; /* of samples; NULL until the first ones */
     sdlora_progress_fn progress;
     void *user;
     sdlora_progress now;
@@ -85,6 +86,7 @@ static int draw_samples(void *user, int64_t epoch, int64_t step)
         .vae = t->vae ? t->vae->weights : NULL,
         .vae_path = t->vae ? t->vae->path : NULL,
         .network = t->net->net,
+        .gen = &t->gen,
         .train = {t->opts, "train"},
         .cancel = &t->cancel,
         .progress = sample_progress,
@@ -235,6 +237,7 @@ void sdlora_trainer_unref(sdlora_trainer *t)
         return;
     sdlora_checkpoint *ckpt = t->ckpt;
     slr_trainer_free(t->loop);
+    slr_generator_free(t->gen);
     slr_options_unref(t->opts);
     sdlora_dataset_unref(t->validation);
     sdlora_dataset_unref(t->data);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Samples while training (training.md §5.11).  Knows kohya's prompt files, flags and file names;
- * drawing is the generator's.  A generator is made for each call: the network's values have changed
- * since the last one, and training wants the memory in between. */
+ * drawing is the generator's.  One generator lives as long as the run, so that model and VAE are
+ * hashed once; it rests between the calls, since training wants the memory. */
 #include "api/samples.h"
 
 #include <stdio.h>
@@ -13,7 +13,6 @@
 #include "base/str.h"
 #include "io/file.h"
 #include "io/json.h"
-#include "sample/generator.h"
 
 enum { FILE_LIMIT = 16 << 20 };
 
@@ -260,7 +259,6 @@ void slr_sample_lines_free(slr_sample_lines *l)
 
 typedef struct drawing {
     const slr_samples *s;
-    slr_generator *gen;
     const char *dir;     /* <output_dir>/sample */
     char number[32];     /* "e000003", or "000120" when steps count */
     char stamp[32];      /* "20260131120000" */
@@ -315,7 +313,7 @@ static int draw_line(drawing *d, size_t index, const slr_sample_line *l)
         .cancel = d->s->cancel,
     };
 
-    SLR_TRY(slr_generator_run(d->gen, &r, &picture));
+    SLR_TRY(slr_generator_run(*d->s->gen, &r, &picture));
     int rc = save(d, index, &picture);
     slr_picture_free(d->s->ctx->mem, &picture);
     return rc;
@@ -348,12 +346,13 @@ int slr_samples_draw(const slr_samples *s, int64_t epoch, int64_t step)
     char *dir = slr_path_join(m, slr_opt_text(s->train, "output_dir"), "sample");
     d.dir = dir;
     int rc = dir ? slr_dir_make(dir) : SDLORA_ENOMEM;
-    if (rc >= 0)
-        rc = slr_generator_new(&d.gen, m, s->ctx->log, s->base, s->vae, s->vae_path,
+    if (rc >= 0 && !*s->gen)
+        rc = slr_generator_new(s->gen, m, s->ctx->log, s->base, s->vae, s->vae_path,
                                s->ctx->devices, bpe);
     for (size_t i = 0; rc >= 0 && i < lines.n; i++)
         rc = draw_line(&d, i, &lines.at[i]);
-    slr_generator_free(d.gen);
+    if (*s->gen)
+        slr_generator_rest(*s->gen);
     slr_free(m, dir);
     slr_sample_lines_free(&lines);
     return rc;

@@ -5,6 +5,7 @@
 #define SLR_API_SAMPLES_H
 
 #include "api/api.h"
+#include "sample/generator.h"
 
 /* One prompt of the file. */
 typedef struct slr_sample_line {
@@ -32,6 +33,7 @@ typedef struct slr_samples {
     slr_weights *vae;     /* Nullable */
     const char *vae_path; /* Nullable */
     slr_network *network; /* being trained; applied at strength 1 */
+    slr_generator **gen;  /* kept by the owner from one draw to the next; NULL at first */
     slr_opt train;
     const slr_cancel_flag *cancel;
     int (*progress)(void *user, int64_t done, int64_t total); /* Nullable; non-zero cancels */
@@ -39,7 +41,7 @@ typedef struct slr_samples {
 } slr_samples;
 
 /* Draws all prompts of `sample_prompts` into <output_dir>/sample.  The file is read anew each time,
- * so that it can be edited during a run. */
+ * so that it can be edited during a run.  *gen is made when it is NULL; the owner frees it. */
 int slr_samples_draw(const slr_samples *s, int64_t epoch, int64_t step);
 
 #endif

@@ -103,13 +103,18 @@ static void drop_stack(slr_denoiser *d)
     d->n_items = 0;
 }
 
+void slr_denoiser_rest(slr_denoiser *d)
+{
+    drop_plans(d);
+    drop_text(d);
+    drop_stack(d);
+}
+
 void slr_denoiser_free(slr_denoiser *d)
 {
     if (!d)
         return;
-    drop_plans(d);
-    drop_text(d);
-    drop_stack(d);
+    slr_denoiser_rest(d);
     slr_free(d->m, d->text);
     slr_map_free(d->by_prompt);
     slr_bpe_unref(d->bpe);

@@ -13,6 +13,8 @@ typedef struct slr_denoiser slr_denoiser;
 int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_devices *devices,
                      slr_bpe *bpe);
 void slr_denoiser_free(slr_denoiser *d);
+/* Gives back graphs, states and networks; they are made again when they are asked for. */
+void slr_denoiser_rest(slr_denoiser *d);
 
 /* Another precision than f32 from now on. */
 void slr_denoiser_set_policy(slr_denoiser *d, slr_policy policy);

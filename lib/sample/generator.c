@@ -33,12 +33,17 @@ struct slr_generator {
     slr_devices *devices;
     slr_bpe *bpe;
     slr_denoiser *denoiser;
-    slr_vae_runner *decoder;
+    slr_vae_runner *decoder; /* NULL: resting */
     slr_schedule schedule;
     slr_find_network_fn find;
     void *find_user;
     char model_hash[11], vae_hash[11]; /* "": not computed yet */
 };
+
+static int open_decoder(slr_generator *g)
+{
+    return slr_vae_runner_new(&g->decoder, g->vae, slr_checkpoint_family(g->base), g->devices);
+}
 
 int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoint *base,
                       slr_weights *vae, const char *vae_path, slr_devices *devices, slr_bpe *bpe)
@@ -67,13 +72,20 @@ int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoi
     if (rc >= 0)
         rc = slr_denoiser_new(&g->denoiser, m, base, devices, g->bpe);
     if (rc >= 0)
-        rc = slr_vae_runner_new(&g->decoder, decoder, slr_checkpoint_family(base), devices);
+        rc = open_decoder(g);
     if (rc < 0) {
         slr_generator_free(g);
         return rc;
     }
     *out = g;
     return SDLORA_OK;
+}
+
+void slr_generator_rest(slr_generator *g)
+{
+    slr_vae_runner_free(g->decoder);
+    g->decoder = NULL;
+    slr_denoiser_rest(g->denoiser);
 }
 
 void slr_generator_free(slr_generator *g)
@@ -500,9 +512,11 @@ int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictu
         request.seed = (int64_t)slr_rng_below(&rng, 4294967294u);
     }
     run s = {.g = g, .r = &request};
+    memset(pictures, 0, (size_t)(r->count > 0 ? r->count : 0) * sizeof *pictures);
+    if (!g->decoder)
+        SLR_TRY(open_decoder(g));
     slr_denoiser_set_policy(g->denoiser, r->policy);
     slr_vae_runner_set_policy(g->decoder, r->vae_policy);
-    memset(pictures, 0, (size_t)(r->count > 0 ? r->count : 0) * sizeof *pictures);
     int rc = prepare(&s);
     for (int k = 0; rc >= 0 && k < r->count; k++)
         rc = make_picture(&s, k, &pictures[k]);

@@ -17,6 +17,9 @@ typedef struct slr_generator slr_generator;
 int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoint *base,
                       slr_weights *vae, const char *vae_path, slr_devices *devices, slr_bpe *bpe);
 void slr_generator_free(slr_generator *g);
+/* Gives back graphs, states, networks and the autoencoder's memory until the next run; what was
+ * read of files, as their hashes, stays. */
+void slr_generator_rest(slr_generator *g);
 
 /* Finds the network of a <lora:name> tag: returns a reference in *out, or ENOTFOUND. */
 typedef int (*slr_find_network_fn)(void *user, const char *name, slr_network **out);
