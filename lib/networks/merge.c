@@ -88,11 +88,15 @@ int slr_merge_part(slr_weights **out, slr_mem *m, slr_weights *base, int part,
         const slr_tensor *t;
         const char *name = slr_weights_at(base, i, &t);
         merge_job job = {.items = items, .n = n, .part = part};
-        char *path =
-            slr_ends(name, ".weight") ? slr_strndup(m, name, slr_str_of(name).n - 7) : NULL;
+        const bool weight = slr_ends(name, ".weight");
+        char *path = weight ? slr_strndup(m, name, slr_str_of(name).n - 7) : NULL;
         job.path = path;
-        rc = path && adapted(&job) ? merge_tensor(merged, m, name, t, &job)
-                                   : slr_weights_put(merged, name, t);
+        if (weight && !path)
+            rc = SDLORA_ENOMEM;
+        else if (path && adapted(&job))
+            rc = merge_tensor(merged, m, name, t, &job);
+        else
+            rc = slr_weights_put(merged, name, t);
         slr_free(m, path);
     }
     if (rc < 0) {
