@@ -233,24 +233,27 @@ static const char *network_family(const looking *l)
     return l->sdxl ? "sdxl" : l->proj_rank == 4 ? "sd1" : l->proj_rank == 2 ? "sd2" : NULL;
 }
 
-static void open_model(looking *l)
+static int open_model(looking *l)
 {
     slr_checkpoint_config config = {.mem = l->m, .log = l->log, .predict = -1};
+    int rc = slr_checkpoint_open(&l->model, l->path, &config);
 
-    if (slr_checkpoint_open(&l->model, l->path, &config) < 0) {
+    if (rc < 0 && rc != SDLORA_ENOMEM) {
         l->model = NULL; /* foreign, or no model at all: what the names say stands */
         slr_clear();
+        rc = SDLORA_OK;
     }
+    return rc;
 }
 
-static void classify(looking *l)
+static int classify(looking *l)
 {
     bool network = slr_map_count(l->modules) > 0;
     bool embedding = l->embedding && l->tensors <= 4;
 
     /* names with a prefix of someone's own are still a model if it opens as one */
     if (!network && !embedding && !l->model && (l->unet || (!l->vae && !l->te)))
-        open_model(l);
+        SLR_TRY(open_model(l));
     if (l->model && slr_checkpoint_part(l->model, SLR_PART_UNET))
         l->unet = true;
     l->kind = network     ? "lora"
@@ -262,6 +265,7 @@ static void classify(looking *l)
     l->family = network    ? network_family(l)
                 : l->model ? slr_checkpoint_family(l->model)->name
                            : NULL;
+    return SDLORA_OK;
 }
 
 static int open_it(looking *l)
@@ -338,6 +342,18 @@ static void from_folder(json_t *tags, int64_t pictures, trigger *top, size_t *n)
         offer(top, n, best, most);
 }
 
+/* Texts that are no JSON name no words. */
+static int parse_lenient(json_t **out, const char *text, const char *label)
+{
+    int rc = text ? slr_json_parse(out, text, strlen(text), label) : SDLORA_OK;
+
+    if (rc < 0 && rc != SDLORA_ENOMEM) {
+        slr_clear();
+        rc = SDLORA_OK;
+    }
+    return rc;
+}
+
 static int put_triggers(looking *l, slr_buf *b)
 {
     const char *phrase = meta(l, "modelspec.trigger_phrase"), *dir;
@@ -346,12 +362,13 @@ static int put_triggers(looking *l, slr_buf *b)
     trigger top[MAX_TRIGGERS];
     size_t n = 0;
 
-    /* texts that are no JSON name no words */
-    if (frequency && slr_json_parse(&all, frequency, strlen(frequency), "ss_tag_frequency") < 0)
-        all = NULL;
-    if (folders && slr_json_parse(&dirs, folders, strlen(folders), "ss_dataset_dirs") < 0)
-        dirs = NULL;
-    slr_clear();
+    SLR_TRY(slr_buf_ok(b)); /* whose sentence would be cleared */
+    SLR_TRY(parse_lenient(&all, frequency, "ss_tag_frequency"));
+    int rc = parse_lenient(&dirs, folders, "ss_dataset_dirs");
+    if (rc < 0) {
+        json_decref(all);
+        return rc;
+    }
     if (phrase && *phrase)
         offer(top, &n, phrase, INT64_MAX / 2);
     json_object_foreach(all, dir, tags) from_folder(tags, pictures_of(dirs, dir), top, &n);
@@ -492,10 +509,10 @@ int slr_file_info(char **json, slr_mem *m, slr_log log, const char *path, bool h
     rc = slr_map_new(&l->modules, m);
     if (rc >= 0)
         rc = open_it(l);
-    if (rc >= 0) {
-        classify(l);
+    if (rc >= 0)
+        rc = classify(l);
+    if (rc >= 0)
         rc = put_all(l, &b, hashes);
-    }
     slr_checkpoint_unref(l->model);
     slr_safetensors_close(l->st);
     slr_torchfile_close(l->torch);
