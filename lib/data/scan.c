@@ -48,8 +48,8 @@ static size_t face_stem(const char *base, size_t n)
     return n;
 }
 
-/* "<dir>/<first n bytes of the name><ending>" when that is a file; else NULL.  The path is in `b`.
- */
+/* "<dir>/<first n bytes of the name><ending>" when that is a file; else NULL.  The path is in `b`,
+ * which remembers when there was no memory for it. */
 static const char *beside(slr_buf *b, const char *path, size_t n, const char *ending)
 {
     size_t dir = (size_t)(slr_path_base(path) - path);
@@ -80,6 +80,8 @@ static int read_caption(slr_dataset *d, const char *path, const slr_subset *s, c
         d->n_uncaptioned++;
         d->n_text_beside += beside(&name, path, stem, ".txt") != NULL;
     }
+    if (rc == 0)
+        rc = slr_buf_ok(&name);
     if (rc == 0)
         *out = slr_arena_strdup(d->arena, file ? text : s->class_tokens);
     if (rc == 0 && !*out)
