@@ -78,8 +78,8 @@ int slr_finder_add(slr_finder *f, const char *dir)
 typedef struct search {
     slr_mem *m;
     const char *name;
-    bool (*match)(struct search *s, const char *path);
-    char *found; /* NULL: not yet */
+    int (*match)(struct search *s, const char *path); /* 1: it is this one; negative: it failed */
+    char *found;                                      /* NULL: not yet */
 } search;
 
 static bool is_network_file(const char *path)
@@ -87,7 +87,7 @@ static bool is_network_file(const char *path)
     return slr_ends(path, ".safetensors") || slr_ends(path, ".pt") || slr_ends(path, ".ckpt");
 }
 
-static bool stem_matches(search *s, const char *path)
+static int stem_matches(search *s, const char *path)
 {
     const char *base = slr_path_base(path);
     size_t n = slr_path_stem(base);
@@ -96,12 +96,15 @@ static bool stem_matches(search *s, const char *path)
 }
 
 /* A file that can't be read is no match; opening it by its stem will say why. */
-static bool alias_matches(search *s, const char *path)
+static int alias_matches(search *s, const char *path)
 {
     slr_safetensors *f;
 
-    if (!slr_ends(path, ".safetensors") || slr_safetensors_open(&f, s->m, path, false) < 0)
-        return false;
+    if (!slr_ends(path, ".safetensors"))
+        return 0;
+    int rc = slr_safetensors_open(&f, s->m, path, false);
+    if (rc < 0)
+        return rc == SDLORA_ENOMEM ? rc : 0;
     const char *alias = slr_safetensors_meta(f, "ss_output_name");
     bool same = alias && !strcmp(alias, s->name);
     slr_safetensors_close(f);
@@ -122,10 +125,12 @@ static int walk(search *s, const char *dir, int depth)
                 rc = SDLORA_ENOMEM;
             else if (folders && depth < MAX_DEPTH && slr_dir_exists(path))
                 rc = walk(s, path, depth + 1);
-            else if (!folders && is_network_file(path) && slr_file_exists(path) &&
-                     s->match(s, path)) {
+            else if (!folders && is_network_file(path) && slr_file_exists(path))
+                rc = s->match(s, path);
+            if (rc > 0) {
                 s->found = path;
                 path = NULL;
+                rc = SDLORA_OK;
             }
             slr_free(s->m, path);
         }
@@ -135,7 +140,7 @@ static int walk(search *s, const char *dir, int depth)
 
 static int locate(slr_finder *f, const char *name, char **path)
 {
-    static bool (*const ways[])(search *, const char *) = {stem_matches, alias_matches};
+    static int (*const ways[])(search *, const char *) = {stem_matches, alias_matches};
 
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++)
         for (size_t d = 0; d < f->dirs.n; d++) {
