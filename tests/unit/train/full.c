@@ -29,10 +29,12 @@
 
 #define GOLDEN TEST_ROOT "/golden/full.safetensors"
 
-/* f32 on both sides, sums of up to 23040 products in another order.  Measured 2.7e-6 (UNet), 1.6e-6
- * (autoencoder), 1e-6 (text), 1.4e-5 and 8e-6 (worst gradient of UNet and text encoder); the rest
- * is for other processors.  What is asked for at full size is 1e-4, and 1e-3 for gradients. */
-#define TOL_OUT  2e-5
+/* f32 on both sides, sums of up to 23040 products in another order.  Measured with each instruction
+ * set, at most: 3.2e-6 (UNet), 2.1e-6 (autoencoder), 1.1e-6 (text), 1.8e-5 and 9e-6 (worst gradient
+ * of UNet and text encoder).  An epsilon of 1e-5 for 1e-6, or the other way, shows as 1.2e-5 in
+ * UNet and autoencoder and as 1.7e-4 in the text encoder.  What is asked for at full size is 1e-4,
+ * and 1e-3 for gradients. */
+#define TOL_OUT  8e-6
 #define TOL_GRAD 1e-4 /* each tensor by itself */
 
 #define UP       0.1 /* deviation of the network's ups; its downs have 1 / sqrt(fan-in) */
