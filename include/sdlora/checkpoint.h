@@ -20,6 +20,8 @@ SDLORA_BEGIN_DECLS
  * @param path  a file, or a diffusers folder.  "synthetic:sd15" makes random weights of SD1.5's
  * shape (for benchmarks; no file is read).
  * @param opts  Nullable.  Kind "checkpoint": use_ema, prediction_type.
+ * A file that is open already in this context, unchanged and with the same options, is not read
+ * again: the new handle shares its weights and what kernels have packed of them.
  * Errors: SDLORA_EFORMAT names file and tensor; SDLORA_ENOTSUP for a family not supported.
  */
 SDLORA_API int sdlora_checkpoint_open(sdlora_checkpoint **out, sdlora_context *ctx,

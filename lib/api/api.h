@@ -13,6 +13,7 @@
 #include "base/options.h"
 #include "base/thread.h"
 #include "data/dataset.h"
+#include "io/file.h"
 #include "io/image.h"
 #include "models/bpe.h"
 #include "models/checkpoint.h"
@@ -24,14 +25,24 @@ struct sdlora_context {
     slr_log user; /* where the caller wants lines */
     slr_log log;  /* what is handed down: passes lines on to `user`, whenever that is set */
     slr_devices *devices;
-    pthread_mutex_t lock; /* guards bpe */
+    pthread_mutex_t lock; /* guards what follows */
     slr_bpe *bpe;         /* made when first asked for */
+    sdlora_checkpoint *shelf;
 };
+
+/* What makes two openings of a file the same checkpoint. */
+typedef struct slr_shelf_key {
+    slr_file_id file;
+    bool use_ema;
+    int predict; /* as asked for; -1: detected */
+} slr_shelf_key;
 
 struct sdlora_checkpoint {
     slr_refs refs;
     sdlora_context *ctx;
     slr_checkpoint *base;
+    slr_shelf_key key;
+    sdlora_checkpoint *next; /* on the context's shelf */
 };
 
 struct sdlora_vae {

@@ -64,11 +64,19 @@ int sdlora_checkpoint_open(sdlora_checkpoint **out, sdlora_context *ctx, const c
     slr_checkpoint_config config = {
         .mem = ctx->mem, .log = ctx->log, .use_ema = slr_opt_bool(o, "use_ema"), .predict = -1};
     SLR_TRY(wanted_prediction(o, &config.predict));
-    if (slr_starts(path, SYNTHETIC))
+    if (slr_starts(path, SYNTHETIC)) {
         SLR_TRY(slr_checkpoint_synthetic(&base, path + strlen(SYNTHETIC), SDLORA_F16, 0, &config));
-    else
+        return wrap(out, ctx, base);
+    }
+    slr_shelf_key key = {.use_ema = config.use_ema, .predict = config.predict};
+    bool file = slr_file_identify(path, &key.file);
+    base = file ? slr_shelf_find(ctx, &key, path) : NULL;
+    if (!base)
         SLR_TRY(slr_checkpoint_open(&base, path, &config));
-    return wrap(out, ctx, base);
+    SLR_TRY(wrap(out, ctx, base));
+    if (file)
+        slr_shelf_put(*out, &key);
+    return SDLORA_OK;
 }
 
 sdlora_checkpoint *sdlora_checkpoint_ref(sdlora_checkpoint *ckpt)
@@ -83,6 +91,7 @@ void sdlora_checkpoint_unref(sdlora_checkpoint *ckpt)
     if (!ckpt || !slr_refs_put(&ckpt->refs))
         return;
     sdlora_context *ctx = ckpt->ctx;
+    slr_shelf_take(ckpt);
     slr_checkpoint_unref(ckpt->base);
     slr_free(ctx->mem, ckpt);
     sdlora_context_unref(ctx);

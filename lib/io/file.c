@@ -98,6 +98,25 @@ int slr_file_size(const char *path, uint64_t *size)
     return SDLORA_OK;
 }
 
+bool slr_file_identify(const char *path, slr_file_id *id)
+{
+    struct stat st;
+    if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+        return false;
+    *id = (slr_file_id){.device = st.st_dev,
+                        .inode = st.st_ino,
+                        .size = (uint64_t)st.st_size,
+                        .seconds = st.st_mtim.tv_sec,
+                        .nanoseconds = st.st_mtim.tv_nsec};
+    return true;
+}
+
+bool slr_file_same(const slr_file_id *a, const slr_file_id *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+           a->seconds == b->seconds && a->nanoseconds == b->nanoseconds;
+}
+
 int slr_file_read_at(const char *path, uint64_t offset, void *bytes, size_t n)
 {
     uint64_t size;

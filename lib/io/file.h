@@ -16,6 +16,14 @@
 bool slr_file_exists(const char *path); /* a regular file, perhaps behind a link */
 bool slr_dir_exists(const char *path);
 int slr_file_size(const char *path, uint64_t *size);
+/* What tells whether two paths are one file that nobody has written to in between. */
+typedef struct slr_file_id {
+    uint64_t device, inode, size;
+    int64_t seconds, nanoseconds; /* of the last change */
+} slr_file_id;
+/* False, without an error, for what is not a regular file. */
+bool slr_file_identify(const char *path, slr_file_id *id);
+bool slr_file_same(const slr_file_id *a, const slr_file_id *b);
 /* Whole file, refused above `limit`; NUL-terminated. Caller frees. */
 int slr_file_read(slr_mem *m, const char *path, uint64_t limit, void **bytes, size_t *n);
 /* Reads [offset, offset+n); a short read is EIO. */

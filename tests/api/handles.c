@@ -128,6 +128,40 @@ static void hook_free(void *user, void *ptr)
     free(ptr);
 }
 
+/* Opening a file again shares what the first opening holds; another file under the name does not.
+ */
+static void open_twice(void **state)
+{
+    const sdlora_allocator mine = {hook_alloc, hook_realloc, hook_free, NULL};
+    sdlora_context *ctx;
+    sdlora_checkpoint *first, *second;
+    size_t before, cost;
+
+    (void)state;
+    assert_int_equal(sdlora_context_new(&ctx, NULL, &mine), SDLORA_OK);
+    before = hooks.blocks;
+    assert_int_equal(sdlora_checkpoint_open(&first, ctx, MODEL, NULL), SDLORA_OK);
+    cost = hooks.blocks - before;
+    before = hooks.blocks;
+    assert_int_equal(sdlora_checkpoint_open(&second, ctx, MODEL, NULL), SDLORA_OK);
+    assert_int_equal(hooks.blocks - before, 1); /* the handle alone */
+    assert_true(cost > 10);
+    sdlora_checkpoint_unref(first);
+    assert_string_equal(sdlora_checkpoint_family(second), "sd1");
+
+    sdlora_options *o;
+    assert_int_equal(sdlora_options_new(&o, "checkpoint"), SDLORA_OK);
+    assert_int_equal(sdlora_options_set_text(o, "prediction_type", "epsilon"), SDLORA_OK);
+    before = hooks.blocks;
+    assert_int_equal(sdlora_checkpoint_open(&first, ctx, MODEL, o), SDLORA_OK);
+    assert_true(hooks.blocks - before > 10); /* asked for in another way */
+    sdlora_options_unref(o);
+    sdlora_checkpoint_unref(first);
+    sdlora_checkpoint_unref(second);
+    sdlora_context_unref(ctx);
+    assert_int_equal(hooks.blocks, 0);
+}
+
 /* Parents are dropped first; the child keeps them, and the last unref gives everything back. */
 static void free_order_of_unref(void **state)
 {
@@ -212,8 +246,10 @@ static void fresh_network_is_a_no_op(void **state)
     assert_int_equal(sdlora_dataset_open(&data, ctx, o), SDLORA_OK);
     assert_int_equal(sdlora_network_new(&net, ckpt, NULL, 1), SDLORA_OK);
     assert_int_equal(sdlora_checkpoint_merge(&merged, ckpt, &net, &one, &one, 1), SDLORA_OK);
-    assert_int_equal(sdlora_evaluate(ckpt, NULL, data, NULL, NULL, NULL, 0, NULL, NULL, NULL, &plain), 0);
-    assert_int_equal(sdlora_evaluate(merged, NULL, data, NULL, NULL, NULL, 0, NULL, NULL, NULL, &with), 0);
+    assert_int_equal(
+        sdlora_evaluate(ckpt, NULL, data, NULL, NULL, NULL, 0, NULL, NULL, NULL, &plain), 0);
+    assert_int_equal(
+        sdlora_evaluate(merged, NULL, data, NULL, NULL, NULL, 0, NULL, NULL, NULL, &with), 0);
     assert_int_equal(sdlora_dataset_images(data), 2);
     assert_true(plain > 0);
     assert_true(plain == with);
@@ -228,11 +264,9 @@ static void fresh_network_is_a_no_op(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(null_arguments),
-        cmocka_unit_test(option_values),
-        cmocka_unit_test(struct_sizes),
-        cmocka_unit_test(free_order_of_unref),
-        cmocka_unit_test(fresh_network_is_a_no_op),
+        cmocka_unit_test(null_arguments),      cmocka_unit_test(option_values),
+        cmocka_unit_test(struct_sizes),        cmocka_unit_test(open_twice),
+        cmocka_unit_test(free_order_of_unref), cmocka_unit_test(fresh_network_is_a_no_op),
     };
 
     return cmocka_run_group_tests_name("handles", tests, NULL, NULL);
