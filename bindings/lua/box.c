@@ -16,10 +16,10 @@ static const char *code_name(int code)
 
 int slua_check(lua_State *L, int rc)
 {
-    if (rc >= 0)
-        return rc;
-    lua_pushfstring(L, "%s (%d): %s", code_name(rc), rc, sdlora_last_error()->message);
-    return lua_error(L);
+    if (rc < 0) /* before a log function makes calls of its own */
+        lua_pushfstring(L, "%s (%d): %s", code_name(rc), rc, sdlora_last_error()->message);
+    slua_deliver(L);
+    return rc < 0 ? lua_error(L) : rc;
 }
 
 box *slua_new_box(lua_State *L, int kind)

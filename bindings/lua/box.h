@@ -48,6 +48,12 @@ typedef struct box {
 /* Raises the last failure when rc is one, as text "ENAME (code): sentence"; else gives rc back. */
 int slua_check(lua_State *L, int rc);
 
+/* Log lines (log.c) wait until Lua runs anyway: slua_check and progress hand them out.  Never
+ * raises: an error of the function that gets them becomes a warning. */
+void slua_open_log(lua_State *L); /* once for a state, before any handle */
+void slua_deliver(lua_State *L);
+int slua_context_set_log(lua_State *L);
+
 /* An empty handle on top of the stack.  It is pushed before the call that fills it, so that no
  * error of Lua's can lose a reference. */
 box *slua_new_box(lua_State *L, int kind);

@@ -278,13 +278,11 @@ static int dataset_item(lua_State *L)
     return 1;
 }
 
-const luaL_Reg slua_context_methods[] = {{"devices", context_devices},
-                                         {"device_notes", context_device_notes},
-                                         {"memory_used", context_memory_used},
-                                         {"memory_peak", context_memory_peak},
-                                         {"tokenize", context_tokenize},
-                                         {"file_info", context_file_info},
-                                         {NULL, NULL}};
+const luaL_Reg slua_context_methods[] = {
+    {"devices", context_devices},         {"device_notes", context_device_notes},
+    {"memory_used", context_memory_used}, {"memory_peak", context_memory_peak},
+    {"tokenize", context_tokenize},       {"file_info", context_file_info},
+    {"set_log", slua_context_set_log},    {NULL, NULL}};
 
 const luaL_Reg slua_checkpoint_methods[] = {
     {"family", checkpoint_family}, {"layout", checkpoint_layout},    {"path", checkpoint_path},

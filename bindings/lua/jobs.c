@@ -23,6 +23,7 @@ static int end(lua_State *L, box *b, int rc)
     b->L = NULL;
     if (b->failed) {
         b->failed = 0;
+        slua_deliver(L);
         return lua_error(L);
     }
     return slua_check(L, rc);
@@ -86,8 +87,11 @@ static int tell(lua_State *L)
 static int pass_on(box *b, tidings *t)
 {
     lua_State *L = b->L;
-    if (b->callback == LUA_NOREF || !L || b->failed)
+    if (!L || b->failed)
         return b->failed;
+    slua_deliver(L);
+    if (b->callback == LUA_NOREF)
+        return 0;
     if (!lua_checkstack(L, 8))
         return 1;
     lua_pushcfunction(L, tell);

@@ -43,6 +43,7 @@ static const luaL_Reg lifetime[] = {
 __attribute__((visibility("default"))) int luaopen_sdlora(lua_State *L);
 int luaopen_sdlora(lua_State *L)
 {
+    slua_open_log(L);
     for (int i = 0; i < N_CLASSES; i++) {
         luaL_newmetatable(L, slua_classes[i].name);
         luaL_setfuncs(L, slua_classes[i].methods, 0);

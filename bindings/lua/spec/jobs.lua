@@ -121,5 +121,41 @@ local thread = coroutine.create(function() return g:run{prompt = "heart", width 
 assert(coroutine.resume(thread))
 assert(from == thread)
 
+-- log lines: on this thread, when a call returns, and in a long one with its progress
+local lines = {}
+local function keep(level, text) lines[#lines + 1] = level .. ": " .. text end
+local odd = {prompt = "heart <lora:x:abc>", width = 64, height = 64, steps = 1, seed = 1}
+g = sdlora.Generator(ckpt)
+g:run(odd)
+assert(#lines == 0)
+ctx:set_log(keep)
+g:run(odd)
+assert(#lines == 1 and lines[1]:find("^warn: <lora:x> is skipped"), lines[1])
+ctx:set_log(keep, "error")
+g:run(odd)
+assert(#lines == 1)
+local warned
+ctx:set_log(function() warned = true; error("in the log") end)
+assert(#g:run(odd) == 1 and warned) -- no harm to the call
+assert(not pcall(ctx.set_log, ctx, keep, "loud") and not pcall(ctx.set_log, ctx, 1))
+ctx:set_log(nil)
+warned = false
+g:run(odd)
+assert(not warned)
+
+lines, seen = {}, {}
+ctx:set_log(keep, "warn")
+local prompts = dir .. "/prompts.txt"
+assert(io.open(prompts, "w")):write("heart --w 64 --h 64 --s 1\n"):close()
+t = trainer{max_train_steps = 2, sample_prompts = prompts, sample_every_n_steps = 1,
+            progress = function(now) if now.phase == "train" then seen[now.step] = #lines end end}
+os.remove(prompts)
+t:run()
+assert(seen[1] == 1 and seen[2] == 2 and lines[1]:find("no samples at step 1", 1, true), lines[1])
+ok, text = pcall(sdlora.Checkpoint, ctx, "/nonexistent")
+assert(not ok and text:find("ENOTFOUND (-7)", 1, true))
+t, g = nil, nil
+collectgarbage()
+
 assert(sdlora.samplers()[1] and sdlora.schedulers()[1])
 assert(os.execute("rm -r '" .. dir .. "'"))
