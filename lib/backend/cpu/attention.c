@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* ATTENTION and ATTENTION_B in f32: packs each head's keys, values and (backward) queries once per
- * launch, then runs tiles of attention_tmpl.c over (sample, head, queries) forward and (sample,
- * head, group of keys) backward.  Groups have a fixed size and their dq are added in a fixed order.
- * Refuses to know the arithmetic inside a tile. */
+/* ATTENTION and ATTENTION_B of f32 or bf16: packs each head's keys, values and (backward) queries
+ * once per launch, then runs tiles of attention_tmpl.c over (sample, head, queries) forward and
+ * (sample, head, group of keys) backward.  Groups have a fixed size and their dq are added in a
+ * fixed order. Packs and tiles are f32; bf16 is converted tile by tile.  Refuses to know the
+ * arithmetic inside a tile. */
 #include "backend/cpu/attention.h"
 
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/convert.h"
 #include "base/status.h"
 
 SLR_CPU_DECLARE_F32(slr_attn_fn, slr_cpu_attention);
@@ -34,13 +35,17 @@ typedef struct attention_kernel {
     int64_t round;       /* (sample, head) pairs packed at a time: bounds the scratch of a batch */
     int64_t head_floats; /* packs of one pair */
     int64_t slot_floats;
+    const slr_dtype_row *type; /* of all but lse */
+    int64_t stage;             /* where in a slot two tiles of rows in f32 lie; bf16 only */
 } attention_kernel;
 
 typedef struct attention_job {
     const attention_kernel *k;
     const slr_cpu_env *env;
-    const float *q, *key, *v, *o, *lse_in, *d_o;
-    float *out, *lse, *dq, *dk, *dv;
+    const void *q, *key, *v, *o, *d_o;
+    const float *lse_in;
+    void *out, *dq, *dk, *dv;
+    float *lse;
     float *packs, *slots;
     int64_t z0, pairs; /* this round's pairs: z0 .. z0 + pairs; pieces count from z0 */
 } attention_job;
@@ -112,19 +117,35 @@ static int64_t at_head(const attention_kernel *k, int64_t z, int64_t sample)
     return z / k->heads * sample + z % k->heads * k->d;
 }
 
+/* Element i of an operand. */
+static void *at(const attention_kernel *k, const void *p, int64_t i)
+{
+    return slr_cpu_at(p, i, (int64_t)k->type->size);
+}
+
+static bool is_f32(const attention_kernel *k)
+{
+    return k->type->dtype == SDLORA_F32;
+}
+
+static float *stage_of(const attention_job *job, int slot)
+{
+    return job->slots + slot * job->k->slot_floats + job->k->stage;
+}
+
 /* --- packing --- */
 
-/* Rows [row0, row1) of [rows, d] -> [row][dp], times `factor`; zero beyond. */
-static void pack_rows(float *dst, const float *src, int64_t ld, int64_t rows, int64_t row0,
-                      int64_t row1, int64_t d, int64_t dp, float factor)
+/* Rows [row0, row1) of the operand's [rows, d] -> [row][dp], times `factor`; zero beyond. */
+static void pack_rows(const attention_kernel *k, float *dst, const void *src, int64_t ld,
+                      int64_t rows, int64_t row0, int64_t row1, float factor)
 {
     for (int64_t i = row0; i < row1; i++) {
-        float *to = dst + i * dp;
-        const float *from = src + i * ld;
-        const int64_t given = i < rows ? d : 0;
+        float *to = dst + i * k->dp;
+        const int64_t given = i < rows ? k->d : 0;
+        k->type->to_f32(to, at(k, src, i * ld), (size_t)given);
         for (int64_t j = 0; j < given; j++)
-            to[j] = from[j] * factor;
-        memset(to + given, 0, (size_t)(dp - given) * sizeof *to);
+            to[j] *= factor;
+        memset(to + given, 0, (size_t)(k->dp - given) * sizeof *to);
     }
 }
 
@@ -157,11 +178,18 @@ static float dot(const float *a, const float *b, int64_t n)
 }
 
 /* Rows [row0, row1), whole tiles, of [rows, d] -> [tile][d][KEYS]; zero beyond. */
-static void pack_columns(float *dst, const float *src, int64_t ld, int64_t rows, int64_t row0,
-                         int64_t row1, int64_t d)
+static void pack_columns(const attention_kernel *k, float *dst, const void *src, int64_t ld,
+                         int64_t row0, int64_t row1, float *stage)
 {
-    for (int64_t t = row0; t < row1; t += SLR_ATTN_KEYS)
-        pack_tile(dst + t * d, src + t * ld, ld, min64(rows - t, SLR_ATTN_KEYS), d);
+    for (int64_t t = row0; t < row1; t += SLR_ATTN_KEYS) {
+        const int64_t rows = min64(k->tk - t, SLR_ATTN_KEYS);
+        if (is_f32(k)) {
+            pack_tile(dst + t * k->d, (const float *)src + t * ld, ld, rows, k->d);
+        } else {
+            slr_cpu_widen(stage, k->d, k->type, at(k, src, t * ld), ld, rows, k->d);
+            pack_tile(dst + t * k->d, stage, k->d, rows, k->d);
+        }
+    }
 }
 
 static void pack_keys(void *arg, int64_t piece, int slot)
@@ -171,17 +199,17 @@ static void pack_keys(void *arg, int64_t piece, int slot)
     const int64_t step = PACK_TILES * SLR_ATTN_KEYS, chunks = (k->tk_up + step - 1) / step;
     const int64_t z = piece / chunks, row0 = piece % chunks * step;
     const int64_t row1 = min64(row0 + step, k->tk_up);
-    const float *key = job->key + at_head(k, job->z0 + z, k->k_sample),
-                *v = job->v + at_head(k, job->z0 + z, k->v_sample);
+    const void *key = at(k, job->key, at_head(k, job->z0 + z, k->k_sample)),
+               *v = at(k, job->v, at_head(k, job->z0 + z, k->v_sample));
+    float *stage = stage_of(job, slot);
     head_packs p;
-    (void)slot;
     head_at(job, z, &p);
-    pack_columns(p.kt, key, k->k_row, k->tk, row0, row1, k->d);
+    pack_columns(k, p.kt, key, k->k_row, row0, row1, stage);
     if (k->backward) {
-        pack_columns(p.vt, v, k->v_row, k->tk, row0, row1, k->d);
-        pack_rows(p.krow, key, k->k_row, k->tk, row0, row1, k->d, k->dp, 1.0f);
+        pack_columns(k, p.vt, v, k->v_row, row0, row1, stage);
+        pack_rows(k, p.krow, key, k->k_row, k->tk, row0, row1, 1.0f);
     } else {
-        pack_rows(p.vrow, v, k->v_row, k->tk, row0, row1, k->d, k->dp, 1.0f);
+        pack_rows(k, p.vrow, v, k->v_row, k->tk, row0, row1, 1.0f);
     }
 }
 
@@ -192,16 +220,18 @@ static void pack_queries(void *arg, int64_t piece, int slot)
     const int64_t step = PACK_TILES * SLR_ATTN_QUERIES, chunks = (k->tq_up + step - 1) / step;
     const int64_t z = piece / chunks, row0 = piece % chunks * step;
     const int64_t row1 = min64(row0 + step, k->tq_up), ld = k->heads * k->d;
-    const float *d_o = job->d_o + at_head(k, job->z0 + z, k->tq * ld),
-                *o = job->o + at_head(k, job->z0 + z, k->tq * ld);
+    const int64_t head = at_head(k, job->z0 + z, k->tq * ld);
+    float *o = stage_of(job, slot);
     head_packs p;
-    (void)slot;
     head_at(job, z, &p);
-    pack_rows(p.qrow, job->q + at_head(k, job->z0 + z, k->q_sample), k->q_row, k->tq, row0, row1,
-              k->d, k->dp, k->scale * SLR_LOG2E);
-    pack_rows(p.dorow, d_o, ld, k->tq, row0, row1, k->d, k->dp, 1.0f);
+    pack_rows(k, p.qrow, at(k, job->q, at_head(k, job->z0 + z, k->q_sample)), k->q_row, k->tq, row0,
+              row1, k->scale * SLR_LOG2E);
+    pack_rows(k, p.dorow, at(k, job->d_o, head), ld, k->tq, row0, row1, 1.0f);
     for (int64_t i = row0; i < row1; i++) {
-        p.delta[i] = i < k->tq ? dot(d_o + i * ld, o + i * ld, k->d) : 0.0f;
+        const void *row = at(k, job->o, head + i * ld);
+        if (i < k->tq && !is_f32(k))
+            k->type->to_f32(o, row, (size_t)k->d);
+        p.delta[i] = i < k->tq ? dot(p.dorow + i * k->dp, is_f32(k) ? row : o, k->d) : 0.0f;
         p.lse2[i] =
             i < k->tq ? job->lse_in[(job->z0 + z) * k->tq + i] * SLR_LOG2E : (float)PADDING_LSE;
     }
@@ -217,13 +247,22 @@ static void forward_piece(void *arg, int64_t piece, int slot)
     const attention_job *job = arg;
     const attention_kernel *k = job->k;
     const int64_t tiles = k->tq_up / SLR_ATTN_QUERIES, z = piece / tiles;
-    const int64_t ld = k->heads * k->d;
+    const int64_t ld = k->heads * k->d, q0 = piece % tiles * SLR_ATTN_QUERIES;
+    const int64_t rows = min64(k->tq - q0, SLR_ATTN_QUERIES);
+    const void *q = at(k, job->q, at_head(k, job->z0 + z, k->q_sample) + q0 * k->q_row);
+    void *o = at(k, job->out, at_head(k, job->z0 + z, k->tq * ld) + q0 * ld);
+    float *lse = job->lse + (job->z0 + z) * k->tq + q0;
+    float *scratch = job->slots + slot * k->slot_floats;
     head_packs p;
     slr_attn_head h = head_at(job, z, &p);
-    k->fn->forward(&h, piece % tiles * SLR_ATTN_QUERIES,
-                   job->q + at_head(k, job->z0 + z, k->q_sample), k->q_row,
-                   job->out + at_head(k, job->z0 + z, k->tq * ld), ld,
-                   job->lse + (job->z0 + z) * k->tq, job->slots + slot * k->slot_floats);
+    if (is_f32(k)) {
+        k->fn->forward(&h, q0, q, k->q_row, o, ld, lse, scratch);
+        return;
+    }
+    float *qf = stage_of(job, slot), *of = qf + SLR_ATTN_QUERIES * k->d;
+    slr_cpu_widen(qf, k->d, k->type, q, k->q_row, rows, k->d);
+    k->fn->forward(&h, q0, qf, k->d, of, k->d, lse, scratch);
+    slr_cpu_narrow(k->type, o, ld, of, k->d, rows, k->d);
 }
 
 static void backward_piece(void *arg, int64_t piece, int slot)
@@ -233,11 +272,22 @@ static void backward_piece(void *arg, int64_t piece, int slot)
     const int64_t z = piece / k->groups, g = piece % k->groups, ld = k->heads * k->d;
     const int64_t to = at_head(k, job->z0 + z, k->tk * ld),
                   end = min64((g + 1) * GROUP_KEYS, k->tk);
+    float *dkf = stage_of(job, slot), *dvf = dkf + SLR_ATTN_KEYS * k->d;
+    float *scratch = job->slots + slot * k->slot_floats;
     head_packs p;
     slr_attn_head h = head_at(job, z, &p);
-    for (int64_t k0 = g * GROUP_KEYS; k0 < end; k0 += SLR_ATTN_KEYS)
-        k->fn->backward(&h, k0, p.dq + g * k->tq_up * k->dp, job->dk + to, job->dv + to, ld,
-                        job->slots + slot * k->slot_floats);
+    for (int64_t k0 = g * GROUP_KEYS; k0 < end; k0 += SLR_ATTN_KEYS) {
+        const int64_t rows = min64(k->tk - k0, SLR_ATTN_KEYS);
+        float *dq = p.dq + g * k->tq_up * k->dp;
+        void *dk = at(k, job->dk, to + k0 * ld), *dv = at(k, job->dv, to + k0 * ld);
+        if (is_f32(k)) {
+            k->fn->backward(&h, k0, dq, dk, dv, ld, scratch);
+            continue;
+        }
+        k->fn->backward(&h, k0, dq, dkf, dvf, k->d, scratch);
+        slr_cpu_narrow(k->type, dk, ld, dkf, k->d, rows, k->d);
+        slr_cpu_narrow(k->type, dv, ld, dvf, k->d, rows, k->d);
+    }
 }
 
 /* dq = scale * sum over the groups, in order. */
@@ -247,7 +297,7 @@ static void sum_groups(void *arg, int64_t piece, int slot)
     const attention_kernel *k = job->k;
     const int64_t tiles = k->tq_up / SLR_ATTN_QUERIES, z = piece / tiles, ld = k->heads * k->d;
     const int64_t q0 = piece % tiles * SLR_ATTN_QUERIES, q1 = min64(q0 + SLR_ATTN_QUERIES, k->tq);
-    float *dq = job->dq + at_head(k, job->z0 + z, k->tq * ld);
+    const int64_t to = at_head(k, job->z0 + z, k->tq * ld);
     head_packs p;
     (void)slot;
     head_at(job, z, &p);
@@ -257,7 +307,8 @@ static void sum_groups(void *arg, int64_t piece, int slot)
             for (int64_t j = 0; j < k->d; j++)
                 first[j] += first[g * k->tq_up * k->dp + j];
         for (int64_t j = 0; j < k->d; j++)
-            dq[i * ld + j] = first[j] * k->scale;
+            first[j] *= k->scale;
+        k->type->from_f32(at(k, job->dq, to + i * ld), first, (size_t)k->d);
     }
 }
 
@@ -336,10 +387,11 @@ static int backward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *co
 
 /* --- preparing --- */
 
-/* f32 [N,T,C] whose rows are dense; axes 0 and 1 may have any stride. */
+/* [N,T,C] of f32 or bf16 whose rows are dense; axes 0 and 1 may have any stride. */
 static bool rows_dense(const sdlora_tdesc *t)
 {
-    return t->dtype == SDLORA_F32 && t->rank == 3 && (t->stride[2] == 1 || t->dim[2] == 1);
+    return (t->dtype == SDLORA_F32 || t->dtype == SDLORA_BF16) && t->rank == 3 &&
+           (t->stride[2] == 1 || t->dim[2] == 1);
 }
 
 static bool is_shape(const sdlora_tdesc *t, int64_t a, int64_t b, int64_t c)
@@ -352,15 +404,16 @@ static int read_shape(attention_kernel *k, const sdlora_opdesc *op, const sdlora
 {
     slr_require(op->n_int >= 1 && op->n_real >= 1 && op->ints[0] > 0);
     for (int i = 0; i < 3; i++)
-        if (!rows_dense(&in[i]))
-            return slr_fail(
-                SDLORA_ENOTSUP, __func__,
-                "attention takes f32 [N,T,C] with dense rows; %c is of type %u, rank %u", "qkv"[i],
-                (unsigned)in[i].dtype, (unsigned)in[i].rank);
+        if (!rows_dense(&in[i]) || in[i].dtype != in[0].dtype)
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "attention takes [N,T,C] of one type, f32 or bf16, with dense rows; %c "
+                            "is of type %u, rank %u",
+                            "qkv"[i], (unsigned)in[i].dtype, (unsigned)in[i].rank);
     const int64_t c = in[0].dim[2];
     k->heads = op->ints[0];
     k->causal = op->n_int > 1 && op->ints[1];
     k->scale = (float)op->reals[0];
+    k->type = slr_dtype(in[0].dtype);
     k->n = in[0].dim[0];
     k->tq = in[0].dim[1];
     k->tk = in[1].dim[1];
@@ -380,12 +433,13 @@ static int read_shape(attention_kernel *k, const sdlora_opdesc *op, const sdlora
     return SDLORA_OK;
 }
 
-/* The operand must be dense f32 [a,b,c]. */
-static int check_dense(const sdlora_tdesc *t, int64_t a, int64_t b, int64_t c, const char *name)
+/* The operand must be dense [a,b,c] of the given type. */
+static int check_dense(const sdlora_tdesc *t, uint32_t dtype, int64_t a, int64_t b, int64_t c,
+                       const char *name)
 {
-    if (!slr_cpu_f32(t))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "attention takes dense f32; %s is of type %u",
-                        name, (unsigned)t->dtype);
+    if (!slr_cpu_stored_as(t, dtype))
+        return slr_fail(SDLORA_ENOTSUP, __func__, "attention: %s is of type %u, not dense %s", name,
+                        (unsigned)t->dtype, slr_dtype(dtype)->name);
     if (!is_shape(t, a, b, c))
         return slr_fail(SDLORA_EINVAL, __func__, "attention: %s is not [%lld,%lld,%lld]", name,
                         (long long)a, (long long)b, (long long)c);
@@ -409,7 +463,9 @@ static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
     k->groups = (k->tk + GROUP_KEYS - 1) / GROUP_KEYS;
     k->small = k->n * k->heads * k->tq * k->tk <= SMALL_WORK / k->d;
     k->head_floats = packs_at(k, NULL).floats;
-    k->slot_floats = k->backward ? slr_attn_backward_floats(k->dp) : slr_attn_forward_floats(k->dp);
+    k->stage = k->backward ? slr_attn_backward_floats(k->dp) : slr_attn_forward_floats(k->dp);
+    k->stage = slr_cpu_lines(k->stage);
+    k->slot_floats = k->stage + (is_f32(k) ? 0 : slr_cpu_lines(2 * SLR_ATTN_KEYS * k->d));
     /* whole samples, at least ROUND_PAIRS pairs, and all at once where packs are small */
     const int64_t samples = (ROUND_PAIRS + k->heads - 1) / k->heads;
     k->round = k->heads * (k->heads * k->head_floats > ROUND_FLOATS ? min64(samples, k->n) : k->n);
@@ -424,8 +480,9 @@ static int forward_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
     slr_require(op->n_in == 3 && op->n_out == 2);
     SLR_TRY(read_shape(&k, op, op->in));
     const int64_t c = k.heads * k.d;
-    SLR_TRY(check_dense(&op->out[0], k.n, k.tq, c, "o"));
-    SLR_TRY(check_dense(&op->out[1], k.n, k.heads, k.tq, "lse"));
+    const uint32_t type = k.type->dtype;
+    SLR_TRY(check_dense(&op->out[0], type, k.n, k.tq, c, "o"));
+    SLR_TRY(check_dense(&op->out[1], SDLORA_F32, k.n, k.heads, k.tq, "lse"));
     return make(out, scratch, env, k, forward_launch);
 }
 
@@ -436,12 +493,13 @@ static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cp
     slr_require(op->n_in == 6 && op->n_out == 3);
     SLR_TRY(read_shape(&k, op, op->in + 1));
     const int64_t c = k.heads * k.d;
-    SLR_TRY(check_dense(&op->in[0], k.n, k.tq, c, "do"));
-    SLR_TRY(check_dense(&op->in[4], k.n, k.tq, c, "o"));
-    SLR_TRY(check_dense(&op->in[5], k.n, k.heads, k.tq, "lse"));
-    SLR_TRY(check_dense(&op->out[0], k.n, k.tq, c, "dq"));
-    SLR_TRY(check_dense(&op->out[1], k.n, k.tk, c, "dk"));
-    SLR_TRY(check_dense(&op->out[2], k.n, k.tk, c, "dv"));
+    const uint32_t type = k.type->dtype;
+    SLR_TRY(check_dense(&op->in[0], type, k.n, k.tq, c, "do"));
+    SLR_TRY(check_dense(&op->in[4], type, k.n, k.tq, c, "o"));
+    SLR_TRY(check_dense(&op->in[5], SDLORA_F32, k.n, k.heads, k.tq, "lse"));
+    SLR_TRY(check_dense(&op->out[0], type, k.n, k.tq, c, "dq"));
+    SLR_TRY(check_dense(&op->out[1], type, k.n, k.tk, c, "dk"));
+    SLR_TRY(check_dense(&op->out[2], type, k.n, k.tk, c, "dv"));
     return make(out, scratch, env, k, backward_launch);
 }
 

@@ -31,12 +31,12 @@ typedef struct slr_attn_head {
 
 typedef struct slr_attn_fn {
     int64_t lanes;
-    /* q [rows of ldq] from query q0 on -> o (rows of ldo) and lse[q0..].  scratch:
-     * forward_floats(dp) */
+    /* A tile of queries from q0 on: q (rows of ldq), o (rows of ldo) and lse point to its first
+     * row. scratch: forward_floats(dp) */
     void (*forward)(const slr_attn_head *h, int64_t q0, const float *q, int64_t ldq, float *o,
                     int64_t ldo, float *lse, float *scratch);
-    /* One tile of keys against all queries: adds to dq [tq..][dp], writes rows k0.. of dk and dv.
-     */
+    /* One tile of keys from k0 on against all queries: adds to dq [tq..][dp], writes dk and dv,
+     * which point to its first row. */
     void (*backward)(const slr_attn_head *h, int64_t k0, float *dq, float *dk, float *dv,
                      int64_t ldk, float *scratch);
 } slr_attn_fn;

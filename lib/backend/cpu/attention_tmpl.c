@@ -141,7 +141,7 @@ static void forward(const slr_attn_head *h, int64_t q0, const float *q, int64_t 
     const int64_t m = slr_attn_up(rows, ROWS), d = h->d, dp = h->dp;
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < d; j++)
-            qs[i * d + j] = i < rows ? q[(q0 + i) * ldq + j] * (h->scale * SLR_LOG2E) : 0.0f;
+            qs[i * d + j] = i < rows ? q[i * ldq + j] * (h->scale * SLR_LOG2E) : 0.0f;
         max[i] = -INFINITY;
     }
     memset(sum, 0, (size_t)(m * VN) * sizeof *sum);
@@ -157,8 +157,8 @@ static void forward(const slr_attn_head *h, int64_t q0, const float *q, int64_t 
     for (int64_t i = 0; i < rows; i++) {
         const float total = vsum(vload(sum + i * VN)), inv = 1.0f / total;
         for (int64_t j = 0; j < d; j++)
-            o[(q0 + i) * ldo + j] = acc[i * dp + j] * inv;
-        lse[q0 + i] = (max[i] + log2f(total)) * SLR_LN2;
+            o[i * ldo + j] = acc[i * dp + j] * inv;
+        lse[i] = (max[i] + log2f(total)) * SLR_LN2;
     }
 }
 
@@ -206,8 +206,8 @@ static void backward(const slr_attn_head *h, int64_t k0, float *dq, float *dk, f
     }
     for (int64_t i = 0; i < keys; i++)
         for (int64_t j = 0; j < d; j++) {
-            dk[(k0 + i) * ldk + j] = dks[i * dp + j] * SLR_LN2; /* q carried scale * log2 e */
-            dv[(k0 + i) * ldk + j] = dvs[i * dp + j];
+            dk[i * ldk + j] = dks[i * dp + j] * SLR_LN2; /* q carried scale * log2 e */
+            dv[i * ldk + j] = dvs[i * dp + j];
         }
 }
 

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* CONV2D and its two gradients in f32, channels last.  A tile of output pixels is one sum of
- * products: for each tap of the filter (or group of taps, where channels are few) the pixels under
- * it are gathered into a block that stays in cache, and one library call adds block x weights to
- * the tile.  So there is no im2col of the image, no padding copy, and any stride works.  Gradient
- * by x: the same sum over the taps that reach a pixel, one set of taps per residue of the pixel's
- * place modulo the stride. Refuses to know how a product is computed (gemm.c) and where weights
- * come from (pack.c). */
+/* CONV2D and its two gradients, channels last.  A tile of output pixels is one sum of products: for
+ * each tap of the filter (or group of taps, where channels are few) the pixels under it are
+ * gathered into a block that stays in cache, and one library call adds block x weights to the tile.
+ * So there is no im2col of the image, no padding copy, and any stride works.  Gradient by x: the
+ * same sum over the taps that reach a pixel, one set of taps per residue of the pixel's place
+ * modulo the stride.  Arithmetic is f32; bf16 is converted when pixels are gathered and tiles are
+ * stored. Refuses to know how a product is computed (gemm.c) and where weights come from (pack.c).
+ */
 #include "backend/cpu/cpu.h"
 
 #include <string.h>
 
+#include "backend/cpu/convert.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/pack.h"
 #include "base/status.h"
@@ -57,9 +59,10 @@ typedef struct conv_kernel {
     int64_t mul_h, mul_w;   /* source pixels per result pixel of a phase */
     float alpha;
     bool has_bias, has_add, frozen;
+    const slr_dtype_row *src_type, *dst_type, *add_type, *w_type;
     int layout;         /* SLR_PACK_CONV_*: of the weights that are not frozen, and how to read */
     bool weights_trans; /* a tap's weights lie as [dst_cg][src_cg] */
-    bool direct;        /* 1x1, stride 1, no padding: the source is the block */
+    bool direct;        /* f32 under 1x1, stride 1, no padding: the source is the block */
     int64_t tm, tn, col_tiles, n_tiles;
     int64_t depth_taps; /* taps in one block */
     int64_t depth_cols; /* channels in one block when depth_taps is 1 */
@@ -71,8 +74,10 @@ typedef struct conv_kernel {
 
 typedef struct conv_job {
     const conv_kernel *k;
-    const float *src, *w, *bias, *add;
-    float *dst, *blocks; /* blocks: one per slot, then one tile per slot */
+    const void *src, *add;
+    const float *w, *bias;
+    void *dst;
+    float *blocks; /* one per slot, each with a tile behind it */
 } conv_job;
 
 static int64_t min64(int64_t a, int64_t b)
@@ -87,24 +92,30 @@ static int64_t ceil_div(int64_t a, int64_t b)
 
 /* --- a tile --- */
 
-/* Copies channels [c0, c0+c) of the pixels under one tap to rows of `block` (row length ld). */
-static void gather(const conv_kernel *k, const phase *ph, const tap *t, const float *src,
+/* Channels [c0, c0+c) of the pixels under one tap as rows of `block` (row length ld). */
+static void gather(const conv_kernel *k, const phase *ph, const tap *t, const void *src,
                    int64_t first, int64_t rows, int64_t c0, int64_t c, float *block, int64_t ld)
 {
     const image *im = &k->src;
+    const slr_dtype_row *type = k->src_type;
+    const int64_t size = (int64_t)type->size;
+    const bool copy = type->dtype == SDLORA_F32;
     int64_t j = first % ph->cols, i = first / ph->cols % ph->rows, n = first / ph->cols / ph->rows;
     for (int64_t at = 0; at < rows;) {
         /* the rest of one row of the result */
         int64_t run = min64(ph->cols - j, rows - at);
         int64_t y = i * k->mul_h + t->dy, x = j * k->mul_w + t->dx;
         bool outside = y < 0 || y >= im->h;
-        const float *from = src + ((n * im->h + (outside ? 0 : y)) * im->w) * im->c + c0;
+        const void *from =
+            slr_cpu_at(src, (n * im->h + (outside ? 0 : y)) * im->w * im->c + c0, size);
         float *to = block + at * ld;
         for (int64_t p = 0; p < run; p++, x += k->mul_w, to += ld) {
             if (outside || x < 0 || x >= im->w)
                 memset(to, 0, (size_t)c * sizeof *to);
+            else if (copy)
+                memcpy(to, (const float *)from + x * im->c, (size_t)c * sizeof *to);
             else
-                memcpy(to, from + x * im->c, (size_t)c * sizeof *to);
+                type->to_f32(to, slr_cpu_at(from, x * im->c, size), (size_t)c);
         }
         at += run;
         j = 0;
@@ -141,7 +152,7 @@ static void sum_taps(const conv_job *job, const phase *ph, int64_t group, int64_
             const int64_t from = group * k->src_cg + c0, depth = n * cn;
             slr_mat a = {block, depth, false};
             if (k->direct) {
-                a = (slr_mat){job->src + first * k->src.c + from, k->src.c, false};
+                a = (slr_mat){(const float *)job->src + first * k->src.c + from, k->src.c, false};
             } else {
                 for (int64_t u = 0; u < n; u++)
                     gather(k, ph, taps + u, job->src, first, rows, from, cn, block + u * cn, depth);
@@ -177,18 +188,21 @@ static void run_tile(void *arg, int64_t tile, int slot)
     const int64_t first = v / k->col_tiles * k->tm;
     const int64_t rows = min64(k->tm, k->dst.n * ph->rows * ph->cols - first);
     const int64_t cols = min64(k->tn, k->dst_cg - j), to = group * k->dst_cg + j;
-    if (k->n_phases == 1) { /* result pixels follow each other: add up in place */
-        float *c = job->dst + first * k->dst.c + to;
-        const float *add = job->add ? job->add + first * k->dst.c + to : NULL;
-        float beta = slr_gemm_seed(c, k->dst.c, job->bias ? job->bias + to : NULL, add, k->dst.c,
-                                   rows, cols);
-        sum_taps(job, ph, group, first, rows, j, cols, beta, c, k->dst.c, block);
-        return;
+    const int64_t size = (int64_t)k->dst_type->size;
+    const bool in_place = k->tile_floats == 0; /* result pixels follow each other and are f32 */
+    float *c = in_place ? (float *)job->dst + first * k->dst.c + to : block + k->block_floats;
+    const int64_t ldc = in_place ? k->dst.c : cols;
+    float beta = 0.0f;
+    if (k->n_phases == 1) {
+        const int64_t at = first * k->dst.c + to;
+        const void *add = job->add ? slr_cpu_at(job->add, at, (int64_t)k->add_type->size) : NULL;
+        beta = slr_gemm_seed(c, ldc, job->bias ? job->bias + to : NULL, k->add_type, add, k->dst.c,
+                             rows, cols);
     }
-    float *c = block + k->block_floats;
-    sum_taps(job, ph, group, first, rows, j, cols, 0.0f, c, cols, block);
-    for (int64_t i = 0; i < rows; i++)
-        memcpy(job->dst + place(k, ph, first + i) + to, c + i * cols, (size_t)cols * sizeof *c);
+    sum_taps(job, ph, group, first, rows, j, cols, beta, c, ldc, block);
+    for (int64_t i = 0; !in_place && i < rows; i++)
+        k->dst_type->from_f32(slr_cpu_at(job->dst, place(k, ph, first + i) + to, size),
+                              c + i * cols, (size_t)cols);
 }
 
 static int conv_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr, void *scratch)
@@ -207,7 +221,13 @@ static int conv_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const 
     if (!k->frozen) {
         const conv_shape *s = &k->shape;
         const int64_t dim[4] = {s->y.c, s->cg, s->r, s->s};
-        slr_cpu_pack_conv(env, pack, ptr[1], dim, s->groups, k->layout);
+        const float *w = ptr[1];
+        if (k->w_type->dtype != SDLORA_F32) {
+            float *flat = pack + k->pack_floats / 2;
+            slr_cpu_to_f32(env, k->w_type, flat, ptr[1], s->y.c * s->cg * s->r * s->s);
+            w = flat;
+        }
+        slr_cpu_pack_conv(env, pack, w, dim, s->groups, k->layout);
         job.w = pack;
     }
     slr_cpu_spread(env, k->n_tiles, run_tile, &job);
@@ -360,16 +380,25 @@ static bool given(const sdlora_opdesc *op, uint32_t i)
     return i < op->n_in && op->in[i].dtype;
 }
 
-static int check_types(const sdlora_opdesc *op)
+/* `strict`: bits of the operands, inputs first, that are f32 in any case. */
+static int check_types(const sdlora_opdesc *op, unsigned strict)
 {
     for (uint32_t i = 0; i < op->n_in + op->n_out; i++) {
         const sdlora_tdesc *t = i < op->n_in ? &op->in[i] : &op->out[i - op->n_in];
-        if (t->dtype && !slr_cpu_is_frozen(op, i) && !slr_cpu_f32(t))
+        if (t->dtype && !slr_cpu_is_frozen(op, i) &&
+            !(strict >> i & 1 ? slr_cpu_f32(t) : slr_cpu_stored(t)))
             return slr_fail(SDLORA_ENOTSUP, __func__,
-                            "a convolution takes dense f32; operand %u is of type %u or has gaps",
+                            "a convolution takes dense f32 or bf16; operand %u is of type %u or "
+                            "has gaps",
                             (unsigned)i, (unsigned)t->dtype);
     }
     return SDLORA_OK;
+}
+
+/* The type in which a launch finds input i: packs of frozen ones are f32. */
+static const slr_dtype_row *type_of(const sdlora_opdesc *op, uint32_t i)
+{
+    return slr_dtype(slr_cpu_is_frozen(op, i) ? SDLORA_F32 : op->in[i].dtype);
 }
 
 static int finish(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env, conv_kernel want,
@@ -394,14 +423,22 @@ static int finish(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env
         backward_phases(k);
     else
         forward_phase(k);
-    k->direct = n_taps == 1 && s->stride_h == 1 && s->stride_w == 1 && s->pad_top == 0 &&
-                s->pad_left == 0 && s->x.h == s->y.h && s->x.w == s->y.w;
+    k->src_type = type_of(op, 0);
+    k->dst_type = slr_dtype(op->out[0].dtype);
+    k->add_type = k->has_add ? type_of(op, 3) : k->dst_type;
+    k->w_type = type_of(op, 1);
+    k->direct = k->src_type->dtype == SDLORA_F32 && n_taps == 1 && s->stride_h == 1 &&
+                s->stride_w == 1 && s->pad_top == 0 && s->pad_left == 0 && s->x.h == s->y.h &&
+                s->x.w == s->y.w;
     choose_blocks(k);
     choose_tiles(k);
-    k->block_floats = k->direct ? 0 : ceil_div(k->tm * k->depth_taps * k->depth_cols, 16) * 16;
-    k->tile_floats = k->n_phases > 1 ? ceil_div(k->tm * k->tn, 16) * 16 : 0;
+    k->block_floats = k->direct ? 0 : slr_cpu_lines(k->tm * k->depth_taps * k->depth_cols);
+    const bool tile = k->n_phases > 1 || k->dst_type->dtype != SDLORA_F32;
+    k->tile_floats = tile ? slr_cpu_lines(k->tm * k->tn) : 0;
     k->frozen = slr_cpu_is_frozen(op, 1);
-    k->pack_floats = k->frozen ? 0 : ceil_div(s->y.c * s->cg * n_taps, 16) * 16;
+    k->pack_floats = k->frozen ? 0 : slr_cpu_lines(s->y.c * s->cg * n_taps);
+    if (k->w_type->dtype != SDLORA_F32)
+        k->pack_floats *= 2; /* f32 in file order comes behind the pack */
     *scratch = 4 * (uint64_t)(k->pack_floats + env->slots * (k->block_floats + k->tile_floats));
     return k->frozen ? slr_cpu_freeze(&k->head, op, 1, k->layout, s->groups) : SDLORA_OK;
 }
@@ -411,7 +448,7 @@ static int conv_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_en
 {
     conv_kernel k = {.alpha = op->n_real ? (float)op->reals[0] : 1.0f, .layout = SLR_PACK_CONV_CK};
     slr_require(op->n_in >= 2 && op->n_out == 1 && op->in[1].rank == 4);
-    SLR_TRY(check_types(op));
+    SLR_TRY(check_types(op, 1u << 2));
     SLR_TRY(read_shape(&k.shape, op, &op->in[0], &op->out[0], op->in[1].dim));
     k.has_bias = given(op, 2);
     k.has_add = given(op, 3);
@@ -431,7 +468,7 @@ static int conv_bx_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
 {
     conv_kernel k = {.alpha = op->n_real ? (float)op->reals[0] : 1.0f, .backward = true};
     slr_require(op->n_in == 2 && op->n_out == 1 && op->in[1].rank == 4);
-    SLR_TRY(check_types(op));
+    SLR_TRY(check_types(op, 0));
     SLR_TRY(read_shape(&k.shape, op, &op->out[0], &op->in[0], op->in[1].dim));
     k.src = k.shape.y;
     k.dst = k.shape.x;
@@ -450,12 +487,14 @@ typedef struct bw_kernel {
     sdlora_kernel head;
     conv_kernel geometry; /* forward phases and taps: which pixel lies under which tap */
     int64_t tc, c_tiles;  /* channels of a piece */
+    const slr_dtype_row *dy_type;
+    int64_t dy_floats; /* of a chunk of dy that is not f32 */
     int64_t slot_floats;
 } bw_kernel;
 
 typedef struct bw_job {
     const bw_kernel *k;
-    const float *dy, *x;
+    const void *dy, *x;
     float *dw, *scratch;
 } bw_job;
 
@@ -469,12 +508,19 @@ static void bw_piece(void *arg, int64_t piece, int slot)
     const conv_shape *s = &k->shape;
     const int64_t c0 = piece % b->c_tiles * b->tc, cn = min64(b->tc, s->cg - c0);
     const int64_t group = piece / b->c_tiles % s->groups, t = piece / b->c_tiles / s->groups;
-    float *block = job->scratch + slot * b->slot_floats, *sum = block + BW_PIXELS * b->tc;
+    float *dy_block = job->scratch + slot * b->slot_floats;
+    float *block = dy_block + b->dy_floats, *sum = block + BW_PIXELS * b->tc;
     const int64_t pixels = s->y.n * s->y.h * s->y.w;
     for (int64_t first = 0; first < pixels; first += BW_PIXELS) {
         const int64_t rows = min64(BW_PIXELS, pixels - first);
         gather(k, k->phases, &k->taps[t], job->x, first, rows, group * s->cg + c0, cn, block, cn);
-        const slr_mat a = {job->dy + first * s->y.c + group * s->kg, s->y.c, true};
+        const int64_t at = first * s->y.c + group * s->kg;
+        slr_mat a = {dy_block, s->kg, true};
+        if (b->dy_floats)
+            slr_cpu_widen(dy_block, s->kg, b->dy_type,
+                          slr_cpu_at(job->dy, at, (int64_t)b->dy_type->size), s->y.c, rows, s->kg);
+        else
+            a = (slr_mat){(const float *)job->dy + at, s->y.c, true};
         slr_sgemm(s->kg, cn, rows, k->alpha, a, (slr_mat){block, cn, false}, first ? 1.0f : 0.0f,
                   sum, cn);
     }
@@ -503,7 +549,7 @@ static int conv_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
 {
     conv_shape s;
     slr_require(op->n_in == 2 && op->n_out == 1 && op->out[0].rank == 4);
-    SLR_TRY(check_types(op));
+    SLR_TRY(check_types(op, 1u << 2));
     SLR_TRY(read_shape(&s, op, &op->in[1], &op->in[0], op->out[0].dim));
     bw_kernel *b = slr_cpu_kernel_new(env, sizeof *b, bw_launch);
     if (!b)
@@ -515,6 +561,8 @@ static int conv_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
     k->src = s.x;
     k->dst = s.y;
     k->alpha = op->n_real ? (float)op->reals[0] : 1.0f;
+    k->src_type = type_of(op, 1);
+    b->dy_type = type_of(op, 0);
     k->phases =
         env->host->alloc(env->host->self, sizeof(phase) + (size_t)(s.r * s.s) * sizeof(tap), 64);
     if (!k->phases)
@@ -523,7 +571,8 @@ static int conv_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
     forward_phase(k);
     b->tc = ceil_div(s.cg, ceil_div(s.cg, BW_CHANNELS));
     b->c_tiles = ceil_div(s.cg, b->tc);
-    b->slot_floats = ceil_div((BW_PIXELS + s.kg) * b->tc, 16) * 16;
+    b->dy_floats = b->dy_type->dtype != SDLORA_F32 ? slr_cpu_lines(BW_PIXELS * s.kg) : 0;
+    b->slot_floats = b->dy_floats + slr_cpu_lines((BW_PIXELS + s.kg) * b->tc);
     *scratch = 4 * (uint64_t)(env->slots * b->slot_floats);
     return SDLORA_OK;
 }

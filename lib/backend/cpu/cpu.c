@@ -147,7 +147,7 @@ static int dev_info(sdlora_dev *dev, sdlora_dev_info *info)
         .mem_free = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * page,
         .mem_align = 64,
         .max_alloc = UINT64_MAX,
-        .dtypes = UINT64_C(1) << SDLORA_F32,
+        .dtypes = UINT64_C(1) << SDLORA_F32 | UINT64_C(1) << SDLORA_BF16,
         .maths = UINT64_C(1) << SDLORA_MATH_STRICT,
     };
     strncpy(all.name, names[dev->env.level], sizeof all.name - 1);

@@ -5,6 +5,7 @@
 #define SLR_BACKEND_CPU_GEMM_H
 
 #include "backend/cpu/cpu.h"
+#include "tensor/dtype.h"
 
 typedef struct slr_mat {
     const float *p;
@@ -23,10 +24,11 @@ typedef struct slr_tiling {
 } slr_tiling;
 slr_tiling slr_gemm_tiling(int64_t m, int64_t n, int64_t k);
 
-/* Puts what a product is added to into a tile of c: bias (by column) + add, either may be NULL.
- * Returns the beta with which the product goes on top: 0 when there was nothing.  add == c costs no
- * copy. */
-float slr_gemm_seed(float *c, int64_t ldc, const float *bias, const float *add, int64_t ldadd,
-                    int64_t m, int64_t n);
+/* Puts what a product is added to into a tile of c: bias (by column) + add of the given type,
+ * either may be NULL. Returns the beta with which the product goes on top: 0 when there was
+ * nothing.  add
+ * == c costs no copy. */
+float slr_gemm_seed(float *c, int64_t ldc, const float *bias, const slr_dtype_row *type,
+                    const void *add, int64_t ldadd, int64_t m, int64_t n);
 
 #endif

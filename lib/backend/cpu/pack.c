@@ -11,7 +11,6 @@
 
 #include "base/status.h"
 #include "io/file.h"
-#include "tensor/dtype.h"
 
 enum { BUCKETS = 256 };
 
@@ -134,8 +133,8 @@ static void convert_range(void *arg, int64_t lo, int64_t hi)
     j->type->to_f32(j->dst + lo, j->src + (size_t)lo * j->type->size, (size_t)(hi - lo));
 }
 
-static void to_f32(const slr_cpu_env *env, const slr_dtype_row *type, float *dst, const void *src,
-                   int64_t n)
+void slr_cpu_to_f32(const slr_cpu_env *env, const slr_dtype_row *type, float *dst, const void *src,
+                    int64_t n)
 {
     convert_job j = {.type = type, .dst = dst, .src = src};
     slr_cpu_parallel(env, n, CONVERT_BLOCK, convert_range, &j);
@@ -198,7 +197,7 @@ static int convert(const slr_cpu_env *env, slr_cpu_pack *p, const slr_dtype_row 
         return SDLORA_ENOMEM;
     }
     if (!ready || plain)
-        to_f32(env, type, plain ? dst : flat, src, n);
+        slr_cpu_to_f32(env, type, plain ? dst : flat, src, n);
     if (!plain)
         slr_cpu_pack_conv(env, dst, ready ? src : flat, p->desc.dim, p->groups, p->layout);
     block_free(packs, flat);

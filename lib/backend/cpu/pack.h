@@ -5,6 +5,7 @@
 #define SLR_BACKEND_CPU_PACK_H
 
 #include "backend/cpu/cpu.h"
+#include "tensor/dtype.h"
 
 enum {
     SLR_PACK_PLAIN = 0,   /* the same order; f32 that is aligned to 4 bytes is used where it lies */
@@ -25,6 +26,10 @@ void slr_cpu_pack_put(slr_cpu_packs *packs, slr_cpu_pack *p);
 
 /* Bytes that packs hold now, without those used in place; for tests. */
 uint64_t slr_cpu_packs_bytes(slr_cpu_packs *packs);
+
+/* n elements of any alignment as f32. */
+void slr_cpu_to_f32(const slr_cpu_env *env, const slr_dtype_row *type, float *dst, const void *src,
+                    int64_t n);
 
 /* One layout, from dense f32 in file order; also for weights that change between launches. */
 void slr_cpu_pack_conv(const slr_cpu_env *env, float *dst, const float *src, const int64_t dim[4],

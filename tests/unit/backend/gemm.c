@@ -183,7 +183,7 @@ static void test_declines(void **state)
     op.n_in = 2;
     op.desc[2] = F32_(4, 4);
     op.data[0] = op.data[1] = op.data[2] = x;
-    op.desc[0].dtype = SDLORA_BF16;
+    op.desc[0].dtype = SDLORA_F16;
     assert_int_equal(run_op(d, &op), SDLORA_ENOTSUP);
     op.desc[0] = F32_(4, 4);
     op.desc[0].stride[0] = 8;
