@@ -91,8 +91,7 @@ static uint32_t read_words(const check_case *from, const char *text, sdlora_tdes
 
 /* --- contents */
 
-/* What the storage type makes of a value. */
-static double stored(uint32_t dtype, double v)
+double check_stored(uint32_t dtype, double v)
 {
     const slr_dtype_row *row = slr_dtype(dtype);
     unsigned char bytes[8];
@@ -176,17 +175,32 @@ static void fill(check_call *c)
         char h = x < strlen(how) ? how[x] : 'n';
         c->in_v[x] = malloc((size_t)n * sizeof(double));
         for (int64_t i = 0; i < n; i++)
-            c->in_v[x][i] = stored(c->in[x].dtype, h == 'f' ? 0 : value(c, h, i));
+            c->in_v[x][i] = check_stored(c->in[x].dtype, h == 'f' ? 0 : value(c, h, i));
     }
     if (c->from->big || c->from->refuse)
         return;
     fill_saved(c);
     for (uint32_t x = 0; x < c->desc.n_in; x++)
         for (int64_t i = 0; c->in_v[x] && i < slr_ref_count(&c->in[x]); i++)
-            c->in_v[x][i] = stored(c->in[x].dtype, c->in_v[x][i]);
+            c->in_v[x][i] = check_stored(c->in[x].dtype, c->in_v[x][i]);
 }
 
-void check_call_init(check_call *c, const check_case *from)
+/* Moves one side's operands, as the pattern says. */
+static void store_bf16(check_call *c, const char *pattern, sdlora_tdesc *t, const bool *frozen,
+                       uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        bool moves = *pattern == 'X' || (*pattern == 'x' && !(frozen && frozen[i]));
+        if (moves && t[i].dtype == SDLORA_F32) {
+            t[i].dtype = SDLORA_BF16;
+            c->bf16 = true;
+        }
+        if (pattern[1] && pattern[1] != '>')
+            pattern++;
+    }
+}
+
+void check_call_init(check_call *c, const check_case *from, bool bf16)
 {
     memset(c, 0, sizeof *c);
     random_state = 1;
@@ -204,6 +218,10 @@ void check_call_init(check_call *c, const check_case *from)
                               .out = c->out,
                               .ints = from->ints,
                               .reals = from->reals};
+    if (bf16 && c->info->stored) {
+        store_bf16(c, c->info->stored, c->in, c->frozen, c->desc.n_in);
+        store_bf16(c, strchr(c->info->stored, '>') + 1, c->out, NULL, c->desc.n_out);
+    }
     c->desc.n_int = c->info->n_int < 0 ? c->in[0].rank : (uint32_t)c->info->n_int;
     fill(c);
     if (from->big || from->refuse)

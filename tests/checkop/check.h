@@ -4,7 +4,9 @@
  * A case is an operation with its operands in a small notation, one word per operand:
  *     2x8x8x32          a dense f32 tensor          77:i32   another type
  *     2x16x24/72        axis 1 is 72 elements wide  320:f16! frozen
- *     -                 an absent input */
+ *     -                 an absent input
+ * Each case runs once as it stands and, where its operation has a `stored` pattern, once more with
+ * activations in bf16. */
 #ifndef CHECKOP_CHECK_H
 #define CHECKOP_CHECK_H
 
@@ -27,7 +29,9 @@ typedef struct check_case {
 
 extern const check_case check_cases[]; /* ends with op 0 */
 
-/* How exact an operation has to be: |error| <= rel (|reference| + rms(reference)) + floor. */
+/* How exact an operation has to be: |error| <= rel (|reference| + rms(reference)) + floor, and
+ * half a unit in the last place of the reference more where the output is bf16.  What is EXACT has
+ * to be the reference rounded to its output's type. */
 enum { EXACT, ROUNDED, FUNCTION, SUMMED, PRODUCT, N_CLASSES };
 typedef struct check_room {
     double rel, floor;
@@ -43,6 +47,10 @@ typedef struct check_op {
     const char *fill;  /* per input: how it is filled (run.c); missing: 'n' */
     /* Floating-point operations for --bench; NULL: bytes are counted instead. */
     double (*flops)(const sdlora_opdesc *op);
+    /* Which operands the second run stores in bf16, per input, then '>', then per output: 'x' moves
+     * one unless it is frozen or has a type of its own, 'X' frozen ones too.  The last letter of a
+     * side goes for the rest.  NULL: the operation knows f32 only. */
+    const char *stored;
 } check_op;
 
 const check_op *check_op_of(uint32_t op);
@@ -56,11 +64,12 @@ typedef struct check_call {
     bool frozen[MAX_ARGS];
     sdlora_const consts[MAX_ARGS];
     double *in_v[MAX_ARGS], *out_v[MAX_ARGS]; /* dense; out_v: the reference's results */
+    bool bf16;                                /* some operand was moved to that type */
 } check_call;
 
-/* Parses, fills, and runs the reference unless the case is big or wrong.  Ends the program on a bad
- * row. */
-void check_call_init(check_call *c, const check_case *from);
+/* Parses, fills, and runs the reference unless the case is big or wrong; bf16: as the second run.
+ * Ends the program on a bad row. */
+void check_call_init(check_call *c, const check_case *from, bool bf16);
 void check_call_free(check_call *c);
 
 double check_random(void); /* a normal deviate; the same sequence in each run */
@@ -69,6 +78,9 @@ double check_random(void); /* a normal deviate; the same sequence in each run */
 int check_backends(const char *mask, const char *filter);
 int check_gradients(const char *filter);
 int check_curves(const char *mask);
-int check_bench(const char *mask, const char *filter, int threads);
+int check_bench(const char *mask, const char *filter, int threads, bool bf16);
+
+/* What the storage type makes of a value. */
+double check_stored(uint32_t dtype, double v);
 
 #endif

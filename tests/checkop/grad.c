@@ -128,7 +128,7 @@ int check_gradients(const char *filter)
             if (rules[r].op != from->op || from->big || from->refuse ||
                 (filter && !strstr(check_op_of(from->op)->name, filter)))
                 continue;
-            check_call_init(&c, from);
+            check_call_init(&c, from, false);
             bad += check_one(&c, &rules[r], &n);
             cases++;
             check_call_free(&c);

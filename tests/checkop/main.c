@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* checkop [--cpumask generic|avx2|avx512] [--gradients] [--curves] [--bench] [--threads n] [OP] */
+/* checkop [--cpumask generic|avx2|avx512] [--gradients] [--curves] [--bench] [--bf16] [--threads n]
+ * [OP]; --bf16: what --bench runs is stored in that type */
 #include "check.h"
 
 #include <stdio.h>
@@ -11,7 +12,7 @@ enum { SKIP = 77 };
 int main(int argc, char **argv)
 {
     const char *mask = "avx512", *filter = NULL;
-    bool gradients = false, curves = false, bench = false;
+    bool gradients = false, curves = false, bench = false, bf16 = false;
     int threads = 2, bad;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--cpumask") && i + 1 < argc)
@@ -24,12 +25,14 @@ int main(int argc, char **argv)
             curves = true;
         else if (!strcmp(argv[i], "--bench"))
             bench = true;
+        else if (!strcmp(argv[i], "--bf16"))
+            bf16 = true;
         else
             filter = argv[i];
     }
     bad = gradients ? check_gradients(filter)
           : curves  ? check_curves(mask)
-          : bench   ? check_bench(mask, filter, threads)
+          : bench   ? check_bench(mask, filter, threads, bf16)
                     : check_backends(mask, filter);
     return bad < 0 ? SKIP : bad ? EXIT_FAILURE : EXIT_SUCCESS;
 }

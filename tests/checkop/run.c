@@ -73,6 +73,12 @@ static void encode(const sdlora_tdesc *t, unsigned char *to, const double *v)
     }
 }
 
+/* Half a unit in the last place of v, which is what storing adds to an error. */
+static double half_ulp(uint32_t dtype, double v)
+{
+    return dtype == SDLORA_BF16 && v != 0 ? ldexp(1, ilogb(v) - 8) : 0;
+}
+
 /* Largest error in units of the tolerance; *at says where. */
 static double error_of(const check_call *c, int x, const unsigned char *got, int64_t *at)
 {
@@ -87,7 +93,10 @@ static double error_of(const check_call *c, int x, const unsigned char *got, int
     for (int64_t i = 0; i < n; i++) {
         float f;
         row->to_f32(&f, got + i * (int64_t)row->size, 1);
-        double off = fabs(f - want[i]), room = tol.rel * (fabs(want[i]) + sqrt(square)) + tol.floor;
+        double goal = c->info->class == EXACT ? check_stored(t->dtype, want[i]) : want[i];
+        double off = fabs(f - goal), room = tol.rel * (fabs(goal) + sqrt(square)) + tol.floor;
+        if (c->info->class != EXACT)
+            room += half_ulp(t->dtype, goal);
         double e = off == 0 ? 0 : room > 0 ? off / room : INFINITY;
         if (isnan(off))
             e = INFINITY;
@@ -112,7 +121,8 @@ typedef struct bound {
 
 static int case_fail(const check_call *c, const char *where, const char *text)
 {
-    printf("FAIL %s  %s -> %s  on %s: %s\n", c->info->name, c->from->in, c->from->out, where, text);
+    printf("FAIL %s%s  %s -> %s  on %s: %s\n", c->info->name, c->bf16 ? " in bf16" : "",
+           c->from->in, c->from->out, where, text);
     return 1;
 }
 
@@ -233,12 +243,17 @@ static const int thread_counts[] = {1, 2, 3};
 enum { N_COUNTS = sizeof thread_counts / sizeof *thread_counts };
 
 /* One case on all thread counts; the first one's bytes are what the others must give. */
-static int check_case_on(const check_case *from, slr_devices *const *devices, const char *mask)
+static int check_case_on(const check_case *from, slr_devices *const *devices, const char *mask,
+                         bool bf16)
 {
     check_call c;
     bound first, b;
     int bad = 0;
-    check_call_init(&c, from);
+    check_call_init(&c, from, bf16);
+    if (bf16 && !c.bf16) {
+        check_call_free(&c);
+        return 0;
+    }
     for (int t = 0; t < N_COUNTS && !bad; t++) {
         char where[64];
         snprintf(where, sizeof where, "%s, %d threads", mask, thread_counts[t]);
@@ -268,7 +283,7 @@ static int check_refusal(const check_case *from, slr_devices *devices)
 {
     check_call c;
     bound b;
-    check_call_init(&c, from);
+    check_call_init(&c, from, false);
     slr_clear();
     int rc = bound_init(&b, &c, devices), bad = 0;
     if (rc >= 0) {
@@ -296,8 +311,12 @@ int check_backends(const char *mask, const char *filter)
         devices[t] = open_cpu(mask, thread_counts[t]);
     for (const check_case *from = check_cases; from->op; from++)
         if (!from->big && (!filter || strstr(check_op_of(from->op)->name, filter))) {
-            bad +=
-                from->refuse ? check_refusal(from, devices[0]) : check_case_on(from, devices, mask);
+            if (from->refuse) {
+                bad += check_refusal(from, devices[0]);
+            } else {
+                bad += check_case_on(from, devices, mask, false);
+                bad += check_case_on(from, devices, mask, true);
+            }
             n++;
         }
     for (int t = 0; t < N_COUNTS; t++)
@@ -386,7 +405,7 @@ static double seconds_of(const bound *b)
     return best;
 }
 
-int check_bench(const char *mask, const char *filter, int threads)
+int check_bench(const char *mask, const char *filter, int threads, bool bf16)
 {
     slr_devices *d = open_cpu(mask, threads);
     for (const check_case *from = check_cases; from->op; from++) {
@@ -394,7 +413,7 @@ int check_bench(const char *mask, const char *filter, int threads)
         bound b;
         if (from->refuse || (filter ? !strstr(check_op_of(from->op)->name, filter) : !from->big))
             continue;
-        check_call_init(&c, from);
+        check_call_init(&c, from, bf16);
         if (bound_init(&b, &c, d) < 0) {
             printf("%-14s %s: %s\n", c.info->name, from->in, sdlora_last_error()->message);
         } else {
