@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/* ATTENTION_B: probabilities are made again from lse, tile by tile.  A piece is a group of blocks
+ * of keys of one pair: it owns their dk and dv, and adds to a dq of its own, [d,queries], which are
+ * summed group by group afterwards.  Cuts depend on shapes alone.  Refuses to know instructions. */
+#include "attention.h"
+
+#include <string.h>
+
+enum {
+    MAX_QUERIES = 128,
+    MAX_KEYS = 128,
+    GROUP_KEYS = 1024 /* keys of one piece: fewer cost more dq to sum */
+};
+
+static const float padding_lse2 = 1e30f; /* 2^(score - this) is 0 */
+
+/* The five products share four shapes. */
+typedef struct backward_kernel {
+    sdlora_kernel head;
+    dn_attn a;
+    int64_t groups, group_blocks;
+    dn_tilemm scores;  /* [kb,depth] [depth,nq] -> [kb,nq]: k q and v do */
+    dn_tilemm keys;    /* [kb,nq] [nq,d] -> adds to [kb,d]: dv and dk */
+    dn_tilemm queries; /* [d,kb] [kb,nq] -> adds to [d,nq]: dq */
+    /* a pair's packs: rows of k and v, k turned; per tile q and do for both products, and rows */
+    int64_t k_at, v_at, kt_at, qt_at, dot_at, q_at, do_at, lse_at, delta_at, dq_at, pair_bytes;
+    /* a slot's */
+    int64_t s_at, dp_at, p_at, ds_at, packed_at, dk_at, dv_at, work_at, slot_bytes;
+} backward_kernel;
+
+typedef struct backward_job {
+    const backward_kernel *k;
+    const char *d_o, *q, *key, *v, *o;
+    const float *lse;
+    char *dq, *dk, *dv, *packs, *slots;
+    int64_t z0, pairs;
+    _Atomic int failed;
+} backward_job;
+
+/* --- packing --- */
+
+static void pack_keys(void *arg, int64_t piece, int slot)
+{
+    const backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const dn_attn *a = &k->a;
+    const int64_t z = piece / a->blocks, b = piece % a->blocks;
+    const int64_t rows = b * a->kb * a->depth * a->size;
+    const char *key = job->key + dn_attn_at(a, job->z0 + z, a->k_sample);
+    char *pack = job->packs + z * k->pair_bytes;
+    (void)slot;
+    dn_attn_rows(a, pack + k->k_at + rows, key, a->k_row, b);
+    dn_attn_rows(a, pack + k->v_at + rows, job->v + dn_attn_at(a, job->z0 + z, a->v_sample),
+                 a->v_row, b);
+    dn_attn_columns(a, pack + k->kt_at + b * a->kb * a->d * a->size, key, a->k_row, b);
+}
+
+static void pack_queries(void *arg, int64_t piece, int slot)
+{
+    const backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const dn_attn *a = &k->a;
+    const int64_t z = piece / a->tiles, t = piece % a->tiles, pair = job->z0 + z, q0 = t * a->nq;
+    const int64_t rows = dn_min(a->nq, a->tq - q0), ld = a->heads * a->d;
+    const int64_t dense = dn_attn_at(a, pair, a->tq * ld) + q0 * ld * a->size;
+    const char *q = job->q + dn_attn_at(a, pair, a->q_sample) + q0 * a->q_row * a->size;
+    char *pack = job->packs + z * k->pair_bytes;
+    float *lse2 = (float *)(pack + k->lse_at) + q0, *delta = (float *)(pack + k->delta_at) + q0;
+    const dn_tile_layout *in = &k->scores.b, *out = &k->keys.b;
+    (void)slot;
+    dn_tile_pack_columns(in, a->nq, pack + k->qt_at + t * in->bytes, q, a->q_row, a->d, rows);
+    dn_tile_pack_columns(in, a->nq, pack + k->dot_at + t * in->bytes, job->d_o + dense, ld, a->d,
+                         rows);
+    dn_tile_pack_rows(out, a->d, pack + k->q_at + t * out->bytes, q, a->q_row, rows, a->d);
+    dn_tile_pack_rows(out, a->d, pack + k->do_at + t * out->bytes, job->d_o + dense, ld, rows,
+                      a->d);
+    for (int64_t i = 0; i < a->nq; i++) {
+        const int64_t at = dense + i * ld * a->size;
+        delta[i] = i < rows ? a->fn->dot(job->d_o + at, job->o + at, a->d) : 0.0f;
+        lse2[i] = i < rows ? job->lse[pair * a->tq + q0 + i] * DN_LOG2E : padding_lse2;
+    }
+    for (int64_t g = 0; g < k->groups; g++)
+        memset(pack + k->dq_at + (g * a->tiles + t) * a->nq * a->d * 4, 0,
+               (size_t)(a->nq * a->d * 4));
+}
+
+/* --- tiles --- */
+
+/* Block b of keys against tile t of queries: adds to dk and dv in the slot and to the group's dq.
+ */
+static int backward_tile(const backward_kernel *k, char *pack, char *mine, int slot, int64_t b,
+                         int64_t t, float *dq)
+{
+    const dn_attn *a = &k->a;
+    const sdlora_dev *dev = k->head.dev;
+    const int64_t rows = b * a->kb * a->depth * a->size, in = t * k->scores.b.bytes,
+                  out = t * k->keys.b.bytes;
+    const dn_scores s = {.s = (float *)(mine + k->s_at),
+                         .keys = dn_attn_keys(a, b),
+                         .pad_keys = a->kb,
+                         .nq = a->nq,
+                         .unit = a->scale * DN_LOG2E};
+    float *dp = (float *)(mine + k->dp_at);
+    void *work = mine + k->work_at;
+    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->k_at + rows, pack + k->qt_at + in, s.s,
+                         work));
+    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->v_at + rows, pack + k->dot_at + in, dp,
+                         work));
+    if (a->causal && (b + 1) * a->kb > t * a->nq)
+        dn_softmax_causal(&s, b * a->kb, t * a->nq);
+    a->fn->backward(&s, dp, (float *)(pack + k->lse_at) + t * a->nq,
+                    (float *)(pack + k->delta_at) + t * a->nq, &k->queries.b, mine + k->p_at,
+                    mine + k->ds_at, mine + k->packed_at);
+    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->p_at, pack + k->do_at + out,
+                         (float *)(mine + k->dv_at), work));
+    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->ds_at, pack + k->q_at + out,
+                         (float *)(mine + k->dk_at), work));
+    return dn_tilemm_run(&k->queries, dev, slot, pack + k->kt_at + b * a->kb * a->d * a->size,
+                         mine + k->packed_at, dq + t * a->nq * a->d, work);
+}
+
+static void backward_piece(void *arg, int64_t piece, int slot)
+{
+    backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const dn_attn *a = &k->a;
+    const int64_t z = piece / k->groups, g = piece % k->groups, ld = a->heads * a->d;
+    const int64_t end = dn_min((g + 1) * k->group_blocks, a->blocks);
+    char *pack = job->packs + z * k->pair_bytes, *mine = job->slots + slot * k->slot_bytes;
+    float *dq = (float *)(pack + k->dq_at) + g * a->tiles * a->nq * a->d;
+    float *dk = (float *)(mine + k->dk_at), *dv = (float *)(mine + k->dv_at);
+    for (int64_t b = g * k->group_blocks; b < end; b++) {
+        const int64_t to = dn_attn_at(a, job->z0 + z, a->tk * ld) + b * a->kb * ld * a->size;
+        memset(dk, 0, (size_t)(a->kb * a->d) * sizeof *dk);
+        memset(dv, 0, (size_t)(a->kb * a->d) * sizeof *dv);
+        /* queries before the first key see none of this block */
+        for (int64_t t = a->causal ? b * a->kb / a->nq : 0; t < a->tiles; t++) {
+            int rc = backward_tile(k, pack, mine, slot, b, t, dq);
+            if (rc < 0) {
+                dn_attn_note(&job->failed, rc);
+                return;
+            }
+        }
+        a->fn->store(dk, a->d, dn_attn_keys(a, b), a->scale, job->dk + to, ld);
+        a->fn->store(dv, a->d, dn_attn_keys(a, b), 1.0f, job->dv + to, ld);
+    }
+}
+
+/* dq = scale * sum over the groups, in order. */
+static void sum_groups(void *arg, int64_t piece, int slot)
+{
+    const backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const dn_attn *a = &k->a;
+    const int64_t z = piece / a->tiles, t = piece % a->tiles, ld = a->heads * a->d;
+    const int64_t q0 = t * a->nq, values = a->nq * a->d;
+    float *sum = (float *)(job->packs + z * k->pair_bytes + k->dq_at) + t * values;
+    (void)slot;
+    for (int64_t g = 1; g < k->groups; g++) {
+        const float *more = sum + g * a->tiles * values;
+        for (int64_t i = 0; i < values; i++)
+            sum[i] += more[i];
+    }
+    a->fn->turn(sum, a->d, a->nq, dn_min(a->nq, a->tq - q0), a->scale,
+                job->dq + dn_attn_at(a, job->z0 + z, a->tq * ld) + q0 * ld * a->size, ld);
+}
+
+static void backward_rounds(void *arg, int64_t lo, int64_t hi)
+{
+    backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const dn_attn *a = &k->a;
+    const int64_t all = a->n * a->heads;
+    (void)lo, (void)hi;
+    for (job->z0 = 0; job->z0 < all; job->z0 += a->round) {
+        job->pairs = dn_min(a->round, all - job->z0);
+        dn_spread(k->head.dev, job->pairs * a->blocks, pack_keys, job);
+        dn_spread(k->head.dev, job->pairs * a->tiles, pack_queries, job);
+        dn_spread(k->head.dev, job->pairs * k->groups, backward_piece, job);
+        dn_spread(k->head.dev, job->pairs * a->tiles, sum_groups, job);
+    }
+}
+
+static int backward_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
+{
+    const backward_kernel *k = (const backward_kernel *)head;
+    backward_job job = {
+        .k = k,
+        .d_o = ptr[0],
+        .q = ptr[1],
+        .key = ptr[2],
+        .v = ptr[3],
+        .o = ptr[4],
+        .lse = ptr[5],
+        .dq = ptr[6],
+        .dk = ptr[7],
+        .dv = ptr[8],
+        .packs = scratch,
+        .slots = (char *)scratch + k->a.round * k->pair_bytes,
+    };
+    if (dn_attn_small(&k->a)) /* inside one piece, on this thread */
+        dn_parallel(head->dev, 1, 1, backward_rounds, &job);
+    else
+        backward_rounds(&job, 0, 1);
+    if (job.failed < 0)
+        return dn_fail(head->dev, job.failed, "attention: oneDNN failed in a tile");
+    return SDLORA_OK;
+}
+
+/* --- preparing --- */
+
+static void backward_free(sdlora_kernel *head)
+{
+    backward_kernel *k = (backward_kernel *)head;
+    dn_tilemm_free(head->dev, &k->scores);
+    dn_tilemm_free(head->dev, &k->keys);
+    dn_tilemm_free(head->dev, &k->queries);
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void backward_parts(backward_kernel *k)
+{
+    const dn_attn *a = &k->a;
+    const int64_t rows = a->blocks * a->kb * a->depth * a->size, lanes = a->tiles * a->nq * 4;
+    const int64_t tile = a->kb * a->nq;
+    k->k_at = dn_attn_part(&k->pair_bytes, rows);
+    k->v_at = dn_attn_part(&k->pair_bytes, rows);
+    k->kt_at = dn_attn_part(&k->pair_bytes, a->blocks * a->kb * a->d * a->size);
+    k->qt_at = dn_attn_part(&k->pair_bytes, a->tiles * k->scores.b.bytes);
+    k->dot_at = dn_attn_part(&k->pair_bytes, a->tiles * k->scores.b.bytes);
+    k->q_at = dn_attn_part(&k->pair_bytes, a->tiles * k->keys.b.bytes);
+    k->do_at = dn_attn_part(&k->pair_bytes, a->tiles * k->keys.b.bytes);
+    k->lse_at = dn_attn_part(&k->pair_bytes, lanes);
+    k->delta_at = dn_attn_part(&k->pair_bytes, lanes);
+    k->dq_at = dn_attn_part(&k->pair_bytes, k->groups * lanes * a->d);
+    k->s_at = dn_attn_part(&k->slot_bytes, tile * 4);
+    k->dp_at = dn_attn_part(&k->slot_bytes, tile * 4);
+    k->p_at = dn_attn_part(&k->slot_bytes, tile * a->size);
+    k->ds_at = dn_attn_part(&k->slot_bytes, tile * a->size);
+    k->packed_at = dn_attn_part(&k->slot_bytes, k->queries.b.bytes);
+    k->dk_at = dn_attn_part(&k->slot_bytes, a->kb * a->d * 4);
+    k->dv_at = dn_attn_part(&k->slot_bytes, a->kb * a->d * 4);
+    k->work_at =
+        dn_attn_part(&k->slot_bytes, larger(larger(k->scores.work_bytes, k->keys.work_bytes),
+                                            k->queries.work_bytes));
+}
+
+static int check_operands(const dn_attn *a, const sdlora_dev *dev, const sdlora_opdesc *op)
+{
+    const int64_t c = a->heads * a->d;
+    DN_TRY(dn_attn_dense(dev, &op->in[0], a->type, a->n, a->tq, c, "do"));
+    DN_TRY(dn_attn_dense(dev, &op->in[4], a->type, a->n, a->tq, c, "o"));
+    DN_TRY(dn_attn_dense(dev, &op->in[5], SDLORA_F32, a->n, a->heads, a->tq, "lse"));
+    DN_TRY(dn_attn_dense(dev, &op->out[0], a->type, a->n, a->tq, c, "dq"));
+    DN_TRY(dn_attn_dense(dev, &op->out[1], a->type, a->n, a->tk, c, "dk"));
+    DN_TRY(dn_attn_dense(dev, &op->out[2], a->type, a->n, a->tk, c, "dv"));
+    for (uint32_t i = 0; i < op->n_in; i++)
+        if (dn_frozen(op, i))
+            return dn_fail(dev, SDLORA_ENOTSUP, "attention: input %u is frozen", (unsigned)i);
+    return SDLORA_OK;
+}
+
+static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
+                            const sdlora_opdesc *op)
+{
+    dn_attn a;
+    if (op->n_in != 6 || op->n_out != 3)
+        return dn_fail(dev, SDLORA_EINVAL, "attention: do, q, k, v, o, lse give dq, dk, dv");
+    DN_TRY(dn_attn_init(&a, dev, op, op->in + 1, MAX_QUERIES, MAX_KEYS));
+    DN_TRY(check_operands(&a, dev, op));
+    backward_kernel *k = dn_kernel_new(dev, sizeof *k, backward_launch, backward_free);
+    if (!k)
+        return SDLORA_ENOMEM;
+    *out = &k->head;
+    k->a = a;
+    k->group_blocks = dn_ceil_div(GROUP_KEYS, a.kb);
+    k->groups = dn_ceil_div(a.blocks, k->group_blocks);
+    DN_TRY(dn_tilemm_init(&k->scores, dev, a.type, a.kb, a.nq, a.depth, false));
+    DN_TRY(dn_tilemm_init(&k->keys, dev, a.type, a.kb, a.d, a.nq, true));
+    DN_TRY(dn_tilemm_init(&k->queries, dev, a.type, a.d, a.nq, a.kb, true));
+    backward_parts(k);
+    dn_attn_set_round(&k->a, k->pair_bytes);
+    *scratch = (uint64_t)(k->a.round * k->pair_bytes + dev->slots * k->slot_bytes);
+    return SDLORA_OK;
+}
+
+extern const dn_row dn_rows_attention_b[];
+const dn_row dn_rows_attention_b[] = {
+    {.op = SDLORA_OP_ATTENTION_B, .prepare = backward_prepare},
+    {0},
+};
