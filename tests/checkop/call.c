@@ -165,6 +165,18 @@ static void fill_saved(check_call *c)
     }
 }
 
+bool check_round_factors;
+
+/* The type whose values operand x gets. */
+static uint32_t precision(const check_call *c, uint32_t x)
+{
+    const uint32_t op = c->info->op;
+    bool product = op == SDLORA_OP_MATMUL || op == SDLORA_OP_CONV2D || op == SDLORA_OP_CONV2D_BX;
+    bool half = c->in[0].dtype == SDLORA_BF16 || c->out[0].dtype == SDLORA_BF16 ||
+                (c->in[1].dtype == SDLORA_BF16 && !c->frozen[1]);
+    return check_round_factors && product && half && x < 2 ? SDLORA_BF16 : c->in[x].dtype;
+}
+
 static void fill(check_call *c)
 {
     const char *how = c->info->fill;
@@ -175,7 +187,7 @@ static void fill(check_call *c)
         char h = x < strlen(how) ? how[x] : 'n';
         c->in_v[x] = malloc((size_t)n * sizeof(double));
         for (int64_t i = 0; i < n; i++)
-            c->in_v[x][i] = check_stored(c->in[x].dtype, h == 'f' ? 0 : value(c, h, i));
+            c->in_v[x][i] = check_stored(precision(c, x), h == 'f' ? 0 : value(c, h, i));
     }
     if (c->from->big || c->from->refuse)
         return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* checkop [--cpumask generic|avx2|avx512] [--gradients] [--curves] [--bench] [--bf16] [--threads n]
- * [OP]; --bf16: what --bench runs is stored in that type */
+/* checkop [--plugin NAME DIR] [--cpumask generic|avx2|avx512] [--gradients] [--curves] [--bench]
+ * [--bf16] [--threads n] [OP]; --bf16: what --bench runs is stored in that type */
 #include "check.h"
 
 #include <stdio.h>
@@ -17,7 +17,11 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--cpumask") && i + 1 < argc)
             mask = argv[++i];
-        else if (!strcmp(argv[i], "--threads") && i + 1 < argc)
+        else if (!strcmp(argv[i], "--plugin") && i + 2 < argc) {
+            if (!check_use_plugin(argv[i + 1], argv[i + 2]))
+                return SKIP;
+            i += 2;
+        } else if (!strcmp(argv[i], "--threads") && i + 1 < argc)
             threads = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--gradients"))
             gradients = true;

@@ -217,17 +217,44 @@ static int check_results(const bound *b, const check_call *c, const char *where)
 
 /* --- devices */
 
-static slr_devices *open_cpu(const char *mask, int threads)
+static const char *backend_name = "cpu", *plugin_dir;
+
+static slr_devices *open_devices(const char *mask, int threads)
 {
     slr_devices *d = NULL;
     slr_devices_config config = {.threads = threads,
                                  .cpu_features = slr_cpu_features() & slr_cpu_mask(mask),
-                                 .backend = "cpu"};
+                                 .backend = backend_name,
+                                 .plugin_path = plugin_dir};
     if (slr_devices_open(&d, &config) < 0) {
         printf("checkop: no device: %s\n", sdlora_last_error()->message);
         exit(2);
     }
     return d;
+}
+
+bool check_use_plugin(const char *name, const char *dir)
+{
+    slr_devices *d = NULL;
+    sdlora_dev_info info = {.struct_size = sizeof info};
+    slr_devices_config config = {
+        .threads = 1, .cpu_features = slr_cpu_features(), .backend = name, .plugin_path = dir};
+    if (slr_devices_open(&d, &config) < 0 || slr_devices_info(d, 0, &info) < 0 || !info.dtypes) {
+        printf("%s: %s\n", name, d ? info.name : sdlora_last_error()->message);
+        slr_devices_unref(d);
+        return false;
+    }
+    slr_devices_unref(d);
+    backend_name = name;
+    plugin_dir = dir;
+    check_round_factors = true;
+    return true;
+}
+
+/* True when the case went to another backend than the one under test. */
+static bool elsewhere(const bound *b)
+{
+    return plugin_dir && strcmp(slr_devices_backend(b->devices, b->which)->name, backend_name) != 0;
 }
 
 /* True when this processor has all that the mask names. */
@@ -244,7 +271,7 @@ enum { N_COUNTS = sizeof thread_counts / sizeof *thread_counts };
 
 /* One case on all thread counts; the first one's bytes are what the others must give. */
 static int check_case_on(const check_case *from, slr_devices *const *devices, const char *mask,
-                         bool bf16)
+                         bool bf16, int *n)
 {
     check_call c;
     bound first, b;
@@ -259,6 +286,12 @@ static int check_case_on(const check_case *from, slr_devices *const *devices, co
         snprintf(where, sizeof where, "%s, %d threads", mask, thread_counts[t]);
         bound *use = t ? &b : &first;
         int rc = bound_init(use, &c, devices[t]);
+        if (rc >= 0 && elsewhere(use)) {
+            bound_free(use);
+            check_call_free(&c);
+            return bad;
+        }
+        *n += t == 0;
         for (int pass = 0; pass < 2 && rc >= 0 && !bad; pass++) {
             bound_fill(use, &c);
             rc = bound_launch(use);
@@ -308,20 +341,21 @@ int check_backends(const char *mask, const char *filter)
     slr_devices *devices[N_COUNTS];
     int bad = 0, n = 0;
     for (int t = 0; t < N_COUNTS; t++)
-        devices[t] = open_cpu(mask, thread_counts[t]);
+        devices[t] = open_devices(mask, thread_counts[t]);
     for (const check_case *from = check_cases; from->op; from++)
         if (!from->big && (!filter || strstr(check_op_of(from->op)->name, filter))) {
             if (from->refuse) {
                 bad += check_refusal(from, devices[0]);
             } else {
-                bad += check_case_on(from, devices, mask, false);
-                bad += check_case_on(from, devices, mask, true);
+                bad += check_case_on(from, devices, mask, false, &n);
+                bad += check_case_on(from, devices, mask, true, &n);
             }
-            n++;
         }
     for (int t = 0; t < N_COUNTS; t++)
         slr_devices_unref(devices[t]);
-    printf("%s: %d cases, %d failures\n", mask, n, bad);
+    printf("%s, %s: %d cases, %d failures\n", backend_name, mask, n, bad);
+    if (!n && !filter)
+        bad++;
     return bad;
 }
 
@@ -385,7 +419,7 @@ int check_curves(const char *mask)
     if (!has_isa(mask))
         return -1;
     int bad = 0;
-    slr_devices *d = open_cpu(mask, 1);
+    slr_devices *d = open_devices(mask, 1);
     for (size_t i = 0; i < sizeof curves / sizeof *curves; i++)
         bad += check_curve(d, &curves[i], mask);
     slr_devices_unref(d);
@@ -407,7 +441,7 @@ static double seconds_of(const bound *b)
 
 int check_bench(const char *mask, const char *filter, int threads, bool bf16)
 {
-    slr_devices *d = open_cpu(mask, threads);
+    slr_devices *d = open_devices(mask, threads);
     for (const check_case *from = check_cases; from->op; from++) {
         check_call c;
         bound b;

@@ -5,6 +5,7 @@
 #ifndef DN_COMMON_H
 #define DN_COMMON_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,8 +21,8 @@ enum {
     DN_CPU_AMX_BF16 = 1 << 3
 };
 
-typedef struct dn_packs dn_packs; /* pack.h */
-typedef struct dn_views dn_views; /* view.h */
+typedef struct dn_pack dn_pack; /* pack.h */
+typedef struct dn_exec dn_exec; /* exec.h */
 
 /* --- the device --- */
 struct sdlora_dev {
@@ -32,9 +33,11 @@ struct sdlora_dev {
     const char *off;
     int slots; /* how many pieces of dn_spread() may run at once; fixed per device */
     dnnl_engine_t engine;
-    dnnl_stream_t stream; /* CPU streams hold no state: all threads execute on this one */
-    dn_packs *packs;
-    dn_views *views;
+    dnnl_stream_t stream;  /* CPU streams hold no state: all threads execute on this one */
+    pthread_mutex_t lock;  /* of the two lists: kernels of several plans come and go at once */
+    pthread_mutex_t turns; /* held through a launch: memory objects belong to the device */
+    dn_exec *execs;
+    dn_pack *packs;
 };
 
 /* Says why by a sentence of at most 255 bytes; returns code. */

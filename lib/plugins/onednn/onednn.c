@@ -102,14 +102,14 @@ void dn_restore_threads(int team)
 
 void *dn_kernel_new(sdlora_dev *dev, size_t bytes,
                     int (*launch)(sdlora_kernel *, void *const *, void *),
-                    void (*free)(sdlora_kernel *))
+                    void (*release)(sdlora_kernel *))
 {
     sdlora_kernel *k = dn_alloc(dev, bytes);
     if (!k)
         return NULL;
     k->dev = dev;
     k->launch = launch;
-    k->free = free;
+    k->free = release;
     return k;
 }
 
@@ -163,6 +163,8 @@ static void dev_close(sdlora_dev *dev)
         dnnl_stream_destroy(dev->stream);
     if (dev->engine)
         dnnl_engine_destroy(dev->engine);
+    pthread_mutex_destroy(&dev->turns);
+    pthread_mutex_destroy(&dev->lock);
     dn_free(dev, dev);
 }
 
@@ -187,6 +189,8 @@ static int dev_open(sdlora_dev **out, const sdlora_host *host, int index)
                         .slots = threads < 1           ? 1
                                  : threads > MAX_SLOTS ? MAX_SLOTS
                                                        : threads};
+    pthread_mutex_init(&dev->lock, NULL);
+    pthread_mutex_init(&dev->turns, NULL);
     choose_activity(dev);
     int rc = dev->active ? open_library(dev) : SDLORA_OK;
     if (rc < 0) {
@@ -318,7 +322,10 @@ static int launch(sdlora_queue *q, sdlora_kernel *k, const sdlora_arg *args, uin
                        (unsigned)k->n_args, (unsigned)n);
     for (uint32_t i = 0; i < n; i++)
         ptr[i] = address(args[i]);
-    return k->launch(k, ptr, address(scratch));
+    pthread_mutex_lock(&q->dev->turns);
+    int rc = k->launch(k, ptr, address(scratch));
+    pthread_mutex_unlock(&q->dev->turns);
+    return rc;
 }
 
 static const sdlora_backend backend = {
