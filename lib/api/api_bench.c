@@ -98,6 +98,8 @@ static int time_gemm(const bench *b, int64_t m, int64_t n, int64_t k, double *ra
     int rc = slr_graph_status(g);
     if (rc >= 0)
         rc = slr_plan_new(&p, g, b->ctx->devices);
+    if (rc >= 0)
+        rc = slr_plan_back(p);
     if (rc >= 0) {
         float *a = slr_plan_data(p, x), *c = slr_plan_data(p, y);
 
@@ -299,6 +301,8 @@ static int time_graph(bench *b, const char *name, slr_graph *g, const slr_val *i
 
     if (rc >= 0)
         rc = slr_plan_new(&p, g, b->ctx->devices);
+    if (rc >= 0)
+        rc = slr_plan_back(p);
     for (int i = 0; rc >= 0 && i < n_in; i++) {
         slr_shape s = slr_plan_shape(p, in[i]);
         int64_t count = 1;

@@ -378,6 +378,13 @@ static int back(slr_plan *p, kept *k)
     return SDLORA_OK;
 }
 
+int slr_plan_back(slr_plan *p)
+{
+    for (; p->n_backed < p->n_kept; p->n_backed++)
+        SLR_TRY(back(p, &p->kept[p->n_backed]));
+    return SDLORA_OK;
+}
+
 void *slr_plan_data(slr_plan *p, slr_val v)
 {
     const handle *h = find_handle(p, v);
@@ -433,8 +440,7 @@ int slr_plan_share(slr_plan *p, slr_plan *with)
 static int make_ready(slr_plan *p)
 {
     workspace *w = p->work;
-    for (; p->n_backed < p->n_kept; p->n_backed++)
-        SLR_TRY(back(p, &p->kept[p->n_backed]));
+    SLR_TRY(slr_plan_back(p));
     SLR_TRY(workspace_block(w, &w->arena_data, &w->have_arena, w->arena));
     SLR_TRY(workspace_block(w, &w->scratch_data, &w->have_scratch, w->scratch));
     p->scratch.mem = (sdlora_mem *)(void *)w->scratch_data;

@@ -20,6 +20,9 @@ int slr_plan_find(const slr_plan *p, const char *name, slr_val *out);
 /* Memory of an input, param or output.  Unbound ones lie in the plan's own arena, valid until the
  * plan is freed; inputs keep their contents between runs. */
 void *slr_plan_data(slr_plan *p, slr_val v);
+/* Takes the memory of all that is not bound, as the first run would: slr_plan_data() cannot give
+ * NULL afterwards for want of it. */
+int slr_plan_back(slr_plan *p);
 /* Puts an input, param or output into the caller's memory (64-byte aligned, dense) from now on. */
 int slr_plan_bind(slr_plan *p, slr_val v, void *data);
 /* Lets p use the workspace of `with` from now on, so that many plans cost the memory of the

@@ -171,6 +171,7 @@ static int run(slr_vae_runner *r, int half, int64_t h, int64_t w, const float *x
 {
     planned *p;
     SLR_TRY(plan_for(r, half, h, w, &p));
+    SLR_TRY(slr_plan_back(p->plan));
     memcpy(slr_plan_data(p->plan, p->x), x, in * sizeof *x);
     SLR_TRY(slr_plan_run(p->plan, cancel));
     *y = slr_plan_data(p->plan, p->y);

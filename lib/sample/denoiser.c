@@ -264,6 +264,8 @@ static int plan_for(slr_denoiser *d, kept want, slr_plan **out)
     int rc = plan_graph(d, slot);
     if (rc >= 0)
         rc = share_memory(d, slot);
+    if (rc >= 0)
+        rc = slr_plan_back(slot->plan);
     if (rc < 0) {
         slr_plan_free(slot->plan);
         *slot = (kept){0};

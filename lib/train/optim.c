@@ -268,6 +268,7 @@ int slr_optim_norm(slr_optim *o, double *norm)
 
 int slr_optim_apply(slr_optim *o, int64_t step, const double lr[SLR_PART_COUNT], double scale)
 {
+    SLR_TRY(slr_plan_back(o->update));
     for (int i = 0; i < o->n_ranges; i++) {
         float *h = slr_plan_data(o->update, o->range[i].hyper);
         h[0] = (float)lr[o->range[i].part];

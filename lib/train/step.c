@@ -212,6 +212,7 @@ static int build(slr_step *s, building *b)
     s->recomputed = slr_graph_recomputed(b->g);
     SLR_TRY(slr_plan_new(&s->plan, b->g, c->devices));
     SLR_TRY(bind_slots(s, b));
+    SLR_TRY(slr_plan_back(s->plan));
     fill_io(s, b);
     return SDLORA_OK;
 }

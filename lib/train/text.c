@@ -146,6 +146,7 @@ size_t slr_text_floats(const slr_text *t)
 
 static int encode(slr_text *t, const char *caption, const slr_cancel_flag *cancel, float *out)
 {
+    SLR_TRY(slr_plan_back(t->plan));
     int32_t *ids = slr_plan_data(t->plan, t->ids);
     SLR_TRY(slr_clip_caption_ids(t->m, t->c.bpe, slr_checkpoint_family(t->c.base), caption,
                                  t->c.n_chunks, ids));
