@@ -3,6 +3,7 @@
 #ifndef SLR_TRAIN_TRAINER_IMPL_H
 #define SLR_TRAIN_TRAINER_IMPL_H
 
+#include "graph/policy.h"
 #include "models/vae.h"
 #include "train/lr.h"
 #include "train/noise.h"
@@ -14,7 +15,9 @@
 #include "train/validate.h"
 
 #define SLR_MAX_ACCUMULATION 4096
-#define SLR_MAX_GRAPHS       8
+/* Planned graphs kept, one per bucket and batch size.  One of SD 1.5 holds 2.3 MB beside the
+ * workspace that all share, and takes 0.1 s to make again. */
+#define SLR_MAX_GRAPHS 32
 
 /* A planned step graph and when it was last used. */
 typedef struct slr_step_slot {
@@ -46,6 +49,7 @@ struct slr_trainer {
     int64_t batch_size, n_batches, total, epochs;
     double max_grad_norm, base_lr[SLR_PART_COUNT];
     unsigned part_mask;
+    slr_precision precision;
     slr_noise noise;
     const slr_lr_row *lr;
     slr_lr_plan lr_plan;
@@ -76,8 +80,8 @@ struct slr_trainer {
 };
 
 /* trainer_new.c */
-int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data, uint64_t seed,
-                  int64_t max_steps, slr_cancel_flag *cancel);
+int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
+                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel);
 void slr_feed_close(slr_feed *feed);
 /* The planned graph for a shape, made when it is not kept. */
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out);

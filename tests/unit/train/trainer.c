@@ -387,6 +387,35 @@ static void checkpointing_changes_memory_only(void **state)
     assert_non_null(strstr(line[1], "more arithmetic"));
 }
 
+/* --- graphs by shape --- */
+
+static bool has_graph(const slr_trainer *t, int64_t w)
+{
+    for (int i = 0; i < SLR_MAX_GRAPHS; i++)
+        if (t->graph[i].step && t->graph[i].w == w)
+            return true;
+    return false;
+}
+
+/* More shapes than are kept: the one not used for longest goes. */
+static void graphs_are_bounded(void **state)
+{
+    (void)state;
+    job j = job_open(&(job_spec){0});
+    slr_step *first, *again, *other;
+    assert_ok(slr_trainer_graph(j.t, 1, 8, 8, &first));
+    for (int64_t i = 2; i <= SLR_MAX_GRAPHS + 3; i++) {
+        assert_ok(slr_trainer_graph(j.t, 1, 8, 8 * i, &other));
+        assert_ok(slr_trainer_graph(j.t, 1, 8, 8, &again));
+        assert_ptr_equal(again, first);
+    }
+    for (int64_t i = 2; i <= 4; i++)
+        assert_false(has_graph(j.t, 8 * i));
+    for (int64_t i = 5; i <= SLR_MAX_GRAPHS + 3; i++)
+        assert_true(has_graph(j.t, 8 * i));
+    job_close(&j);
+}
+
 /* --- refusals --- */
 
 static void what_is_not_there_is_refused(void **state)
@@ -433,6 +462,7 @@ int main(void)
         cmocka_unit_test(text_options_reach_both_roads),
         cmocka_unit_test(max_norm_holds),
         cmocka_unit_test(checkpointing_changes_memory_only),
+        cmocka_unit_test(graphs_are_bounded),
         cmocka_unit_test(held_out_loss_is_that_of_eval),
         cmocka_unit_test(long_captions_are_the_same_for_eval),
         cmocka_unit_test(saving_and_validating_are_told),
