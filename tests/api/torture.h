@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* The files of the torture, which lie below one folder per scenario. */
+#ifndef TEST_TORTURE_H
+#define TEST_TORTURE_H
+
+#define LAYOUTS TEST_ROOT "/golden/layouts/"
+#define CKPT    "torture-model.safetensors" /* shared by all scenarios */
+
+void torture_die(const char *what); /* ends the process with the library's last sentence */
+const char *torture_in(const char *dir, const char *name); /* valid for three calls more */
+/* Makes the folder with pictures/, single/ (one picture), loras/ and out/, and CKPT if it is not
+ * there yet. */
+void torture_files(const char *dir);
+
+#endif
