@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* ATTENTION and ATTENTION_B of the oneDNN plugin against the plain version in double precision, in
- * f32 and bf16: odd sizes, thin and strided operands, masks, large scores; and the same bytes for
- * 1, 2 and 3 threads.  Arguments: the plugin's directory, and any other for figures.  77 where it
- * can not run. */
+/* ATTENTION (f32 and bf16) and ATTENTION_B (bf16) of the oneDNN plugin against the plain version in
+ * double precision: odd sizes, thin and strided operands, masks, large scores; and the same bytes
+ * for 1, 2 and 3 threads.  Arguments: the plugin's directory, and any other for figures.  77 where
+ * it can not run. */
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,7 +15,12 @@
 #include "base/status.h"
 #include "tensor/dtype.h"
 
-enum { SKIP = 77, GUARD = 64, MAX_OPERANDS = 9 };
+enum {
+    SKIP = 77,
+    GUARD = 64,
+    MAX_OPERANDS = 9,
+    SMALL = 1 << 19 /* multiply-adds up to which f32 is left to the built-in kernel */
+};
 
 typedef struct attention_case {
     int64_t n, tq, tk, heads, d;
@@ -36,7 +41,7 @@ static const attention_case cases[] = {
     {1, 70, 33, 1, 512, 0, 0, 0},    {2, 70, 70, 1, 40, 0, 120, 0}, /* columns of one tensor */
     {2, 131, 131, 3, 21, 1, 190, 0}, {1, 40, 1100, 1, 16, 0, 0, 0}, /* two groups of keys */
     {1, 90, 300, 2, 40, 0, 0, 60},                                  /* scores of +-1e4 */
-    {3, 33, 35, 5, 33, 0, 0, 0},
+    {2, 150, 140, 3, 7, 0, 0, 0},    {3, 33, 35, 5, 33, 0, 0, 0},
 };
 
 /* An operand: what the plain version sees, and the bytes. */
@@ -152,6 +157,7 @@ typedef struct call {
     operand x[MAX_OPERANDS];
     int64_t ints[2];
     double reals[1];
+    bool declined; /* must be */
 } call;
 
 static void describe(call *c, sdlora_tdesc *descs, uint32_t op, uint32_t n_in, uint32_t n_out)
@@ -236,19 +242,23 @@ static int check(slr_devices *const *d, const call *c, const char *name, const d
         for (uint32_t i = 0; i < n_out; i++)
             out[t][i] = guarded(c->x[n_in + i].bytes);
         int rc = run_on(d[t], c, out[t]);
-        if (rc < 0) {
+        if (c->declined) {
+            bad += rc != SDLORA_ENOTSUP;
+            if (rc != SDLORA_ENOTSUP)
+                printf("FAIL %s: not declined but %d\n", name, rc);
+        } else if (rc < 0) {
             printf("FAIL %s: %d threads: %d, %s\n", name, t + 1, rc,
                    rc == SDLORA_EINVAL ? "guard bytes changed, or refused"
                                        : sdlora_last_error()->message);
             bad++;
         }
-        for (uint32_t i = 0; t && i < n_out; i++)
+        for (uint32_t i = 0; t && !c->declined && i < n_out; i++)
             if (memcmp(out[0][i], out[t][i], c->x[n_in + i].bytes + 2 * GUARD) != 0) {
                 printf("FAIL %s: output %u has other bytes with %d threads\n", name, i, t + 1);
                 bad++;
             }
     }
-    for (uint32_t i = 0; i < n_out; i++) {
+    for (uint32_t i = 0; !c->declined && i < n_out; i++) {
         const double e = error_of(&c->x[n_in + i], out[0][i] + GUARD, rel[i], floor);
         if (!(e <= 1)) {
             printf("FAIL %s: output %u is off by %.2f of what is allowed\n", name, i, e);
@@ -272,7 +282,9 @@ static int check_case(slr_devices *const *d, const attention_case *s, uint32_t t
     const bool bf16 = type == SDLORA_BF16;
     sdlora_tdesc descs[MAX_OPERANDS];
     char name[128];
-    call f = {.ints = {s->heads, s->causal}, .reals = {1 / sqrt((double)s->d)}};
+    call f = {.ints = {s->heads, s->causal},
+              .reals = {1 / sqrt((double)s->d)},
+              .declined = !bf16 && s->n * c * s->tq * s->tk <= SMALL};
     f.x[0] = make(type, s->n, s->tq, c, s->row, size);
     f.x[1] = make(type, s->n, s->tk, c, s->row, size);
     f.x[2] = make(type, s->n, s->tk, c, s->row, 1);
@@ -292,7 +304,7 @@ static int check_case(slr_devices *const *d, const attention_case *s, uint32_t t
              s->causal ? " causal" : "", (int)s->row);
     int bad = check(d, &f, name, rel, 0);
 
-    call b = {.ints = {f.ints[0], f.ints[1]}, .reals = {f.reals[0]}};
+    call b = {.ints = {f.ints[0], f.ints[1]}, .reals = {f.reals[0]}, .declined = !bf16};
     b.x[0] = make(type, s->n, s->tq, c, 0, 1);
     for (int i = 0; i < 5; i++)
         b.x[1 + i] = f.x[i];

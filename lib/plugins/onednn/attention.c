@@ -9,7 +9,7 @@
 
 enum {
     MAX_QUERIES = 128,
-    MAX_KEYS = 256,
+    MAX_KEYS = 512,
     ROUND_PAIRS = 8,       /* pairs that are worth sharing out */
     ROUND_BYTES = 4 << 20, /* packs of one sample that are small beside a model */
     SMALL_WORK = 1 << 19   /* multiply-adds; below, one thread does everything */
@@ -309,6 +309,8 @@ static int forward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *d
     if (op->n_in != 3 || op->n_out != 2)
         return dn_fail(dev, SDLORA_EINVAL, "attention: q, k, v give o and lse");
     DN_TRY(dn_attn_init(&a, dev, op, op->in, MAX_QUERIES, MAX_KEYS));
+    if (a.type == SDLORA_F32 && dn_attn_small(&a))
+        return dn_fail(dev, SDLORA_ENOTSUP, "attention in f32 this small: the built-in is faster");
     DN_TRY(dn_attn_dense(dev, &op->out[0], a.type, a.n, a.tq, a.heads * a.d, "o"));
     DN_TRY(dn_attn_dense(dev, &op->out[1], SDLORA_F32, a.n, a.heads, a.tq, "lse"));
     for (uint32_t i = 0; i < 3; i++)
@@ -327,7 +329,6 @@ static int forward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *d
     return SDLORA_OK;
 }
 
-extern const dn_row dn_rows_attention[];
 const dn_row dn_rows_attention[] = {
     {.op = SDLORA_OP_ATTENTION, .prepare = forward_prepare},
     {0},

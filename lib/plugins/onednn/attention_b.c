@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* ATTENTION_B: probabilities are made again from lse, tile by tile.  A piece is a group of blocks
  * of keys of one pair: it owns their dk and dv, and adds to a dq of its own, [d,queries], which are
- * summed group by group afterwards.  Cuts depend on shapes alone.  Refuses to know instructions. */
+ * summed group by group afterwards.  Cuts depend on shapes alone.  Takes bf16 only: in f32 the
+ * built-in kernel is as fast.  Refuses to know instructions. */
 #include "attention.h"
 
 #include <string.h>
 
 enum {
     MAX_QUERIES = 128,
-    MAX_KEYS = 128,
+    MAX_KEYS = 256,
     GROUP_KEYS = 1024 /* keys of one piece: fewer cost more dq to sum */
 };
 
@@ -30,12 +31,19 @@ typedef struct backward_kernel {
 
 typedef struct backward_job {
     const backward_kernel *k;
-    const char *d_o, *q, *key, *v, *o;
+    const uint16_t *d_o, *q, *key, *v, *o;
     const float *lse;
-    char *dq, *dk, *dv, *packs, *slots;
+    uint16_t *dq, *dk, *dv;
+    char *packs, *slots;
     int64_t z0, pairs;
     _Atomic int failed;
 } backward_job;
+
+/* First value of a pair in a tensor whose samples are that far apart, in elements. */
+static int64_t at(const dn_attn *a, int64_t pair, int64_t sample)
+{
+    return dn_attn_at(a, pair, sample) / a->size;
+}
 
 /* --- packing --- */
 
@@ -46,12 +54,11 @@ static void pack_keys(void *arg, int64_t piece, int slot)
     const dn_attn *a = &k->a;
     const int64_t z = piece / a->blocks, b = piece % a->blocks;
     const int64_t rows = b * a->kb * a->depth * a->size;
-    const char *key = job->key + dn_attn_at(a, job->z0 + z, a->k_sample);
+    const uint16_t *key = job->key + at(a, job->z0 + z, a->k_sample);
     char *pack = job->packs + z * k->pair_bytes;
     (void)slot;
     dn_attn_rows(a, pack + k->k_at + rows, key, a->k_row, b);
-    dn_attn_rows(a, pack + k->v_at + rows, job->v + dn_attn_at(a, job->z0 + z, a->v_sample),
-                 a->v_row, b);
+    dn_attn_rows(a, pack + k->v_at + rows, job->v + at(a, job->z0 + z, a->v_sample), a->v_row, b);
     dn_attn_columns(a, pack + k->kt_at + b * a->kb * a->d * a->size, key, a->k_row, b);
 }
 
@@ -62,8 +69,8 @@ static void pack_queries(void *arg, int64_t piece, int slot)
     const dn_attn *a = &k->a;
     const int64_t z = piece / a->tiles, t = piece % a->tiles, pair = job->z0 + z, q0 = t * a->nq;
     const int64_t rows = dn_min(a->nq, a->tq - q0), ld = a->heads * a->d;
-    const int64_t dense = dn_attn_at(a, pair, a->tq * ld) + q0 * ld * a->size;
-    const char *q = job->q + dn_attn_at(a, pair, a->q_sample) + q0 * a->q_row * a->size;
+    const int64_t dense = at(a, pair, a->tq * ld) + q0 * ld;
+    const uint16_t *q = job->q + at(a, pair, a->q_sample) + q0 * a->q_row;
     char *pack = job->packs + z * k->pair_bytes;
     float *lse2 = (float *)(pack + k->lse_at) + q0, *delta = (float *)(pack + k->delta_at) + q0;
     const dn_tile_layout *in = &k->scores.b, *out = &k->keys.b;
@@ -75,8 +82,8 @@ static void pack_queries(void *arg, int64_t piece, int slot)
     dn_tile_pack_rows(out, a->d, pack + k->do_at + t * out->bytes, job->d_o + dense, ld, rows,
                       a->d);
     for (int64_t i = 0; i < a->nq; i++) {
-        const int64_t at = dense + i * ld * a->size;
-        delta[i] = i < rows ? a->fn->dot(job->d_o + at, job->o + at, a->d) : 0.0f;
+        const int64_t row = dense + i * ld;
+        delta[i] = i < rows ? dn_softmax_dot(job->d_o + row, job->o + row, a->d) : 0.0f;
         lse2[i] = i < rows ? job->lse[pair * a->tq + q0 + i] * DN_LOG2E : padding_lse2;
     }
     for (int64_t g = 0; g < k->groups; g++)
@@ -108,9 +115,10 @@ static int backward_tile(const backward_kernel *k, char *pack, char *mine, int s
                          work));
     if (a->causal && (b + 1) * a->kb > t * a->nq)
         dn_softmax_causal(&s, b * a->kb, t * a->nq);
-    a->fn->backward(&s, dp, (float *)(pack + k->lse_at) + t * a->nq,
-                    (float *)(pack + k->delta_at) + t * a->nq, &k->queries.b, mine + k->p_at,
-                    mine + k->ds_at, mine + k->packed_at);
+    dn_softmax_backward(&s, dp, (float *)(pack + k->lse_at) + t * a->nq,
+                        (float *)(pack + k->delta_at) + t * a->nq, &k->queries.b,
+                        (uint16_t *)(mine + k->p_at), (uint16_t *)(mine + k->ds_at),
+                        (uint16_t *)(mine + k->packed_at));
     DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->p_at, pack + k->do_at + out,
                          (float *)(mine + k->dv_at), work));
     DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->ds_at, pack + k->q_at + out,
@@ -130,7 +138,7 @@ static void backward_piece(void *arg, int64_t piece, int slot)
     float *dq = (float *)(pack + k->dq_at) + g * a->tiles * a->nq * a->d;
     float *dk = (float *)(mine + k->dk_at), *dv = (float *)(mine + k->dv_at);
     for (int64_t b = g * k->group_blocks; b < end; b++) {
-        const int64_t to = dn_attn_at(a, job->z0 + z, a->tk * ld) + b * a->kb * ld * a->size;
+        const int64_t to = at(a, job->z0 + z, a->tk * ld) + b * a->kb * ld;
         memset(dk, 0, (size_t)(a->kb * a->d) * sizeof *dk);
         memset(dv, 0, (size_t)(a->kb * a->d) * sizeof *dv);
         /* queries before the first key see none of this block */
@@ -141,8 +149,8 @@ static void backward_piece(void *arg, int64_t piece, int slot)
                 return;
             }
         }
-        a->fn->store(dk, a->d, dn_attn_keys(a, b), a->scale, job->dk + to, ld);
-        a->fn->store(dv, a->d, dn_attn_keys(a, b), 1.0f, job->dv + to, ld);
+        dn_softmax_store(dk, a->d, dn_attn_keys(a, b), a->scale, job->dk + to, ld);
+        dn_softmax_store(dv, a->d, dn_attn_keys(a, b), 1.0f, job->dv + to, ld);
     }
 }
 
@@ -161,8 +169,8 @@ static void sum_groups(void *arg, int64_t piece, int slot)
         for (int64_t i = 0; i < values; i++)
             sum[i] += more[i];
     }
-    a->fn->turn(sum, a->d, a->nq, dn_min(a->nq, a->tq - q0), a->scale,
-                job->dq + dn_attn_at(a, job->z0 + z, a->tq * ld) + q0 * ld * a->size, ld);
+    dn_softmax_turn(sum, a->d, a->nq, dn_min(a->nq, a->tq - q0), a->scale,
+                    job->dq + at(a, job->z0 + z, a->tq * ld) + q0 * ld, ld);
 }
 
 static void backward_rounds(void *arg, int64_t lo, int64_t hi)
@@ -271,6 +279,9 @@ static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *
     if (op->n_in != 6 || op->n_out != 3)
         return dn_fail(dev, SDLORA_EINVAL, "attention: do, q, k, v, o, lse give dq, dk, dv");
     DN_TRY(dn_attn_init(&a, dev, op, op->in + 1, MAX_QUERIES, MAX_KEYS));
+    if (a.type != SDLORA_BF16)
+        return dn_fail(dev, SDLORA_ENOTSUP,
+                       "attention's gradient in f32: the built-in kernel is as fast");
     DN_TRY(check_operands(&a, dev, op));
     backward_kernel *k = dn_kernel_new(dev, sizeof *k, backward_launch, backward_free);
     if (!k)
@@ -288,7 +299,6 @@ static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *
     return SDLORA_OK;
 }
 
-extern const dn_row dn_rows_attention_b[];
 const dn_row dn_rows_attention_b[] = {
     {.op = SDLORA_OP_ATTENTION_B, .prepare = backward_prepare},
     {0},

@@ -5,22 +5,14 @@
  * that this file is compiled for the plain processor; callers look at the processor first. */
 #include "softmax.h"
 
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
-#define SIMD   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
-#define SIMD16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,avx512bf16")))
-#define INLINE static inline __attribute__((always_inline))
+#include "lanes.h"
 
-enum { LANES = 16, WIDE = 4 /* registers of queries that are worked on together */ };
+enum { WIDE = 4 /* registers of queries that are worked on together */ };
 
 /* --- lanes --- */
-
-INLINE SIMD __m512 set(float x)
-{
-    return _mm512_set1_ps(x);
-}
 
 /* 2^x; degree is a constant. */
 INLINE SIMD __m512 exp2_lanes(__m512 x, const int degree)
@@ -65,12 +57,6 @@ INLINE SIMD void put_bf16(uint16_t *to, __m512 x, __mmask16 m)
     up = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), bits,
                               _mm512_set1_epi32(0x400000));
     _mm256_mask_storeu_epi16(to, m, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
-}
-
-/* Lanes [0,n) of 16. */
-INLINE SIMD __mmask16 first(int64_t n)
-{
-    return n >= LANES ? 0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
 
 /* Where queries n .. n + 15 of key 0 lie in a packed operand. */
@@ -191,28 +177,27 @@ static SIMD void forward_f32(const dn_scores *t, const dn_running *r, const dn_t
 
 /* 16 queries of one key: P, and dS in *ds. */
 INLINE SIMD __m512 gradient_lanes(const float *s, const float *dp, __m512 unit, __m512 lse2,
-                                  __m512 delta, const int degree, __m512 *ds)
+                                  __m512 delta, __m512 *ds)
 {
-    const __m512 p = exp2_lanes(_mm512_fmsub_ps(_mm512_loadu_ps(s), unit, lse2), degree);
+    const __m512 p = exp2_lanes(_mm512_fmsub_ps(_mm512_loadu_ps(s), unit, lse2), 4);
     *ds = _mm512_mul_ps(p, _mm512_sub_ps(_mm512_loadu_ps(dp), delta));
     return p;
 }
 
-static SIMD16 void backward_bf16(const dn_scores *t, const float *dp, const float *lse2,
-                                 const float *delta, const dn_tile_layout *b, void *p_out,
-                                 void *ds_out, void *packed)
+SIMD16 void dn_softmax_backward(const dn_scores *t, const float *dp, const float *lse2,
+                                const float *delta, const dn_tile_layout *b, uint16_t *p_out,
+                                uint16_t *ds_out, uint16_t *packed)
 {
     const __m512 unit = set(t->unit);
     const int64_t nq = t->nq;
     for (int64_t q = 0; q < nq; q += LANES) {
         const __m512 l = _mm512_loadu_ps(lse2 + q), e = _mm512_loadu_ps(delta + q);
-        uint16_t *p = (uint16_t *)p_out + q, *ds = (uint16_t *)ds_out + q;
-        uint16_t *to = (uint16_t *)packed + panel_at(b, q);
+        uint16_t *p = p_out + q, *ds = ds_out + q, *to = packed + panel_at(b, q);
         for (int64_t i = 0; i + 1 < t->keys; i += 2) {
             const float *si = t->s + i * nq + q, *di = dp + i * nq + q;
             __m512 x, y;
-            const __m512 v = gradient_lanes(si, di, unit, l, e, 4, &x);
-            const __m512 w = gradient_lanes(si + nq, di + nq, unit, l, e, 4, &y);
+            const __m512 v = gradient_lanes(si, di, unit, l, e, &x);
+            const __m512 w = gradient_lanes(si + nq, di + nq, unit, l, e, &y);
             const __m512i ps = two_rows(v, w), dss = two_rows(x, y);
             _mm256_storeu_si256((void *)(p + i * nq), _mm512_castsi512_si256(ps));
             _mm256_storeu_si256((void *)(p + (i + 1) * nq), _mm512_extracti64x4_epi64(ps, 1));
@@ -223,36 +208,13 @@ static SIMD16 void backward_bf16(const dn_scores *t, const float *dp, const floa
         for (int64_t i = t->keys / 2 * 2; i < b->depth; i += 2) {
             __m512 x = _mm512_setzero_ps(), v = x;
             if (i < t->keys) /* the last of an odd number */
-                v = gradient_lanes(t->s + i * nq + q, dp + i * nq + q, unit, l, e, 4, &x);
+                v = gradient_lanes(t->s + i * nq + q, dp + i * nq + q, unit, l, e, &x);
             for (int64_t h = i; h < i + 2 && h < t->pad_keys; h++) {
                 const __mmask16 real = h < t->keys ? 0xFFFF : 0;
                 put_bf16(p + h * nq, _mm512_maskz_mov_ps(real, v), 0xFFFF);
                 put_bf16(ds + h * nq, _mm512_maskz_mov_ps(real, x), 0xFFFF);
             }
             _mm512_storeu_si512(to + i * b->cols, zip_rows(two_rows(x, _mm512_setzero_ps())));
-        }
-    }
-}
-
-static SIMD void backward_f32(const dn_scores *t, const float *dp, const float *lse2,
-                              const float *delta, const dn_tile_layout *b, void *p_out,
-                              void *ds_out, void *packed)
-{
-    const __m512 unit = set(t->unit);
-    const int64_t nq = t->nq;
-    for (int64_t q = 0; q < nq; q += LANES) {
-        const __m512 l = _mm512_loadu_ps(lse2 + q), e = _mm512_loadu_ps(delta + q);
-        float *p = (float *)p_out + q, *ds = (float *)ds_out + q;
-        float *to = (float *)packed + panel_at(b, q);
-        for (int64_t i = 0; i < b->depth; i++) {
-            __m512 x = _mm512_setzero_ps(), v = x;
-            if (i < t->keys)
-                v = gradient_lanes(t->s + i * nq + q, dp + i * nq + q, unit, l, e, 5, &x);
-            _mm512_storeu_ps(to + i * b->cols, x);
-            if (i >= t->pad_keys)
-                continue;
-            _mm512_storeu_ps(p + i * nq, v);
-            _mm512_storeu_ps(ds + i * nq, x);
         }
     }
 }
@@ -268,40 +230,13 @@ void dn_softmax_causal(const dn_scores *t, int64_t k0, int64_t q0)
 
 /* --- results --- */
 
-/* The 16x16 matrix of the rows in r, turned: rows of pairs, of fours, then blocks of four. */
-INLINE SIMD void transpose(__m512 *r)
-{
-    __m512 t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            r[i + 2 * j] = _mm512_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
-            r[i + 2 * j + 1] = _mm512_shuffle_ps(t[i + j], t[i + j + 2], 0xEE);
-        }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xDD);
-        t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xDD);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xDD);
-        r[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xDD);
-    }
-}
-
 /* x [d][nq] -> rows, each lane of queries times its factor. */
 INLINE SIMD void turn_lanes(const bool bf16, const float *x, int64_t d, int64_t nq, int64_t q,
                             int64_t rows, __m512 factor, void *to, int64_t ld)
 {
     for (int64_t j = 0; j < d; j += LANES) {
         __m512 r[16];
-        const __mmask16 real = first(d - j);
+        const __mmask16 real = lanes_below(d - j);
         for (int i = 0; i < 16; i++)
             r[i] = j + i < d ? _mm512_mul_ps(_mm512_loadu_ps(x + (j + i) * nq + q), factor)
                              : _mm512_setzero_ps();
@@ -329,17 +264,21 @@ INLINE SIMD void finish_lanes(const bool bf16, const dn_running *r, int64_t nq, 
         lse[q] = r->max[q] * (unit * DN_LN2) + logf(r->sum[q]);
 }
 
-INLINE SIMD void store_lanes(const bool bf16, const float *x, int64_t d, int64_t rows, float scale,
-                             void *to, int64_t ld)
+SIMD void dn_softmax_turn(const float *x, int64_t d, int64_t nq, int64_t rows, float scale,
+                          uint16_t *to, int64_t ld)
+{
+    for (int64_t q = 0; q < rows; q += LANES)
+        turn_lanes(true, x, d, nq, q, rows, set(scale), to, ld);
+}
+
+SIMD void dn_softmax_store(const float *x, int64_t d, int64_t rows, float scale, uint16_t *to,
+                           int64_t ld)
 {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < d; j += LANES) {
-            const __mmask16 real = first(d - j);
-            const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(real, x + i * d + j), set(scale));
-            if (bf16)
-                put_bf16((uint16_t *)to + i * ld + j, v, real);
-            else
-                _mm512_mask_storeu_ps((float *)to + i * ld + j, real, v);
+            const __mmask16 real = lanes_below(d - j);
+            const __m512 v = _mm512_maskz_loadu_ps(real, x + i * d + j);
+            put_bf16(to + i * ld + j, _mm512_mul_ps(v, set(scale)), real);
         }
 }
 
@@ -348,22 +287,13 @@ INLINE SIMD __m512 widen(const uint16_t *p, __mmask16 m)
     return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)), 16);
 }
 
-static SIMD float dot_bf16(const void *a, const void *b, int64_t n)
+SIMD float dn_softmax_dot(const uint16_t *a, const uint16_t *b, int64_t n)
 {
-    const uint16_t *x = a, *y = b;
     __m512 sum = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += LANES)
-        sum = _mm512_fmadd_ps(widen(x + i, first(n - i)), widen(y + i, first(n - i)), sum);
-    return _mm512_reduce_add_ps(sum);
-}
-
-static SIMD float dot_f32(const void *a, const void *b, int64_t n)
-{
-    const float *x = a, *y = b;
-    __m512 sum = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += LANES)
-        sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(first(n - i), x + i),
-                              _mm512_maskz_loadu_ps(first(n - i), y + i), sum);
+    for (int64_t i = 0; i < n; i += LANES) {
+        const __mmask16 real = lanes_below(n - i);
+        sum = _mm512_fmadd_ps(widen(a + i, real), widen(b + i, real), sum);
+    }
     return _mm512_reduce_add_ps(sum);
 }
 
@@ -381,46 +311,5 @@ static SIMD void finish_f32(const dn_running *r, int64_t nq, int64_t rows, float
     finish_lanes(false, r, nq, rows, unit, o, ld, lse);
 }
 
-static SIMD void turn_bf16(const float *x, int64_t d, int64_t nq, int64_t rows, float scale,
-                           void *to, int64_t ld)
-{
-    for (int64_t q = 0; q < rows; q += LANES)
-        turn_lanes(true, x, d, nq, q, rows, set(scale), to, ld);
-}
-
-static SIMD void turn_f32(const float *x, int64_t d, int64_t nq, int64_t rows, float scale,
-                          void *to, int64_t ld)
-{
-    for (int64_t q = 0; q < rows; q += LANES)
-        turn_lanes(false, x, d, nq, q, rows, set(scale), to, ld);
-}
-
-static SIMD void store_bf16(const float *x, int64_t d, int64_t rows, float scale, void *to,
-                            int64_t ld)
-{
-    store_lanes(true, x, d, rows, scale, to, ld);
-}
-
-static SIMD void store_f32(const float *x, int64_t d, int64_t rows, float scale, void *to,
-                           int64_t ld)
-{
-    store_lanes(false, x, d, rows, scale, to, ld);
-}
-
-const dn_softmax_fn dn_softmax_f32 = {
-    .forward = forward_f32,
-    .finish = finish_f32,
-    .backward = backward_f32,
-    .turn = turn_f32,
-    .store = store_f32,
-    .dot = dot_f32,
-};
-
-const dn_softmax_fn dn_softmax_bf16 = {
-    .forward = forward_bf16,
-    .finish = finish_bf16,
-    .backward = backward_bf16,
-    .turn = turn_bf16,
-    .store = store_bf16,
-    .dot = dot_bf16,
-};
+const dn_softmax_fn dn_softmax_f32 = {.forward = forward_f32, .finish = finish_f32};
+const dn_softmax_fn dn_softmax_bf16 = {.forward = forward_bf16, .finish = finish_bf16};

@@ -33,22 +33,24 @@ typedef struct dn_softmax_fn {
      */
     void (*finish)(const dn_running *r, int64_t nq, int64_t rows, float unit, void *o, int64_t ld,
                    float *lse);
-    /* P = 2^(unit s - lse2) and dS = P (dp - delta): both [keys..pad_keys,nq] in `type`, dS also
-     * packed with k = keys and n = queries.  Zero in padding. */
-    void (*backward)(const dn_scores *t, const float *dp, const float *lse2, const float *delta,
-                     const dn_tile_layout *layout, void *p, void *ds, void *ds_packed);
-    /* [d][nq] -> rows of ld elements, times scale; the first `rows`. */
-    void (*turn)(const float *x, int64_t d, int64_t nq, int64_t rows, float scale, void *to,
-                 int64_t ld);
-    /* rows of d values, times scale, to rows of ld elements */
-    void (*store)(const float *x, int64_t d, int64_t rows, float scale, void *to, int64_t ld);
-    float (*dot)(const void *a, const void *b, int64_t n);
 } dn_softmax_fn;
 
 extern const dn_softmax_fn dn_softmax_f32;  /* wants AVX-512 F, BW, DQ, VL */
-extern const dn_softmax_fn dn_softmax_bf16; /* and BF16 */
+extern const dn_softmax_fn dn_softmax_bf16; /* and BF16, as does all that follows */
 
 /* Row r is key k0 + r, lane j is query q0 + j: scores of later keys become -inf. */
 void dn_softmax_causal(const dn_scores *t, int64_t k0, int64_t q0);
+
+/* P = 2^(unit s - lse2) and dS = P (dp - delta) in bf16: both [pad_keys,nq], dS also packed with
+ * k = keys and n = queries.  Zero in padding. */
+void dn_softmax_backward(const dn_scores *t, const float *dp, const float *lse2, const float *delta,
+                         const dn_tile_layout *layout, uint16_t *p, uint16_t *ds, uint16_t *packed);
+/* [d,nq] times scale -> rows of ld elements of bf16, the first `rows` queries. */
+void dn_softmax_turn(const float *x, int64_t d, int64_t nq, int64_t rows, float scale, uint16_t *to,
+                     int64_t ld);
+/* [rows,d] times scale -> rows of ld elements of bf16. */
+void dn_softmax_store(const float *x, int64_t d, int64_t rows, float scale, uint16_t *to,
+                      int64_t ld);
+float dn_softmax_dot(const uint16_t *a, const uint16_t *b, int64_t n);
 
 #endif
