@@ -8,6 +8,8 @@
 /* Why these: arithmetic is f32, so one rounding is 6e-8 of a value, whatever the storage; what
  * storing in bf16 adds is counted by run.c.
  * ROUNDED  one or two operations, one of whose operands may have been rounded to f32 before.
+ * FUNCTION in bf16, polynomials and a reciprocal that are right to 1e-4, see act.h; SUMMED has them
+ *          behind norms.
  * FUNCTION polynomials of act.h: up to 4e-7 each, two of them in a slope, and cancellation in
  *          1 - s; --curves holds each function to its own bound.
  * SUMMED   runs of at most 4096 f32 additions, mean error sqrt(4096)/2 roundings of a partial sum,
@@ -15,8 +17,8 @@
  * PRODUCT  f32 sums of up to 3000 products in blocks, in whatever order BLAS likes; the floor is
  * what two sums of unit size leave where they cancel. */
 const check_room check_tolerance[N_CLASSES] = {
-    [EXACT] = {0, 0},     [ROUNDED] = {1.5e-7, 0},  [FUNCTION] = {1e-6, 0},
-    [SUMMED] = {2e-6, 0}, [PRODUCT] = {4e-6, 2e-7},
+    [EXACT] = {0, 0, 0},        [ROUNDED] = {1.5e-7, 0, 0},  [FUNCTION] = {1e-6, 0, 1.5e-4},
+    [SUMMED] = {2e-6, 0, 2e-4}, [PRODUCT] = {4e-6, 2e-7, 0},
 };
 
 /* --- floating-point operations, 2 per multiply-add */
@@ -149,6 +151,13 @@ const check_case check_cases[] = {
     {OP(MATMUL), "4096x320 320x320! 320! 4096x320", "4096x320", {0, 1}, {1}, .big = true},
     {OP(MATMUL), "4096x320 2560x320! 2560! -", "4096x2560", {0, 1}, {1}, .big = true},
     {OP(MATMUL), "4096x320 16x320 - -", "4096x16", {0, 1}, {1}, .big = true},
+    /* enough for several tiles of rows and columns, and for sums in several parts */
+    {OP(MATMUL), "200x512 640x512! 640! 200x640", "200x640", {0, 1}, {0.5}},
+    {OP(MATMUL), "200x512:bf16 640x512:bf16! 640! 200x640", "200x640:bf16", {0, 1}, {1}},
+    {OP(MATMUL), "200x512:bf16 512x640! 640! 200x640:bf16", "200x640", {0, 0}, {1}},
+    {OP(MATMUL), "700x320 16x320 - 700x16", "700x16", {0, 1}, {0.25}, {4}},
+    {OP(MATMUL), "2x1300x40 2x1300x50 50 40x50", "40x50", {1, 0}, {2}},
+
     {OP(BMM), "1x1x1 1x1x1", "1x1x1", {0, 0}, {1}},
     {OP(BMM), "3x5x7 3x7x9", "3x5x9", {0, 0}, {1}},
     {OP(BMM), "3x5x7 3x9x7", "3x5x9", {0, 1}, {0.25}},
@@ -187,6 +196,20 @@ const check_case check_cases[] = {
      {1, 1, 1, 1, 1, 1, 1},
      {1}},
     {OP(CONV2D), "2x9x7x800:bf16 40x800x1x1! - -", "2x9x7x40", {1, 1, 0, 0, 0, 0, 1}, {1}},
+    /* enough for several bands of rows and panels of filters */
+    {OP(CONV2D),
+     "2x20x18x64 192x64x3x3:f16! 192! 2x20x18x192",
+     "2x20x18x192",
+     {1, 1, 1, 1, 1, 1, 1},
+     {0.5},
+     {4}},
+    {OP(CONV2D),
+     "1x21x18x64 192x64x3x3! 192! 1x21x18x192",
+     "1x21x18x192:bf16",
+     {1, 1, 1, 1, 1, 1, 1},
+     {1}},
+    {OP(CONV2D), "1x40x40x64 128x64x3x3! 128! -", "1x20x20x128", {2, 2, 0, 0, 1, 1, 1}, {1}},
+    {OP(CONV2D), "1x40x40x70 48x70x3x3 48 -", "1x40x40x48", {1, 1, 1, 1, 1, 1, 1}, {2}},
     {OP(CONV2D_BX), "1x1x1x1 1x1x1x1", "1x1x1x1", {1, 1, 0, 0, 0, 0, 1, 1, 1}, {1}},
     {OP(CONV2D_BX), "2x5x6x7 7x4x3x3", "2x5x6x4", {1, 1, 1, 1, 1, 1, 1, 5, 6}, {1}},
     {OP(CONV2D_BX), "1x5x4x6 6x5x3x3!", "1x9x7x5", {2, 2, 1, 1, 1, 1, 1, 9, 7}, {0.5}},
@@ -205,6 +228,14 @@ const check_case check_cases[] = {
     {OP(CONV2D_BX), "2x5x6x300:bf16 300x4x3x3:bf16!", "2x5x6x4", {1, 1, 1, 1, 1, 1, 1, 5, 6}, {1}},
     {OP(CONV2D_BW), "2x5x6x7:bf16 2x5x6x4", "7x4x3x3", {1, 1, 1, 1, 1, 1, 1, 3, 3}, {1}},
     {OP(CONV2D_BW), "2x25x26x7 2x25x26x4:bf16", "7x4x3x3", {1, 1, 1, 1, 1, 1, 1, 3, 3}, {1}},
+    {OP(CONV2D_BX),
+     "2x20x18x192 192x128x3x3:f16!",
+     "2x20x18x128",
+     {1, 1, 1, 1, 1, 1, 1, 20, 18},
+     {1}},
+    {OP(CONV2D_BX), "1x20x20x128 128x64x3x3!", "1x40x40x64", {2, 2, 1, 1, 0, 0, 1, 40, 40}, {1}},
+    {OP(CONV2D_BX), "1x20x20x128 128x64x3x3!", "1x40x40x64", {2, 2, 0, 0, 1, 1, 1, 40, 40}, {0.5}},
+    {OP(CONV2D_BX), "1x40x40x48 48x70x3x3", "1x40x40x70", {1, 1, 1, 1, 1, 1, 1, 40, 40}, {2}},
     {OP(CONV2D_BW), "1x1x1x1 1x1x1x1", "1x1x1x1", {1, 1, 0, 0, 0, 0, 1, 1, 1}, {1}},
     {OP(CONV2D_BW), "2x5x6x7 2x5x6x4", "7x4x3x3", {1, 1, 1, 1, 1, 1, 1, 3, 3}, {1}},
     {OP(CONV2D_BW), "1x5x4x6 1x9x7x5", "6x5x3x3", {2, 2, 1, 1, 1, 1, 1, 3, 3}, {0.5}},

@@ -35,6 +35,7 @@ extern const check_case check_cases[]; /* ends with op 0 */
 enum { EXACT, ROUNDED, FUNCTION, SUMMED, PRODUCT, N_CLASSES };
 typedef struct check_room {
     double rel, floor;
+    double bf16; /* added to rel where activations are bf16 */
 } check_room;
 extern const check_room check_tolerance[N_CLASSES];
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* checkop [--plugin NAME DIR] [--cpumask generic|avx2|avx512] [--gradients] [--curves] [--bench]
- * [--bf16] [--threads n] [OP]; --bf16: what --bench runs is stored in that type */
+/* checkop [--plugin NAME DIR] [--cpumask generic|avx2|avx512f|avx512] [--gradients] [--curves]
+ * [--bench] [--bf16] [--threads n] [OP]; --bf16: what --bench runs is stored in that type */
 #include "check.h"
 
 #include <stdio.h>

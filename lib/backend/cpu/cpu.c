@@ -93,7 +93,7 @@ static int dev_count(const sdlora_host *host)
 static int best_level(uint64_t features)
 {
     if (features & SLR_CPU_AVX512)
-        return SLR_CPU_LEVEL_AVX512;
+        return features & SLR_CPU_AVX512_BF16 ? SLR_CPU_LEVEL_AVX512_BF16 : SLR_CPU_LEVEL_AVX512;
     return features & SLR_CPU_AVX2 ? SLR_CPU_LEVEL_AVX2 : SLR_CPU_LEVEL_BASE;
 }
 
@@ -138,6 +138,7 @@ static int dev_info(sdlora_dev *dev, sdlora_dev_info *info)
         [SLR_CPU_LEVEL_BASE] = "CPU (baseline)",
         [SLR_CPU_LEVEL_AVX2] = "CPU (AVX2)",
         [SLR_CPU_LEVEL_AVX512] = "CPU (AVX-512)",
+        [SLR_CPU_LEVEL_AVX512_BF16] = "CPU (AVX-512 BF16)",
     };
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     sdlora_dev_info all = {

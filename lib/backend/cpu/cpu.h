@@ -23,33 +23,47 @@
 /* A file NAME_tmpl.c is compiled once per instruction set and storage type
  * (lib/backend/meson.build), with SLR_ISA being base, avx2 or avx512 and SLR_ELEM f32 or bf16, and
  * exports one const struct of function pointers called SLR_ISA_SYM(slr_cpu_NAME), e.g.
- * slr_cpu_NAME_bf16_avx2.  The plain file declares them by SLR_CPU_DECLARE(type, slr_cpu_NAME) and
- * picks by SLR_CPU_PICK(env, slr_cpu_NAME, dtype), at prepare.  Templates that know f32 only are
- * declared and picked by _F32. */
-enum { SLR_CPU_LEVEL_BASE = 0, SLR_CPU_LEVEL_AVX2 = 1, SLR_CPU_LEVEL_AVX512 = 2 };
+ * slr_cpu_NAME_bf16_avx2.  Of bf16 there is avx512bf16 too, for processors that convert in one
+ * instruction.  The plain file declares them by SLR_CPU_DECLARE(type, slr_cpu_NAME) and picks by
+ * SLR_CPU_PICK(env, slr_cpu_NAME, dtype), at prepare.  Templates that know f32 only are declared
+ * and picked by _F32. */
+enum {
+    SLR_CPU_LEVEL_BASE = 0,
+    SLR_CPU_LEVEL_AVX2 = 1,
+    SLR_CPU_LEVEL_AVX512 = 2,
+    SLR_CPU_LEVEL_AVX512_BF16 = 3
+};
 
 #define SLR_ISA_CAT_(a, b) a##_##b
 #define SLR_ISA_CAT(a, b)  SLR_ISA_CAT_(a, b)
 #define SLR_ISA_SYM(name)  SLR_ISA_CAT(SLR_ISA_CAT(name, SLR_ELEM), SLR_ISA)
 
 #if defined(__x86_64__)
-#define SLR_CPU_DECLARE_(type, name) extern const type name##_base, name##_avx2, name##_avx512
-#define SLR_CPU_PICK_(env, name)                                                                   \
-    ((env)->level == SLR_CPU_LEVEL_AVX512 ? &name##_avx512                                         \
-     : (env)->level == SLR_CPU_LEVEL_AVX2 ? &name##_avx2                                           \
-                                          : &name##_base)
+#define SLR_CPU_DECLARE_F32(type, name)                                                            \
+    extern const type name##_f32_base, name##_f32_avx2, name##_f32_avx512
+#define SLR_CPU_PICK_F32(env, name)                                                                \
+    ((env)->level >= SLR_CPU_LEVEL_AVX512 ? &name##_f32_avx512                                     \
+     : (env)->level == SLR_CPU_LEVEL_AVX2 ? &name##_f32_avx2                                       \
+                                          : &name##_f32_base)
+#define SLR_CPU_DECLARE_BF16(type, name)                                                           \
+    extern const type name##_bf16_base, name##_bf16_avx2, name##_bf16_avx512, name##_bf16_avx512bf16
+#define SLR_CPU_PICK_BF16(env, name)                                                               \
+    ((env)->level == SLR_CPU_LEVEL_AVX512_BF16 ? &name##_bf16_avx512bf16                           \
+     : (env)->level == SLR_CPU_LEVEL_AVX512    ? &name##_bf16_avx512                               \
+     : (env)->level == SLR_CPU_LEVEL_AVX2      ? &name##_bf16_avx2                                 \
+                                               : &name##_bf16_base)
 #else
-#define SLR_CPU_DECLARE_(type, name) extern const type name##_base
-#define SLR_CPU_PICK_(env, name)     (&name##_base)
+#define SLR_CPU_DECLARE_F32(type, name)  extern const type name##_f32_base
+#define SLR_CPU_PICK_F32(env, name)      (&name##_f32_base)
+#define SLR_CPU_DECLARE_BF16(type, name) extern const type name##_bf16_base
+#define SLR_CPU_PICK_BF16(env, name)     (&name##_bf16_base)
 #endif
 
-#define SLR_CPU_DECLARE_F32(type, name) SLR_CPU_DECLARE_(type, name##_f32)
-#define SLR_CPU_PICK_F32(env, name)     SLR_CPU_PICK_(env, name##_f32)
 #define SLR_CPU_DECLARE(type, name)                                                                \
-    SLR_CPU_DECLARE_(type, name##_f32);                                                            \
-    SLR_CPU_DECLARE_(type, name##_bf16)
+    SLR_CPU_DECLARE_F32(type, name);                                                               \
+    SLR_CPU_DECLARE_BF16(type, name)
 #define SLR_CPU_PICK(env, name, dtype)                                                             \
-    ((dtype) == SDLORA_BF16 ? SLR_CPU_PICK_(env, name##_bf16) : SLR_CPU_PICK_(env, name##_f32))
+    ((dtype) == SDLORA_BF16 ? SLR_CPU_PICK_BF16(env, name) : SLR_CPU_PICK_F32(env, name))
 
 /* --- what an operation is lent --- */
 typedef struct slr_cpu_packs slr_cpu_packs; /* pack.h */

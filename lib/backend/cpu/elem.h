@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* How elements are stored, and loops over them: the only place where a NAME_tmpl.c meets its
  * storage type.  It is compiled once per type, with SLR_ELEM being f32 or bf16; arithmetic is f32
- * in registers either way.  Rounding to bf16 is to nearest even, and a NaN stays one.  Included by
- * NAME_tmpl.c only. */
+ * in registers either way.  Rounding to bf16 is to nearest even, and a NaN stays one; the
+ * instruction of AVX512_BF16 takes numbers below 2^-126 for 0.  Included by NAME_tmpl.c only. */
 #ifndef SLR_BACKEND_CPU_ELEM_H
 #define SLR_BACKEND_CPU_ELEM_H
 
@@ -54,12 +54,20 @@ typedef uint32_t vu __attribute__((vector_size(VN * 4)));
 
 ALWAYS vf widen(vh h)
 {
+#if defined(__AVX512F__)
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+#elif defined(__AVX2__)
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
+#else
     return (vf)(__builtin_convertvector(h, vu) << 16);
+#endif
 }
 
 ALWAYS vh narrow(vf v)
 {
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+    return (vh)_mm512_cvtneps_pbh((__m512)v);
+#elif defined(__AVX512F__)
     const __m512i u = (__m512i)v, top = _mm512_srli_epi32(u, 16);
     const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
     __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
@@ -166,6 +174,20 @@ ALWAYS void put(elem *p, float f)
 }
 
 #endif
+
+/* 1 / x for normal x.  What is stored in bf16 does not need the last bits, which a division would
+ * give at three times the price: right to 6e-5 there. */
+ALWAYS vf vrecip(vf x)
+{
+#if SLR_BF16 && defined(__AVX512F__)
+    return (vf)_mm512_rcp14_ps((__m512)x);
+#elif SLR_BF16 && defined(__AVX2__)
+    vf r = (vf)_mm256_rcp_ps((__m256)x);
+    return r * (2.0f - x * r);
+#else
+    return 1.0f / x;
+#endif
+}
 
 ALWAYS vf vabs(vf x)
 {

@@ -59,18 +59,33 @@ static void stats(int64_t rows, int64_t c, const void *from, const void *first, 
 /* --- group norm, the other loops: made once per activation */
 
 typedef struct chan_at {
-    vf mean, rstd, g, b;
+    vf mean, rstd, g, b, shift;
 } chan_at;
+
+ALWAYS chan_at chan_of(vf mean, vf rstd, vf g, vf b)
+{
+    return (chan_at){mean, rstd, g, b, -mean * rstd};
+}
 
 ALWAYS chan_at chan_ld(const slr_cpu_chan *ch, int64_t i)
 {
-    return (chan_at){vload(ch->mean + i), vload(ch->rstd + i), vload(ch->g + i), vload(ch->b + i)};
+    return chan_of(vload(ch->mean + i), vload(ch->rstd + i), vload(ch->g + i), vload(ch->b + i));
 }
 
 ALWAYS chan_at chan_ld_n(const slr_cpu_chan *ch, int64_t i, int64_t n)
 {
-    return (chan_at){vload_n(ch->mean + i, n), vload_n(ch->rstd + i, n), vload_n(ch->g + i, n),
-                     vload_n(ch->b + i, n)};
+    return chan_of(vload_n(ch->mean + i, n), vload_n(ch->rstd + i, n), vload_n(ch->g + i, n),
+                   vload_n(ch->b + i, n));
+}
+
+/* x in units of its group.  bf16 has fewer digits than the sum below loses, and it is one step. */
+ALWAYS vf unit(vf x, chan_at a)
+{
+#if SLR_BF16
+    return x * a.rstd + a.shift;
+#else
+    return (x - a.mean) * a.rstd;
+#endif
 }
 
 /* Four rows at a time, so that the channels' numbers are loaded once per four. */
@@ -82,12 +97,12 @@ ALWAYS void apply(int64_t rows, int64_t c, elem *y, const elem *x, const slr_cpu
         for (; i + VN <= c; i += VN) {
             chan_at a = chan_ld(ch, i);
             for (int64_t p = r * c + i; p < end * c; p += c)
-                st(y + p, act((ld(x + p) - a.mean) * a.rstd * a.g + a.b));
+                st(y + p, act(unit(ld(x + p), a) * a.g + a.b));
         }
         if (i < c) {
             chan_at a = chan_ld_n(ch, i, c - i);
             for (int64_t p = r * c + i; p < end * c; p += c) {
-                vf v = (ld_n(x + p, c - i) - a.mean) * a.rstd * a.g + a.b;
+                vf v = unit(ld_n(x + p, c - i), a) * a.g + a.b;
                 st_n(y + p, act(v), c - i);
             }
         }
@@ -96,7 +111,7 @@ ALWAYS void apply(int64_t rows, int64_t c, elem *y, const elem *x, const slr_cpu
 
 ALWAYS void bx_sums_at(vf dy, vf x, chan_at a, vf (*slope)(vf), vf *s, vf *q)
 {
-    vf u = (x - a.mean) * a.rstd, dz = dy * slope(u * a.g + a.b);
+    vf u = unit(x, a), dz = dy * slope(u * a.g + a.b);
     *s += dz;
     *q += dz * u;
 }
@@ -130,7 +145,7 @@ ALWAYS void bx_sums(int64_t rows, int64_t c, const elem *dy, const elem *x, cons
 
 ALWAYS vf bx_at(vf dy, vf x, chan_at a, vf m1, vf m2, vf (*slope)(vf))
 {
-    vf u = (x - a.mean) * a.rstd, dz = dy * slope(u * a.g + a.b);
+    vf u = unit(x, a), dz = dy * slope(u * a.g + a.b);
     return a.rstd * (dz * a.g - m1 - u * m2);
 }
 
