@@ -5,6 +5,7 @@
 
 #include "api/finder.h"
 #include "base/status.h"
+#include "graph/policy.h"
 #include "sample/generator.h"
 
 struct sdlora_generator {
@@ -159,6 +160,7 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
                          size_t cap)
 {
     slr_opt o = {opts, "generate"};
+    slr_precision precision;
 
     slr_clear();
     SLR_TRY(slr_api_given(g, "g", __func__));
@@ -170,6 +172,7 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
     if (cap < count)
         return slr_fail(SDLORA_EINVAL, __func__, "count is %zu, but there is room for %zu images",
                         count, cap);
+    SLR_TRY(slr_precision_read(&precision, o, g->ckpt->ctx->devices));
     slr_request r = {
         .prompt = slr_opt_text(o, "prompt"),
         .negative = slr_opt_text(o, "negative"),
@@ -183,6 +186,8 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
         .cfg = slr_opt_real(o, "cfg"),
         .eta = slr_opt_has(o, "eta") ? slr_opt_real(o, "eta") : -1,
         .seed = slr_opt_int(o, "seed"),
+        .policy = precision.model,
+        .vae_policy = precision.vae,
         .networks = g->items,
         .n_networks = g->n,
         .progress = g->progress ? pass_progress : NULL,

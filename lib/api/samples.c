@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/str.h"
+#include "graph/policy.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -293,7 +294,10 @@ static int save(drawing *d, size_t index, const slr_picture *p)
 static int draw_line(drawing *d, size_t index, const slr_sample_line *l)
 {
     slr_stack_item item = {d->s->network, 1, 1};
+    slr_precision precision;
     slr_picture picture;
+
+    SLR_TRY(slr_precision_read(&precision, d->s->train, d->s->ctx->devices));
     slr_request r = {
         .prompt = l->prompt,
         .negative = l->negative,
@@ -306,6 +310,8 @@ static int draw_line(drawing *d, size_t index, const slr_sample_line *l)
         .cfg = l->cfg,
         .eta = -1,
         .seed = l->seed,
+        .policy = precision.model,
+        .vae_policy = precision.vae,
         .networks = &item,
         .n_networks = 1,
         .progress = step_done,

@@ -37,6 +37,13 @@ int slr_policy_read(slr_policy *out, const char *mixed_precision, const slr_devi
                     "mixed_precision %s is not supported: use no, bf16 or auto", mixed_precision);
 }
 
+int slr_precision_read(slr_precision *out, slr_opt o, const slr_devices *devices)
+{
+    const char *words = slr_opt_text(o, "mixed_precision");
+    SLR_TRY(slr_policy_read(&out->model, words, devices));
+    return slr_policy_read(&out->vae, slr_opt_bool(o, "no_half_vae") ? "no" : words, devices);
+}
+
 const char *slr_policy_name(slr_policy policy)
 {
     return policy.storage == SDLORA_BF16 ? "bf16" : "no";

@@ -6,6 +6,7 @@
 typedef struct evaluation {
     slr_cancel_flag cancel;
     slr_noise noise;
+    slr_precision precision;
     slr_bpe *bpe;
     slr_stack *stack;
     slr_feed feed;
@@ -19,6 +20,7 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
     slr_opt train = {NULL, "train"}, o = {c->opts, "eval"};
     int n_chunks;
     SLR_TRY(slr_text_chunks(o, &n_chunks));
+    SLR_TRY(slr_precision_read(&e->precision, o, c->devices));
     SLR_TRY(slr_noise_init(&e->noise, train, slr_checkpoint_predict(c->base)));
     if (c->bpe)
         e->bpe = slr_bpe_ref(c->bpe);
@@ -26,11 +28,12 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
         SLR_TRY(slr_bpe_new(&e->bpe, c->mem));
     if (n)
         SLR_TRY(slr_stack_new(&e->stack, c->mem, c->base, items, n));
-    SLR_TRY(slr_feed_open(&e->feed, c, c->data, seed, 0, &e->cancel));
+    SLR_TRY(slr_feed_open(&e->feed, c, c->data, e->precision.vae, seed, 0, &e->cancel));
     slr_text_config text = {.mem = c->mem,
                             .base = c->base,
                             .stack = e->stack,
                             .devices = c->devices,
+                            .policy = e->precision.model,
                             .bpe = e->bpe,
                             .n_chunks = n_chunks,
                             .clip_skip = (int)slr_opt_int(o, "clip_skip")};
@@ -39,6 +42,7 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
                                    .base = c->base,
                                    .stack = e->stack,
                                    .devices = c->devices,
+                                   .policy = e->precision.model,
                                    .phase = c->phase,
                                    .phase_user = c->phase_user,
                                    .loader = e->feed.loader,

@@ -203,8 +203,7 @@ static int build(slr_step *s, building *b)
     b->wrt = b->vals + n_slots;
     b->grads = b->wrt + n_slots;
 
-    slr_policy policy = {.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT};
-    SLR_TRY(slr_graph_new(&b->g, s->m, policy));
+    SLR_TRY(slr_graph_new(&b->g, s->m, c->policy));
     slr_graph_checkpoint(b->g, c->recompute ? RECOMPUTE_SHARE : 0);
     build_forward(b);
     SLR_TRY(slr_graph_status(b->g));

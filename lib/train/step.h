@@ -14,6 +14,7 @@ typedef struct slr_step_config {
     slr_network *network; /* trained, or at full strength; Nullable */
     slr_stack *stack;     /* instead of network: fixed networks at strengths; Nullable */
     slr_devices *devices;
+    slr_policy policy; /* zeros: f32 */
     int64_t n, h, w; /* samples, latent size */
     int n_chunks;    /* text: [n * n_chunks, 77] ids */
     int clip_skip, loss_type;

@@ -48,7 +48,8 @@ static int plan_graph(slr_text *t, slr_graph *g, slr_val *vals)
     slr_nn nn = {g, slr_checkpoint_part(t->c.base, SLR_PART_TE), SLR_PART_TE, adapter};
     slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
     slr_val states = slr_clip_build(&nn, slr_checkpoint_family(t->c.base), ids, t->c.clip_skip);
-    slr_output(g, slr_clip_join(g, states, t->c.n_chunks), "states");
+    states = slr_cast(g, slr_clip_join(g, states, t->c.n_chunks), SDLORA_F32);
+    slr_output(g, states, "states");
     SLR_TRY(slr_graph_status(g));
     SLR_TRY(slr_plan_new(&t->plan, g, t->c.devices));
     SLR_TRY(slr_plan_find(t->plan, "ids", &t->ids));
@@ -82,8 +83,7 @@ static int build(slr_text *t)
     slr_graph *g = NULL;
     size_t n_slots = t->c.network ? slr_network_slots(t->c.network) : 0;
     slr_val *vals = slr_calloc(t->m, n_slots + 1, sizeof *vals);
-    int rc = vals ? slr_graph_new(&g, t->m, (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT})
-                  : SDLORA_ENOMEM;
+    int rc = vals ? slr_graph_new(&g, t->m, t->c.policy) : SDLORA_ENOMEM;
     if (rc >= 0)
         rc = plan_graph(t, g, vals);
     slr_graph_free(g);

@@ -18,6 +18,7 @@ typedef struct slr_text_config {
     slr_network *network; /* at full strength; Nullable */
     slr_stack *stack;     /* instead of network; Nullable */
     slr_devices *devices;
+    slr_policy policy; /* zeros: f32 */
     const slr_bpe *bpe;
     int n_chunks, clip_skip;
 } slr_text_config;

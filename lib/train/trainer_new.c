@@ -53,8 +53,8 @@ static uint64_t model_digest(const slr_trainer_config *c)
     return digest(vae_of(c), digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
 }
 
-int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data, uint64_t seed,
-                  int64_t max_steps, slr_cancel_flag *cancel)
+int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
+                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel)
 {
     slr_weights *vae = vae_of(c);
     char id[32];
@@ -64,8 +64,10 @@ int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
                         slr_checkpoint_path(c->base));
     SLR_TRY(slr_vae_factor(vae, &factor));
-    snprintf(id, sizeof id, "%016llx", (unsigned long long)digest(vae, 0));
+    snprintf(id, sizeof id, "%016llx%s", (unsigned long long)digest(vae, 0),
+             precision.storage == SDLORA_BF16 ? "-bf16" : "");
     SLR_TRY(slr_vae_runner_new(&feed->vae, vae, slr_checkpoint_family(c->base), c->devices));
+    slr_vae_runner_set_policy(feed->vae, precision);
     slr_loader_config config = {.mem = c->mem,
                                 .log = c->log,
                                 .encode = encode,
@@ -142,6 +144,7 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
                               .base = t->c.base,
                               .network = t->c.network,
                               .devices = t->c.devices,
+                              .policy = t->precision.model,
                               .n = n,
                               .h = h,
                               .w = w,
@@ -251,10 +254,8 @@ static int read_text(slr_trainer *t)
 static int read_settings(slr_trainer *t)
 {
     SLR_TRY(slr_opt_check_supported(t->o));
-    const char *precision = slr_opt_text(t->o, "mixed_precision");
-    if (precision && strcmp(precision, "no"))
-        return slr_fail(SDLORA_ENOTSUP, __func__, "mixed_precision %s is not supported yet: use no",
-                        precision);
+    SLR_TRY(slr_precision_read(&t->precision, t->o, t->c.devices));
+    SLR_TRY(slr_options_set_text(t->opts, "mixed_precision", slr_policy_name(t->precision.model)));
     t->seed = slr_opt_has(t->o, "seed") ? (uint64_t)slr_opt_int(t->o, "seed") : 0;
     t->max_grad_norm = slr_opt_real(t->o, "max_grad_norm");
     SLR_TRY(read_rates(t));
@@ -272,6 +273,7 @@ static int open_text(slr_trainer *t, slr_text **out)
                               .base = t->c.base,
                               .network = t->c.network,
                               .devices = t->c.devices,
+                              .policy = t->precision.model,
                               .bpe = t->bpe,
                               .n_chunks = t->n_chunks,
                               .clip_skip = t->clip_skip};
@@ -282,12 +284,14 @@ static int open_validation(slr_trainer *t)
 {
     if (!t->c.validation)
         return SDLORA_OK;
-    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->seed, t->total, &t->cancel));
+    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->precision.vae, t->seed, t->total,
+                          &t->cancel));
     SLR_TRY(open_text(t, &t->val_text));
     slr_validator_config config = {.mem = t->m,
                                    .base = t->c.base,
                                    .network = t->c.network,
                                    .devices = t->c.devices,
+                                   .policy = t->precision.model,
                                    .phase = t->c.phase,
                                    .phase_user = t->c.phase_user,
                                    .loader = t->val_feed.loader,
@@ -327,7 +331,8 @@ static int open_parts(slr_trainer *t)
     slr_rng rng;
     slr_rng_init(&rng, t->seed ^ slr_clock_seed(), SLR_STREAM_INIT, UINT32_MAX);
     t->run.session = slr_rng_u32(&rng);
-    SLR_TRY(slr_feed_open(&t->feed, &t->c, t->c.data, t->seed, t->total, &t->cancel));
+    SLR_TRY(
+        slr_feed_open(&t->feed, &t->c, t->c.data, t->precision.vae, t->seed, t->total, &t->cancel));
     t->loader = t->feed.loader;
     return open_validation(t);
 }
@@ -347,6 +352,8 @@ static int hold(slr_trainer *t, const slr_trainer_config *config)
         return SDLORA_ENOMEM;
     if (config->opts)
         SLR_TRY(slr_options_copy(&t->opts, config->opts));
+    else
+        SLR_TRY(slr_options_new(&t->opts, t->m, "train"));
     t->o = (slr_opt){t->opts, "train"};
     return SDLORA_OK;
 }

@@ -54,6 +54,7 @@ static int step_for(slr_validator *v, int64_t h, int64_t w)
                               .network = v->c.network,
                               .stack = v->c.stack,
                               .devices = v->c.devices,
+                              .policy = v->c.policy,
                               .n = N_TIMES,
                               .h = h,
                               .w = w,

@@ -17,6 +17,7 @@ typedef struct slr_validator_config {
     slr_network *network; /* at full strength; Nullable */
     slr_stack *stack;     /* instead of network; Nullable */
     slr_devices *devices;
+    slr_policy policy; /* zeros: f32 */
     slr_phase_fn phase; /* Nullable: "validate", pictures */
     void *phase_user;
     slr_loader *loader; /* over the held-out pictures; borrowed */
