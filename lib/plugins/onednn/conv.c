@@ -5,6 +5,7 @@
  * band is a convolution of its own, with padding only where it touches the edge.  A panel that is
  * narrower than the result is computed into a dense block and copied.  Refuses to know grouped
  * filters. */
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -40,6 +41,8 @@ typedef struct conv_kernel {
     conv_shape z;
     float alpha;
     uint32_t type, x_type, w_type, add_type, y_type;
+    uint32_t out_type; /* of what the library computes: f32 where an addend of f32 goes to bf16 */
+    bool tiled;        /* results pass through a block of the slot */
     bool has_bias, has_add, frozen;
     float *bias; /* frozen: its own copy over alpha */
     int64_t tn, panels, th, n_bands;
@@ -60,17 +63,6 @@ typedef struct conv_job {
 
 /* --- launching --- */
 
-/* `rows` rows of n elements: from a pitch to another, and to another type. */
-static void copy_rows(unsigned char *to, uint32_t to_type, int64_t to_pitch,
-                      const unsigned char *from, uint32_t from_type, int64_t from_pitch,
-                      int64_t rows, int64_t n)
-{
-    const int64_t to_step = to_pitch * (int64_t)dn_size(to_type);
-    const int64_t from_step = from_pitch * (int64_t)dn_size(from_type);
-    for (int64_t i = 0; i < rows; i++)
-        dn_convert(to + i * to_step, to_type, from + i * from_step, from_type, n);
-}
-
 static void run_piece(void *arg, int64_t piece, int slot)
 {
     conv_job *job = arg;
@@ -83,11 +75,11 @@ static void run_piece(void *arg, int64_t piece, int slot)
     const int64_t at = (image * z->oh + at_band->dst0) * z->ow * z->oc + k0;
     unsigned char *slot_data = job->scratch + g->at_slots + (uint64_t)slot * g->slot_bytes;
     unsigned char *y = job->y + at * (int64_t)dn_size(g->y_type);
-    unsigned char *dst = g->panels > 1 ? slot_data : y;
+    unsigned char *dst = g->tiled ? slot_data : y;
     const unsigned char *add = job->add ? job->add + at * (int64_t)dn_size(g->add_type) : NULL;
     if (add && dst != add)
-        copy_rows(dst, g->y_type, n, add, g->add_type, z->oc, g->panels > 1 ? pixels : 1,
-                  g->panels > 1 ? n : pixels * n);
+        dn_copy_rows(dst, g->out_type, n, add, g->add_type, z->oc, g->tiled ? pixels : 1,
+                     g->tiled ? n : pixels * n);
     const dn_operands o = {
         .src = job->x + (image * z->h + at_band->src0) * z->w * z->c * (int64_t)dn_size(g->type),
         .packed = g->panel[p],
@@ -98,8 +90,8 @@ static void run_piece(void *arg, int64_t piece, int slot)
     dnnl_status_t rc = dn_exec_run(at_band->exec[p == g->panels - 1], slot, &o);
     if (rc != dnnl_success)
         atomic_store(&job->status, (int)rc);
-    if (g->panels > 1)
-        copy_rows(y, g->y_type, z->oc, dst, g->y_type, n, pixels, n);
+    if (g->tiled)
+        dn_copy_rows(y, g->y_type, z->oc, dst, g->out_type, n, pixels, n);
 }
 
 /* Filters that change between launches are relaid first. */
@@ -167,36 +159,43 @@ static int64_t band_rows(const conv_shape *z, int64_t bands)
     return dn_round_up(max64(dn_ceil_div(z->oh, bands), dn_ceil_div(z->oh, MAX_BANDS)), step);
 }
 
-/* Enough pieces for many threads, while each is worth a call; of such cuts the one that moves
- * least.  widest: of a panel. */
+/* What a cut costs: elements that move, more where pieces are uneven, or fewer than wished. */
+static double cost_of(const conv_shape *z, int64_t tn, int64_t th, int64_t wished)
+{
+    const int64_t panels = dn_ceil_div(z->oc, tn), bands = dn_ceil_div(z->oh, th);
+    const double x = (double)(z->n * z->h * z->w * z->c);
+    const double y = (double)(z->n * z->oh * z->ow * z->oc);
+    const double w = (double)(z->oc * z->c * z->r * z->s);
+    const double reread = (double)(th * z->stride_h + z->r - 1) / (double)(th * z->stride_h);
+    const double uneven =
+        (double)(th * bands) / (double)z->oh * (double)(tn * panels) / (double)z->oc;
+    const double moved =
+        x * reread * (double)panels + w * (double)(bands * z->n) + (panels > 1 ? 4 * y : 0);
+    return moved * uneven * sqrt((double)wished / (double)dn_min(z->n * bands * panels, wished));
+}
+
+/* Enough pieces for many threads, while each is worth a call; of such cuts the cheapest.  A second
+ * reading of large filters costs more than a few idle threads.  widest: of a panel. */
 static void cut(conv_kernel *g, int64_t widest)
 {
     const conv_shape *z = &g->z;
-    int64_t pieces = (int64_t)(flops_of(z) / PIECE_FLOPS);
-    pieces = pieces < 1 ? 1 : pieces > MAX_PIECES ? MAX_PIECES : pieces;
-    const double x = (double)(z->n * z->h * z->w * z->c),
-                 y = (double)(z->n * z->oh * z->ow * z->oc);
-    const double w = (double)(z->oc * z->c * z->r * z->s);
+    int64_t wished = (int64_t)(flops_of(z) / PIECE_FLOPS);
+    wished = wished < 1 ? 1 : wished > MAX_PIECES ? MAX_PIECES : wished;
     double best = 0;
     for (int64_t tn = dn_min(widest, z->oc); tn > 0; tn -= PANEL) {
         if (tn != z->oc && (z->oc % PANEL || z->strided_back || tn % PANEL))
             break;
         const int64_t panels = dn_ceil_div(z->oc, tn);
-        const int64_t th = band_rows(z, max64(1, dn_ceil_div(dn_ceil_div(pieces, panels), z->n)));
-        const int64_t bands = dn_ceil_div(z->oh, th);
-        const double reread = (double)(th * z->stride_h + z->r - 1) / (double)(th * z->stride_h);
-        const double uneven =
-            (double)(th * bands) / (double)z->oh * (double)(tn * panels) / (double)z->oc;
-        const double idle = (double)pieces / (double)dn_min(z->n * bands * panels, pieces);
-        const double moved =
-            x * reread * (double)panels + w * (double)(bands * z->n) + (panels > 1 ? 2 * y : 0);
-        const double cost = moved * uneven * idle;
-        if (best == 0 || cost < best) {
+        for (int64_t bands = 1; bands <= max64(1, dn_ceil_div(wished, panels * z->n)); bands++) {
+            const int64_t th = band_rows(z, bands);
+            const double cost = cost_of(z, tn, th, wished);
+            if (best != 0 && cost >= best)
+                continue;
             best = cost;
             g->tn = tn;
             g->panels = panels;
             g->th = th;
-            g->n_bands = bands;
+            g->n_bands = dn_ceil_div(z->oh, th);
         }
     }
 }
@@ -208,7 +207,7 @@ static dn_spec spec_start(const conv_kernel *g)
     memset(&s, 0, sizeof s);
     s.kind = z->strided_back ? DN_CONV_BX : DN_CONV;
     s.type = g->type;
-    s.out = g->y_type;
+    s.out = g->out_type;
     s.alpha = g->alpha;
     s.bias = g->has_bias;
     s.add = g->has_add ? DN_ADD_IN_PLACE : DN_ADD_NONE;
@@ -264,10 +263,10 @@ static bool back_band(const conv_kernel *g, band *b, dn_spec *s)
 static int make_bands(conv_kernel *g)
 {
     const conv_shape *z = &g->z;
+    g->tiled = g->panels > 1 || g->out_type != g->y_type;
     g->tile_bytes =
-        g->panels > 1
-            ? (uint64_t)dn_round_up(g->th * z->ow * g->tn * (int64_t)dn_size(g->y_type), 64)
-            : 0;
+        g->tiled ? (uint64_t)dn_round_up(g->th * z->ow * g->tn * (int64_t)dn_size(g->out_type), 64)
+                 : 0;
     g->slot_bytes = g->tile_bytes;
     for (int64_t i = 0; i < g->n_bands; i++) {
         band *b = &g->bands[i];
@@ -496,6 +495,7 @@ static int make(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev, const s
     g->has_bias = dn_given(op, IN_BIAS);
     g->has_add = dn_given(op, IN_ADD);
     g->add_type = g->has_add ? op->in[IN_ADD].dtype : 0;
+    g->out_type = g->add_type == SDLORA_F32 ? SDLORA_F32 : g->y_type;
     set_relay(g);
     DN_TRY(dn_bias_get(&g->bias, dev, op, IN_BIAS, 1.0f / alpha));
     DN_TRY(choose_pieces(g));

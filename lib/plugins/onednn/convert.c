@@ -91,6 +91,16 @@ void dn_convert(void *dst, uint32_t to, const void *src, uint32_t from, int64_t 
         memcpy(dst, src, (size_t)n * dn_size(from));
 }
 
+void dn_copy_rows(void *to, uint32_t to_type, int64_t to_pitch, const void *from,
+                  uint32_t from_type, int64_t from_pitch, int64_t rows, int64_t n)
+{
+    const int64_t to_step = to_pitch * (int64_t)dn_size(to_type);
+    const int64_t from_step = from_pitch * (int64_t)dn_size(from_type);
+    for (int64_t i = 0; i < rows; i++)
+        dn_convert((char *)to + i * to_step, to_type, (const char *)from + i * from_step, from_type,
+                   n);
+}
+
 typedef struct convert_job {
     unsigned char *dst;
     const unsigned char *src;

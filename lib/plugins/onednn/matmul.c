@@ -5,6 +5,7 @@
  * (exec.c) and how weights are laid out (pack.c). */
 #include "matmul.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -24,6 +25,8 @@ typedef struct product_kernel {
     sdlora_kernel head;
     dn_product p;
     uint32_t type, a_type, b_type, add_type, c_type;
+    uint32_t out_type; /* of what the library computes */
+    bool tiled;        /* columns are cut: the library wants dense results, so they are copied */
     bool has_bias, has_add;
     float *bias; /* frozen: its own copy over alpha */
     int64_t tm, tn, rows, cols, tk, chunks;
@@ -31,8 +34,8 @@ typedef struct product_kernel {
     dn_exec *exec[2][2][2][2];
     dn_relay relay;
     dn_pack *pack;
-    dnnl_memory_t *panels;                                  /* of the pack, by column tile */
-    uint64_t at_b, at_bias, at_parts, at_slots, slot_bytes; /* offsets into scratch */
+    dnnl_memory_t *panels; /* of the pack, by column tile */
+    uint64_t at_b, at_bias, at_parts, at_slots, slot_bytes, tile_bytes; /* offsets into scratch */
 } product_kernel;
 
 typedef struct product_job {
@@ -52,37 +55,39 @@ static void cut(product_kernel *g)
 {
     const dn_product *p = &g->p;
     const double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k;
-    int64_t pieces = (int64_t)(flops / PIECE_FLOPS);
-    pieces = pieces < 1 ? 1 : pieces > MAX_PIECES ? MAX_PIECES : pieces;
+    int64_t wished = (int64_t)(flops / PIECE_FLOPS);
+    wished = wished < 1 ? 1 : wished > MAX_PIECES ? MAX_PIECES : wished;
     double best = 0;
-    for (int64_t want = 1; want <= dn_min(pieces, dn_ceil_div(p->n, COL_STEP)); want++) {
-        const int64_t tn = dn_min(p->n, dn_round_up(dn_ceil_div(p->n, want), COL_STEP));
-        const int64_t cols = dn_ceil_div(p->n, tn);
-        const int64_t tm =
-            dn_min(p->m, dn_round_up(dn_ceil_div(p->m, dn_ceil_div(pieces, cols)), ROW_STEP));
-        const int64_t rows = dn_ceil_div(p->m, tm);
-        const double uneven =
-            (double)(tm * rows) / (double)p->m * (double)(tn * cols) / (double)p->n;
-        const double idle = (double)pieces / (double)dn_min(rows * cols, pieces);
-        const double cost = (double)(cols * p->m + rows * p->n) * uneven * idle;
-        if (best == 0 || cost < best) {
+    /* the library wants a live b and a transposed a whole */
+    const int64_t most_cols = g->relay.from ? dn_min(wished, dn_ceil_div(p->n, COL_STEP)) : 1;
+    const int64_t most_rows = p->ta ? 1 : wished;
+    for (int64_t i = 1; i <= most_cols; i++)
+        for (int64_t j = 1; j <= dn_min(most_rows, dn_ceil_div(wished, i)); j++) {
+            const int64_t tn = dn_min(p->n, dn_round_up(dn_ceil_div(p->n, i), COL_STEP));
+            const int64_t tm = dn_min(p->m, dn_round_up(dn_ceil_div(p->m, j), ROW_STEP));
+            const int64_t cols = dn_ceil_div(p->n, tn), rows = dn_ceil_div(p->m, tm);
+            const double uneven =
+                (double)(tm * rows) / (double)p->m * (double)(tn * cols) / (double)p->n;
+            const double idle = sqrt((double)wished / (double)dn_min(rows * cols, wished));
+            const double cost = (double)(cols * p->m + rows * p->n) * uneven * idle;
+            if (best != 0 && cost >= best)
+                continue;
             best = cost;
             g->tm = tm;
             g->tn = tn;
             g->rows = rows;
             g->cols = cols;
         }
-    }
     g->tk = p->k;
     g->chunks = 1;
-    if (p->ta && g->rows * g->cols < 8 && p->k >= 2 * CHUNK &&
-        flops / (double)(p->k / CHUNK) > PIECE_FLOPS / 4) {
+    if (p->ta && p->k >= 2 * CHUNK && flops / (double)(p->k / CHUNK) > PIECE_FLOPS / 4) {
         g->tk = CHUNK;
         g->chunks = dn_ceil_div(p->k, CHUNK);
-        g->tm = p->m;
+        g->cols = 1;
         g->tn = p->n;
-        g->rows = g->cols = 1;
     }
+    g->tiled = g->cols > 1;
+    g->out_type = g->chunks > 1 || (g->tiled && g->add_type == SDLORA_F32) ? SDLORA_F32 : g->c_type;
 }
 
 /* --- launching --- */
@@ -95,23 +100,32 @@ static void run_tile(void *arg, int64_t piece, int slot)
     const int64_t col = piece % g->cols, row = piece / g->cols % g->rows;
     const int64_t chunk = piece / g->cols / g->rows;
     const int64_t i = row * g->tm, j = col * g->tn, l = chunk * g->tk;
-    const int64_t size = (int64_t)dn_size(g->type), c_size = (int64_t)dn_size(g->c_type);
+    const int64_t m = dn_min(g->tm, p->m - i), n = dn_min(g->tn, p->n - j);
+    const int64_t size = (int64_t)dn_size(g->type);
     const dn_exec *e =
         g->exec[job->elsewhere][row == g->rows - 1][col == g->cols - 1][chunk == g->chunks - 1];
+    unsigned char *slot_data = job->scratch + g->at_slots + (uint64_t)slot * g->slot_bytes;
+    unsigned char *c = job->c + (i * p->n + j) * (int64_t)dn_size(g->c_type);
+    const unsigned char *add =
+        job->add ? job->add + (i * p->n + j) * (int64_t)dn_size(g->add_type) : NULL;
+    if (g->tiled && add)
+        dn_copy_rows(slot_data, g->out_type, n, add, g->add_type, p->n, m, n);
     dn_operands o = {
         .src = job->a + (p->ta ? l * p->m + i : i * p->k + l) * size,
         .packed = g->panels ? g->panels[col] : NULL,
         .plain = job->b ? job->b + (p->tb ? j * p->k + l : l * p->n + j) * size : NULL,
         .bias = job->bias ? job->bias + j : NULL,
-        .add = job->elsewhere ? job->add + (i * p->n + j) * (int64_t)dn_size(g->add_type) : NULL,
-        .dst = job->c + (i * p->n + j) * c_size,
-        .scratch = job->scratch + g->at_slots + (uint64_t)slot * g->slot_bytes,
+        .add = add,
+        .dst = g->tiled ? slot_data : c,
+        .scratch = slot_data + g->tile_bytes,
     };
     if (g->chunks > 1)
         o.dst = job->scratch + g->at_parts + (uint64_t)(chunk * p->m * p->n) * 4;
     dnnl_status_t rc = dn_exec_run(e, slot, &o);
     if (rc != dnnl_success)
         atomic_store(&job->status, (int)rc);
+    if (g->tiled)
+        dn_copy_rows(c, g->c_type, p->n, slot_data, g->out_type, n, m, n);
 }
 
 /* Adds the partial sums in their order, then bias and addend; a run of c at a time. */
@@ -165,7 +179,7 @@ static int product_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
         .scratch = scratch,
     };
     job.bias = g->bias ? g->bias : g->has_bias ? live_bias(g, ptr[IN_BIAS], scratch) : NULL;
-    job.elsewhere = job.add && job.add != job.c;
+    job.elsewhere = job.add && job.add != job.c && !g->tiled && g->chunks == 1;
     if (g->a_type != g->type) {
         dn_convert_all(head->dev, scratch, g->type, job.a, g->a_type, p->m * p->k);
         job.a = scratch;
@@ -175,8 +189,6 @@ static int product_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
         dn_convert_all(head->dev, b, g->type, job.b, g->b_type, p->n * p->k);
         job.b = b;
     }
-    if (g->chunks > 1)
-        job.elsewhere = 0;
     dn_spread(head->dev, g->rows * g->cols * g->chunks, run_tile, &job);
     if (job.status)
         return dn_fail_dnnl(head->dev, (dnnl_status_t)job.status, "running a product");
@@ -254,7 +266,7 @@ static dn_spec spec_of(const product_kernel *g, int elsewhere, int row, int col,
     memset(&s, 0, sizeof s);
     s.kind = DN_MATMUL;
     s.type = g->type;
-    s.out = g->chunks > 1 ? SDLORA_F32 : g->c_type;
+    s.out = g->out_type;
     s.alpha = p->alpha;
     s.ta = p->ta;
     s.b = g->pack || g->relay.from ? DN_B_PACKED : p->tb ? DN_B_TRANS : DN_B_PLAIN;
@@ -263,7 +275,7 @@ static dn_spec spec_of(const product_kernel *g, int elsewhere, int row, int col,
     s.k = chunk ? p->k - (g->chunks - 1) * g->tk : g->tk;
     s.lda = p->ta ? p->m : p->k;
     s.ldb = p->tb ? p->k : p->n;
-    s.ldc = p->n;
+    s.ldc = s.n; /* always dense */
     if (g->chunks == 1) {
         s.bias = g->has_bias;
         s.add = !g->has_add ? DN_ADD_NONE : elsewhere ? DN_ADD_ELSEWHERE : DN_ADD_IN_PLACE;
@@ -275,17 +287,20 @@ static dn_spec spec_of(const product_kernel *g, int elsewhere, int row, int col,
 /* Only what can be needed: an addend in c has c's type, and a grid of one row has no other row. */
 static int make_execs(product_kernel *g)
 {
-    const bool in_place = !g->has_add || g->chunks > 1 || g->add_type == g->c_type;
+    const bool joined = g->chunks > 1 || g->tiled; /* the addend is copied or added by hand */
+    const bool in_place = !g->has_add || joined || g->add_type == g->c_type;
+    g->tile_bytes =
+        g->tiled ? (uint64_t)dn_round_up(g->tm * g->tn * (int64_t)dn_size(g->out_type), 64) : 0;
     for (int i = 0; i < 16; i++) {
         const int add = i >> 3, row = i >> 2 & 1, col = i >> 1 & 1, chunk = i & 1;
-        if ((add && (!g->has_add || g->chunks > 1)) || (!add && !in_place) ||
-            (!row && g->rows == 1) || (!col && g->cols == 1) || (!chunk && g->chunks == 1))
+        if ((add && (!g->has_add || joined)) || (!add && !in_place) || (!row && g->rows == 1) ||
+            (!col && g->cols == 1) || (!chunk && g->chunks == 1))
             continue;
         const dn_spec s = spec_of(g, add, row, col, chunk);
         dn_exec **e = &g->exec[add][row][col][chunk];
         DN_TRY(dn_exec_get(e, g->head.dev, &s));
-        if (dn_exec_scratch(*e) > g->slot_bytes)
-            g->slot_bytes = dn_exec_scratch(*e);
+        const uint64_t bytes = g->tile_bytes + dn_exec_scratch(*e);
+        g->slot_bytes = bytes > g->slot_bytes ? bytes : g->slot_bytes;
     }
     return SDLORA_OK;
 }
