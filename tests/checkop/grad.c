@@ -119,6 +119,18 @@ static int check_one(const check_call *c, const struct rule *r, int *n)
     return bad;
 }
 
+/* Whether the backward operation has an input that is none of the rule's: what it adds to a
+ * gradient, which is no part of the forward operation. */
+static bool adds_more(const check_call *c, const struct rule *r)
+{
+    int last = 0;
+    for (int i = 0; i < r->n_in; i++)
+        last = r->in[i] > last ? r->in[i] : last;
+    for (int i = 0; i < 3; i++)
+        last = r->out[i] > last ? r->out[i] : last;
+    return (int)c->desc.n_in > last + 1 && c->in[last + 1].dtype;
+}
+
 int check_gradients(const char *filter)
 {
     int bad = 0, n = 0, cases = 0;
@@ -129,8 +141,10 @@ int check_gradients(const char *filter)
                 (filter && !strstr(check_op_of(from->op)->name, filter)))
                 continue;
             check_call_init(&c, from, false);
-            bad += check_one(&c, &rules[r], &n);
-            cases++;
+            if (!adds_more(&c, &rules[r])) {
+                bad += check_one(&c, &rules[r], &n);
+                cases++;
+            }
             check_call_free(&c);
         }
     printf("gradients of the reference: %d cases, %d differences, %d failures\n", cases, n, bad);

@@ -25,7 +25,7 @@ typedef struct group_kernel {
 
 typedef struct group_job {
     const group_kernel *k;
-    const void *dy, *x;
+    const void *dy, *x, *add; /* add: to dx; Nullable */
     const float *g, *b;
     void *y; /* dx on the way back */
     float *mean, *rstd;
@@ -178,8 +178,9 @@ static void bx_apply_body(void *arg, int64_t lo, int64_t hi)
     for (int64_t i = lo; i < hi; i++) {
         int64_t at = block_at(k, i, &rows);
         slr_cpu_chan ch = chan_of(j, i / k->blocks);
+        const void *add = j->add ? slr_cpu_at(j->add, at, k->size) : NULL;
         k->fns->bx_apply[k->act](rows, k->c, slr_cpu_at(j->y, at, k->size),
-                                 slr_cpu_at(j->dy, at, k->size), slr_cpu_at(j->x, at, k->size),
+                                 slr_cpu_at(j->dy, at, k->size), slr_cpu_at(j->x, at, k->size), add,
                                  &ch);
     }
 }
@@ -199,7 +200,7 @@ static int64_t group_grain(const group_kernel *k)
 }
 
 /* Input i, which may be absent or left out. */
-static const float *optional(const sdlora_kernel *k, void *const *ptr, uint32_t i)
+static const void *optional(const sdlora_kernel *k, void *const *ptr, uint32_t i)
 {
     return i < k->n_in ? ptr[i] : NULL;
 }
@@ -235,7 +236,8 @@ static int group_bx_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *
                    .b = ptr[3],
                    .mean = ptr[4],
                    .rstd = ptr[5],
-                   .y = ptr[6],
+                   .add = optional(kernel, ptr, 6),
+                   .y = ptr[k->head.n_in],
                    .part = scratch};
     j.chan = j.part + k->n * k->blocks * 2 * k->c;
     slr_cpu_parallel(env, k->n * k->groups, k->n * k->groups, bx_chan_body, &j);
@@ -252,11 +254,25 @@ static bool vector_fits(const sdlora_opdesc *op, uint32_t i, int64_t n)
     return i >= op->n_in || !slr_cpu_has(t) || (slr_cpu_f32(t) && slr_cpu_count(t) == n);
 }
 
-/* x, y, dy and dx are stored alike. */
-static bool one_type(const sdlora_opdesc *op, const sdlora_tdesc *x)
+/* Whether input i, which is added to a gradient, is there. */
+static bool has_add(const sdlora_opdesc *op, uint32_t i)
+{
+    return op->n_in > i && slr_cpu_has(&op->in[i]);
+}
+
+/* x, y, dy, dx and what is added (input `add` of a gradient) are stored alike. */
+static bool one_type(const sdlora_opdesc *op, const sdlora_tdesc *x, uint32_t add)
 {
     return slr_cpu_stored(x) && slr_cpu_stored_as(&op->in[0], x->dtype) &&
-           slr_cpu_stored_as(&op->out[0], x->dtype);
+           slr_cpu_stored_as(&op->out[0], x->dtype) &&
+           (x == &op->in[0] || !has_add(op, add) || slr_cpu_stored_as(&op->in[add], x->dtype));
+}
+
+/* A gradient has `add` inputs or one more, which is of the shape of x. */
+static bool add_fits(const sdlora_opdesc *op, const sdlora_tdesc *x, uint32_t add)
+{
+    return (op->n_in == add || op->n_in == add + 1) &&
+           (!has_add(op, add) || slr_cpu_same_shape(&op->in[add], x));
 }
 
 static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
@@ -266,11 +282,11 @@ static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     const sdlora_tdesc *x = &op->in[back];
     const sdlora_tdesc *mean = back ? &op->in[4] : &op->out[1], *rstd = mean + 1;
     int64_t groups = op->ints[0], act = op->n_int > 1 ? op->ints[1] : 0;
-    if (!one_type(op, x) || act < 0 || act >= SLR_N_ACTS)
+    if (!one_type(op, x, 6) || act < 0 || act >= SLR_N_ACTS)
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "cpu: GROUP_NORM takes dense tensors of one type, f32 or bf16");
     int64_t c = x->rank ? x->dim[x->rank - 1] : 0;
-    if ((back && op->n_in != 6) || x->rank < 2 || groups < 1 || c % groups ||
+    if ((back && !add_fits(op, x, 6)) || x->rank < 2 || groups < 1 || c % groups ||
         !slr_cpu_same_shape(x, &op->out[0]) || (back && !slr_cpu_same_shape(x, &op->in[0])) ||
         !vector_fits(op, back + 1u, c) || !vector_fits(op, back + 2u, c) ||
         slr_cpu_count(mean) != x->dim[0] * groups || slr_cpu_count(rstd) != x->dim[0] * groups)
@@ -307,7 +323,7 @@ typedef struct layer_kernel {
 
 typedef struct layer_job {
     const layer_kernel *k;
-    const void *dy, *x;
+    const void *dy, *x, *add;
     const float *g, *b;
     void *y; /* dx on the way back */
     float *mean, *rstd;
@@ -327,10 +343,13 @@ static void layer_bx_body(void *arg, int64_t lo, int64_t hi)
 {
     const layer_job *j = arg;
     const layer_kernel *k = j->k;
-    for (int64_t i = lo; i < hi; i++)
-        k->fns->layer_bx(k->c, slr_cpu_at(j->y, i * k->c, k->size),
-                         slr_cpu_at(j->dy, i * k->c, k->size), slr_cpu_at(j->x, i * k->c, k->size),
-                         j->g, j->mean[i], j->rstd[i]);
+    for (int64_t i = lo; i < hi; i++) {
+        int64_t at = i * k->c;
+        k->fns->layer_bx(k->c, slr_cpu_at(j->y, at, k->size), slr_cpu_at(j->dy, at, k->size),
+                         slr_cpu_at(j->x, at, k->size),
+                         j->add ? slr_cpu_at(j->add, at, k->size) : NULL, j->g, j->mean[i],
+                         j->rstd[i]);
+    }
 }
 
 static int64_t row_grain(int64_t c)
@@ -343,8 +362,13 @@ static int layer_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *con
 {
     const layer_kernel *k = (const layer_kernel *)kernel;
     void *const *out = ptr + k->head.n_in;
-    layer_job j = {k,      NULL,   ptr[0], optional(kernel, ptr, 1), optional(kernel, ptr, 2),
-                   out[0], out[1], out[2]};
+    layer_job j = {.k = k,
+                   .x = ptr[0],
+                   .g = optional(kernel, ptr, 1),
+                   .b = optional(kernel, ptr, 2),
+                   .y = out[0],
+                   .mean = out[1],
+                   .rstd = out[2]};
     slr_cpu_parallel(env, k->rows, row_grain(k->c), layer_body, &j);
     return SDLORA_OK;
 }
@@ -353,7 +377,14 @@ static int layer_bx_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *
                            void *scratch)
 {
     const layer_kernel *k = (const layer_kernel *)kernel;
-    layer_job j = {k, ptr[0], ptr[1], ptr[2], NULL, ptr[5], ptr[3], ptr[4]};
+    layer_job j = {.k = k,
+                   .dy = ptr[0],
+                   .x = ptr[1],
+                   .g = ptr[2],
+                   .mean = ptr[3],
+                   .rstd = ptr[4],
+                   .add = optional(kernel, ptr, 5),
+                   .y = ptr[k->head.n_in]};
     slr_cpu_parallel(env, k->rows, row_grain(k->c), layer_bx_body, &j);
     return SDLORA_OK;
 }
@@ -363,11 +394,11 @@ static int layer_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
 {
     bool back = op->op == SDLORA_OP_LAYER_NORM_BX;
     const sdlora_tdesc *x = &op->in[back], *mean = back ? &op->in[3] : &op->out[1];
-    if (!one_type(op, x))
+    if (!one_type(op, x, 5))
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "cpu: LAYER_NORM takes dense tensors of one type, f32 or bf16");
     int64_t c = x->rank ? x->dim[x->rank - 1] : 1, rows = slr_cpu_count(x) / (c ? c : 1);
-    if ((back && op->n_in != 5) || c < 1 || !slr_cpu_same_shape(x, &op->out[0]) ||
+    if ((back && !add_fits(op, x, 5)) || c < 1 || !slr_cpu_same_shape(x, &op->out[0]) ||
         !vector_fits(op, back + 1u, c) ||
         (back ? !slr_cpu_same_shape(x, &op->in[0]) : !vector_fits(op, 2, c)) ||
         slr_cpu_count(mean) != rows || slr_cpu_count(mean + 1) != rows)

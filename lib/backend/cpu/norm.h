@@ -22,14 +22,14 @@ typedef struct slr_cpu_norm_fns {
     /* With u = (x - mean) rstd and dz = dy act'(u g + b): s[c] = sum of dz, q[c] = sum of dz u */
     void (*bx_sums[SLR_N_ACTS])(int64_t rows, int64_t c, const void *dy, const void *x,
                                 const slr_cpu_chan *ch, float *s, float *q);
-    /* dx = rstd (dz g - m1 - u m2) */
+    /* dx = rstd (dz g - m1 - u m2) + add; add is Nullable and may be dx */
     void (*bx_apply[SLR_N_ACTS])(int64_t rows, int64_t c, void *dx, const void *dy, const void *x,
-                                 const slr_cpu_chan *ch);
+                                 const void *add, const slr_cpu_chan *ch);
     /* One row of layer norm; g, b Nullable. */
     void (*layer)(int64_t c, void *y, const void *x, const float *g, const float *b, float eps,
                   float *mean, float *rstd);
-    void (*layer_bx)(int64_t c, void *dx, const void *dy, const void *x, const float *g, float mean,
-                     float rstd);
+    void (*layer_bx)(int64_t c, void *dx, const void *dy, const void *x, const void *add,
+                     const float *g, float mean, float rstd);
 } slr_cpu_norm_fns;
 
 SLR_CPU_DECLARE(slr_cpu_norm_fns, slr_cpu_norm);

@@ -149,23 +149,28 @@ ALWAYS vf bx_at(vf dy, vf x, chan_at a, vf m1, vf m2, vf (*slope)(vf))
     return a.rstd * (dz * a.g - m1 - u * m2);
 }
 
+/* `more` is a constant: whether there is something to add. */
 ALWAYS void bx_apply(int64_t rows, int64_t c, elem *dx, const elem *dy, const elem *x,
-                     const slr_cpu_chan *ch, vf (*slope)(vf))
+                     const elem *add, const bool more, const slr_cpu_chan *ch, vf (*slope)(vf))
 {
     for (int64_t r = 0; r < rows; r += 4) {
         int64_t end = rows - r < 4 ? rows : r + 4, i = 0;
         for (; i + VN <= c; i += VN) {
             chan_at a = chan_ld(ch, i);
             vf m1 = vload(ch->m1 + i), m2 = vload(ch->m2 + i);
-            for (int64_t p = r * c + i; p < end * c; p += c)
-                st(dx + p, bx_at(ld(dy + p), ld(x + p), a, m1, m2, slope));
+            for (int64_t p = r * c + i; p < end * c; p += c) {
+                vf d = bx_at(ld(dy + p), ld(x + p), a, m1, m2, slope);
+                st(dx + p, more ? d + ld(add + p) : d);
+            }
         }
         if (i < c) {
             int64_t n = c - i;
             chan_at a = chan_ld_n(ch, i, n);
             vf m1 = vload_n(ch->m1 + i, n), m2 = vload_n(ch->m2 + i, n);
-            for (int64_t p = r * c + i; p < end * c; p += c)
-                st_n(dx + p, bx_at(ld_n(dy + p, n), ld_n(x + p, n), a, m1, m2, slope), n);
+            for (int64_t p = r * c + i; p < end * c; p += c) {
+                vf d = bx_at(ld_n(dy + p, n), ld_n(x + p, n), a, m1, m2, slope);
+                st_n(dx + p, more ? d + ld_n(add + p, n) : d, n);
+            }
         }
     }
 }
@@ -182,9 +187,12 @@ ALWAYS void bx_apply(int64_t rows, int64_t c, elem *dx, const elem *dy, const el
         bx_sums(rows, c, dy, x, ch, s, q, slope_##name);                                           \
     }                                                                                              \
     static void bx_apply_##name(int64_t rows, int64_t c, void *dx, const void *dy, const void *x,  \
-                                const slr_cpu_chan *ch)                                            \
+                                const void *add, const slr_cpu_chan *ch)                           \
     {                                                                                              \
-        bx_apply(rows, c, dx, dy, x, ch, slope_##name);                                            \
+        if (add)                                                                                   \
+            bx_apply(rows, c, dx, dy, x, add, true, ch, slope_##name);                             \
+        else                                                                                       \
+            bx_apply(rows, c, dx, dy, x, NULL, false, ch, slope_##name);                           \
     }
 SLR_ACTS(GROUP)
 
@@ -219,11 +227,11 @@ static void layer(int64_t c, void *to, const void *from, const float *g, const f
     *rstd = r;
 }
 
-static void layer_bx(int64_t c, void *to, const void *up, const void *from, const float *g,
-                     float mean, float rstd)
+static void layer_bx(int64_t c, void *to, const void *up, const void *from, const void *more,
+                     const float *g, float mean, float rstd)
 {
     elem *dx = to;
-    const elem *dy = up, *x = from;
+    const elem *dy = up, *x = from, *add = more;
     vf s = {0}, q = {0}, one = vset(1.0f);
     int64_t i = 0;
     for (; i + VN <= c; i += VN) {
@@ -239,11 +247,13 @@ static void layer_bx(int64_t c, void *to, const void *up, const void *from, cons
     float m1 = vsum(s) / (float)c, m2 = vsum(q) / (float)c;
     for (i = 0; i + VN <= c; i += VN) {
         vf du = ld(dy + i) * (g ? vload(g + i) : one), u = (ld(x + i) - mean) * rstd;
-        st(dx + i, rstd * (du - m1 - u * m2));
+        vf d = rstd * (du - m1 - u * m2);
+        st(dx + i, add ? d + ld(add + i) : d);
     }
     for (; i < c; i++) {
         float du = get(dy + i) * (g ? g[i] : 1.0f), u = (get(x + i) - mean) * rstd;
-        put(dx + i, rstd * (du - m1 - u * m2));
+        float d = rstd * (du - m1 - u * m2);
+        put(dx + i, add ? d + get(add + i) : d);
     }
 }
 

@@ -197,10 +197,10 @@ static void norm_forward(const norm_shape *s, const double *x, const double *g, 
     }
 }
 
-/* With u = (x - mean) rstd and du = dL/du: dx = rstd (du - mean(du) - u mean(du u)). */
+/* With u = (x - mean) rstd and du = dL/du: dx = rstd (du - mean(du) - u mean(du u)) + add. */
 static void norm_backward(const norm_shape *s, const double *dy, const double *x, const double *g,
-                          const double *b, const double *mean, const double *rstd, int64_t act,
-                          double *dx)
+                          const double *b, const double *mean, const double *rstd,
+                          const double *add, int64_t act, double *dx)
 {
     for (int64_t set = 0; set < s->n_sets; set++) {
         double m1 = 0, m2 = 0;
@@ -211,7 +211,7 @@ static void norm_backward(const norm_shape *s, const double *dy, const double *x
                 double z = u * gain + (b ? b[ch] : 0);
                 double du = dy[at] * slr_ref_act_slope(act, z) * gain;
                 if (pass == 1)
-                    dx[at] = rstd[set] * (du - m1 - u * m2);
+                    dx[at] = rstd[set] * (du - m1 - u * m2) + (add ? add[at] : 0);
                 else {
                     m1 += du / (double)s->n;
                     m2 += du * u / (double)s->n;
@@ -229,8 +229,8 @@ static void group_norm(const slr_ref_call *c)
 static void group_norm_bx(const slr_ref_call *c)
 {
     norm_shape s = group_shape(c->op, &c->op->in[1]);
-    norm_backward(&s, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->op->ints[1],
-                  c->out[0]);
+    norm_backward(&s, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
+                  c->op->n_in > 6 ? c->in[6] : NULL, c->op->ints[1], c->out[0]);
 }
 
 static void layer_norm(const slr_ref_call *c)
@@ -242,8 +242,8 @@ static void layer_norm(const slr_ref_call *c)
 static void layer_norm_bx(const slr_ref_call *c)
 {
     norm_shape s = layer_shape(&c->op->in[1]);
-    norm_backward(&s, c->in[0], c->in[1], c->in[2], NULL, c->in[3], c->in[4], SDLORA_ACT_NONE,
-                  c->out[0]);
+    norm_backward(&s, c->in[0], c->in[1], c->in[2], NULL, c->in[3], c->in[4],
+                  c->op->n_in > 5 ? c->in[5] : NULL, SDLORA_ACT_NONE, c->out[0]);
 }
 
 /* --- attention, one (image, head, query) at a time */
