@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* ATTENTION_B: probabilities are made again from lse, tile by tile.  A piece is a group of blocks
- * of keys of one pair: it owns their dk and dv, and adds to a dq of its own, [d,queries], which are
- * summed group by group afterwards.  Cuts depend on shapes alone.  Takes bf16 only: in f32 the
- * built-in kernel is as fast.  Refuses to know instructions. */
+/* ATTENTION_B: probabilities are made again from lse, tile by tile.  Many keys: a piece is a group
+ * of blocks of keys of one pair; it owns their dk and dv, and adds to a dq of its own, which are
+ * summed group by group.  Few keys, one block: a piece is a span of queries, owns their dq, and
+ * has a dk and dv of its own, summed span by span; nothing but these leaves the cache.  Cuts depend
+ * on shapes alone.  Takes bf16 only: in f32 the built-in kernel is as fast.  Refuses to know
+ * instructions. */
 #include "attention.h"
 
 #include <string.h>
@@ -10,23 +12,29 @@
 enum {
     MAX_QUERIES = 128,
     MAX_KEYS = 256,
-    GROUP_KEYS = 1024 /* keys of one piece: fewer cost more dq to sum */
+    GROUP_KEYS = 1024, /* keys of one piece: fewer cost more dq to sum */
+    SPAN_TILES = 8     /* tiles of queries of one piece where keys are few */
 };
 
 static const float padding_lse2 = 1e30f; /* 2^(score - this) is 0 */
 
-/* The five products share four shapes. */
+/* The five products share three shapes. */
 typedef struct backward_kernel {
     sdlora_kernel head;
     dn_attn a;
-    int64_t groups, group_blocks;
+    int64_t groups, group_blocks, spans;
+    bool few;          /* one block of keys */
     dn_tilemm scores;  /* [kb,depth] [depth,nq] -> [kb,nq]: k q and v do */
     dn_tilemm keys;    /* [kb,nq] [nq,d] -> adds to [kb,d]: dv and dk */
     dn_tilemm queries; /* [d,kb] [kb,nq] -> adds to [d,nq]: dq */
-    /* a pair's packs: rows of k and v, k turned; per tile q and do for both products, and rows */
-    int64_t k_at, v_at, kt_at, qt_at, dot_at, q_at, do_at, lse_at, delta_at, dq_at, pair_bytes;
-    /* a slot's */
-    int64_t s_at, dp_at, p_at, ds_at, packed_at, dk_at, dv_at, work_at, slot_bytes;
+    /* a tile of queries: q and do packed for `scores` and for `keys`, and what rows have */
+    int64_t qt_at, dot_at, q_at, do_at, lse_at, delta_at, tile_bytes;
+    /* a pair: rows of k and v, k turned; then tiles and dq [groups][tiles][d,nq], or, where keys
+     * are few, dk and dv [spans][kb,d] */
+    int64_t k_at, v_at, kt_at, tiles_at, dq_at, dk_at, dv_at, pair_bytes;
+    /* a slot: scores and what comes of them, dk and dv or a tile and its dq */
+    int64_t s_at, dp_at, p_at, ds_at, packed_at, own_dk_at, own_dv_at, tile_at, own_dq_at, work_at,
+        slot_bytes;
 } backward_kernel;
 
 typedef struct backward_job {
@@ -38,6 +46,11 @@ typedef struct backward_job {
     int64_t z0, pairs;
     _Atomic int failed;
 } backward_job;
+
+/* What one tile of queries against one block of keys adds to. */
+typedef struct sums {
+    float *dq, *dk, *dv;
+} sums;
 
 /* First value of a pair in a tensor whose samples are that far apart, in elements. */
 static int64_t at(const dn_attn *a, int64_t pair, int64_t sample)
@@ -62,46 +75,48 @@ static void pack_keys(void *arg, int64_t piece, int slot)
     dn_attn_columns(a, pack + k->kt_at + b * a->kb * a->d * a->size, key, a->k_row, b);
 }
 
-static void pack_queries(void *arg, int64_t piece, int slot)
+/* Tile t of a pair's queries. */
+static void pack_tile(const backward_job *job, int64_t pair, int64_t t, char *tile)
 {
-    const backward_job *job = arg;
     const backward_kernel *k = job->k;
     const dn_attn *a = &k->a;
-    const int64_t z = piece / a->tiles, t = piece % a->tiles, pair = job->z0 + z, q0 = t * a->nq;
-    const int64_t rows = dn_min(a->nq, a->tq - q0), ld = a->heads * a->d;
+    const int64_t q0 = t * a->nq, rows = dn_min(a->nq, a->tq - q0), ld = a->heads * a->d;
     const int64_t dense = at(a, pair, a->tq * ld) + q0 * ld;
     const uint16_t *q = job->q + at(a, pair, a->q_sample) + q0 * a->q_row;
-    char *pack = job->packs + z * k->pair_bytes;
-    float *lse2 = (float *)(pack + k->lse_at) + q0, *delta = (float *)(pack + k->delta_at) + q0;
-    const dn_tile_layout *in = &k->scores.b, *out = &k->keys.b;
-    (void)slot;
-    dn_tile_pack_columns(in, a->nq, pack + k->qt_at + t * in->bytes, q, a->q_row, a->d, rows);
-    dn_tile_pack_columns(in, a->nq, pack + k->dot_at + t * in->bytes, job->d_o + dense, ld, a->d,
-                         rows);
-    dn_tile_pack_rows(out, a->d, pack + k->q_at + t * out->bytes, q, a->q_row, rows, a->d);
-    dn_tile_pack_rows(out, a->d, pack + k->do_at + t * out->bytes, job->d_o + dense, ld, rows,
-                      a->d);
+    const uint16_t *d_o = job->d_o + dense;
+    float *lse2 = (float *)(tile + k->lse_at), *delta = (float *)(tile + k->delta_at);
+    dn_tile_pack_columns(&k->scores.b, a->nq, tile + k->qt_at, q, a->q_row, a->d, rows);
+    dn_tile_pack_columns(&k->scores.b, a->nq, tile + k->dot_at, d_o, ld, a->d, rows);
+    dn_tile_pack_rows(&k->keys.b, a->d, tile + k->q_at, q, a->q_row, rows, a->d);
+    dn_tile_pack_rows(&k->keys.b, a->d, tile + k->do_at, d_o, ld, rows, a->d);
     for (int64_t i = 0; i < a->nq; i++) {
-        const int64_t row = dense + i * ld;
-        delta[i] = i < rows ? dn_softmax_dot(job->d_o + row, job->o + row, a->d) : 0.0f;
+        const int64_t row = i * ld;
+        delta[i] = i < rows ? dn_softmax_dot(d_o + row, job->o + dense + row, a->d) : 0.0f;
         lse2[i] = i < rows ? job->lse[pair * a->tq + q0 + i] * DN_LOG2E : padding_lse2;
     }
-    for (int64_t g = 0; g < k->groups; g++)
-        memset(pack + k->dq_at + (g * a->tiles + t) * a->nq * a->d * 4, 0,
-               (size_t)(a->nq * a->d * 4));
 }
 
 /* --- tiles --- */
 
-/* Block b of keys against tile t of queries: adds to dk and dv in the slot and to the group's dq.
- */
-static int backward_tile(const backward_kernel *k, char *pack, char *mine, int slot, int64_t b,
-                         int64_t t, float *dq)
+static void clear(float *x, int64_t n)
+{
+    memset(x, 0, (size_t)n * sizeof *x);
+}
+
+/* to += more */
+static void add(float *restrict to, const float *restrict more, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] += more[i];
+}
+
+/* Block b of keys against tile t of queries, which lies at `tile`. */
+static int backward_tile(const backward_kernel *k, const char *pack, const char *tile, char *mine,
+                         int slot, int64_t b, int64_t t, sums to)
 {
     const dn_attn *a = &k->a;
     const sdlora_dev *dev = k->head.dev;
-    const int64_t rows = b * a->kb * a->depth * a->size, in = t * k->scores.b.bytes,
-                  out = t * k->keys.b.bytes;
+    const int64_t rows = b * a->kb * a->depth * a->size;
     const dn_scores s = {.s = (float *)(mine + k->s_at),
                          .keys = dn_attn_keys(a, b),
                          .pad_keys = a->kb,
@@ -109,22 +124,51 @@ static int backward_tile(const backward_kernel *k, char *pack, char *mine, int s
                          .unit = a->scale * DN_LOG2E};
     float *dp = (float *)(mine + k->dp_at);
     void *work = mine + k->work_at;
-    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->k_at + rows, pack + k->qt_at + in, s.s,
-                         work));
-    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->v_at + rows, pack + k->dot_at + in, dp,
-                         work));
+    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->k_at + rows, tile + k->qt_at, s.s, work));
+    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->v_at + rows, tile + k->dot_at, dp, work));
     if (a->causal && (b + 1) * a->kb > t * a->nq)
         dn_softmax_causal(&s, b * a->kb, t * a->nq);
-    dn_softmax_backward(&s, dp, (float *)(pack + k->lse_at) + t * a->nq,
-                        (float *)(pack + k->delta_at) + t * a->nq, &k->queries.b,
+    dn_softmax_backward(&s, dp, (const float *)(tile + k->lse_at),
+                        (const float *)(tile + k->delta_at), &k->queries.b,
                         (uint16_t *)(mine + k->p_at), (uint16_t *)(mine + k->ds_at),
                         (uint16_t *)(mine + k->packed_at));
-    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->p_at, pack + k->do_at + out,
-                         (float *)(mine + k->dv_at), work));
-    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->ds_at, pack + k->q_at + out,
-                         (float *)(mine + k->dk_at), work));
+    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->p_at, tile + k->do_at, to.dv, work));
+    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->ds_at, tile + k->q_at, to.dk, work));
     return dn_tilemm_run(&k->queries, dev, slot, pack + k->kt_at + b * a->kb * a->d * a->size,
-                         mine + k->packed_at, dq + t * a->nq * a->d, work);
+                         mine + k->packed_at, to.dq, work);
+}
+
+/* Sums of block b of a pair's keys -> dk and dv. */
+static void store_keys(const backward_job *job, int64_t pair, int64_t b, sums from)
+{
+    const dn_attn *a = &job->k->a;
+    const int64_t ld = a->heads * a->d, to = at(a, pair, a->tk * ld) + b * a->kb * ld;
+    dn_softmax_store(from.dk, a->d, dn_attn_keys(a, b), a->scale, job->dk + to, ld);
+    dn_softmax_store(from.dv, a->d, dn_attn_keys(a, b), 1.0f, job->dv + to, ld);
+}
+
+/* Sums of tile t of a pair's queries -> dq. */
+static void store_queries(const backward_job *job, int64_t pair, int64_t t, const float *dq)
+{
+    const dn_attn *a = &job->k->a;
+    const int64_t ld = a->heads * a->d, q0 = t * a->nq;
+    dn_softmax_turn(dq, a->d, a->nq, dn_min(a->nq, a->tq - q0), a->scale,
+                    job->dq + at(a, pair, a->tq * ld) + q0 * ld, ld);
+}
+
+/* --- many keys --- */
+
+static void pack_queries(void *arg, int64_t piece, int slot)
+{
+    const backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const dn_attn *a = &k->a;
+    const int64_t z = piece / a->tiles, t = piece % a->tiles, values = a->nq * a->d;
+    char *pack = job->packs + z * k->pair_bytes;
+    (void)slot;
+    pack_tile(job, job->z0 + z, t, pack + k->tiles_at + t * k->tile_bytes);
+    for (int64_t g = 0; g < k->groups; g++)
+        clear((float *)(pack + k->dq_at) + (g * a->tiles + t) * values, values);
 }
 
 static void backward_piece(void *arg, int64_t piece, int slot)
@@ -132,60 +176,104 @@ static void backward_piece(void *arg, int64_t piece, int slot)
     backward_job *job = arg;
     const backward_kernel *k = job->k;
     const dn_attn *a = &k->a;
-    const int64_t z = piece / k->groups, g = piece % k->groups, ld = a->heads * a->d;
+    const int64_t z = piece / k->groups, g = piece % k->groups, values = a->nq * a->d;
     const int64_t end = dn_min((g + 1) * k->group_blocks, a->blocks);
     char *pack = job->packs + z * k->pair_bytes, *mine = job->slots + slot * k->slot_bytes;
-    float *dq = (float *)(pack + k->dq_at) + g * a->tiles * a->nq * a->d;
-    float *dk = (float *)(mine + k->dk_at), *dv = (float *)(mine + k->dv_at);
+    float *dq = (float *)(pack + k->dq_at) + g * a->tiles * values;
+    sums to = {.dk = (float *)(mine + k->own_dk_at), .dv = (float *)(mine + k->own_dv_at)};
     for (int64_t b = g * k->group_blocks; b < end; b++) {
-        const int64_t to = at(a, job->z0 + z, a->tk * ld) + b * a->kb * ld;
-        memset(dk, 0, (size_t)(a->kb * a->d) * sizeof *dk);
-        memset(dv, 0, (size_t)(a->kb * a->d) * sizeof *dv);
+        clear(to.dk, a->kb * a->d);
+        clear(to.dv, a->kb * a->d);
         /* queries before the first key see none of this block */
         for (int64_t t = a->causal ? b * a->kb / a->nq : 0; t < a->tiles; t++) {
-            int rc = backward_tile(k, pack, mine, slot, b, t, dq);
+            to.dq = dq + t * values;
+            int rc = backward_tile(k, pack, pack + k->tiles_at + t * k->tile_bytes, mine, slot, b,
+                                   t, to);
             if (rc < 0) {
                 dn_attn_note(&job->failed, rc);
                 return;
             }
         }
-        dn_softmax_store(dk, a->d, dn_attn_keys(a, b), a->scale, job->dk + to, ld);
-        dn_softmax_store(dv, a->d, dn_attn_keys(a, b), 1.0f, job->dv + to, ld);
+        store_keys(job, job->z0 + z, b, to);
     }
 }
 
-/* dq = scale * sum over the groups, in order. */
 static void sum_groups(void *arg, int64_t piece, int slot)
 {
     const backward_job *job = arg;
     const backward_kernel *k = job->k;
     const dn_attn *a = &k->a;
-    const int64_t z = piece / a->tiles, t = piece % a->tiles, ld = a->heads * a->d;
-    const int64_t q0 = t * a->nq, values = a->nq * a->d;
+    const int64_t z = piece / a->tiles, t = piece % a->tiles, values = a->nq * a->d;
     float *sum = (float *)(job->packs + z * k->pair_bytes + k->dq_at) + t * values;
     (void)slot;
-    for (int64_t g = 1; g < k->groups; g++) {
-        const float *more = sum + g * a->tiles * values;
-        for (int64_t i = 0; i < values; i++)
-            sum[i] += more[i];
-    }
-    dn_softmax_turn(sum, a->d, a->nq, dn_min(a->nq, a->tq - q0), a->scale,
-                    job->dq + at(a, job->z0 + z, a->tq * ld) + q0 * ld, ld);
+    for (int64_t g = 1; g < k->groups; g++)
+        add(sum, sum + g * a->tiles * values, values);
+    store_queries(job, job->z0 + z, t, sum);
 }
+
+/* --- few keys --- */
+
+static void span_piece(void *arg, int64_t piece, int slot)
+{
+    backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const dn_attn *a = &k->a;
+    const int64_t z = piece / k->spans, span = piece % k->spans, values = a->kb * a->d;
+    const int64_t end = dn_min((span + 1) * SPAN_TILES, a->tiles);
+    char *pack = job->packs + z * k->pair_bytes, *mine = job->slots + slot * k->slot_bytes;
+    const sums to = {.dq = (float *)(mine + k->own_dq_at),
+                     .dk = (float *)(pack + k->dk_at) + span * values,
+                     .dv = (float *)(pack + k->dv_at) + span * values};
+    clear(to.dk, values);
+    clear(to.dv, values);
+    for (int64_t t = span * SPAN_TILES; t < end; t++) {
+        pack_tile(job, job->z0 + z, t, mine + k->tile_at);
+        clear(to.dq, a->nq * a->d);
+        int rc = backward_tile(k, pack, mine + k->tile_at, mine, slot, 0, t, to);
+        if (rc < 0) {
+            dn_attn_note(&job->failed, rc);
+            return;
+        }
+        store_queries(job, job->z0 + z, t, to.dq);
+    }
+}
+
+static void sum_spans(void *arg, int64_t z, int slot)
+{
+    const backward_job *job = arg;
+    const backward_kernel *k = job->k;
+    const int64_t values = k->a.kb * k->a.d;
+    char *pack = job->packs + z * k->pair_bytes;
+    const sums sum = {.dk = (float *)(pack + k->dk_at), .dv = (float *)(pack + k->dv_at)};
+    (void)slot;
+    for (int64_t span = 1; span < k->spans; span++) {
+        add(sum.dk, sum.dk + span * values, values);
+        add(sum.dv, sum.dv + span * values, values);
+    }
+    store_keys(job, job->z0 + z, 0, sum);
+}
+
+/* --- launching --- */
 
 static void backward_rounds(void *arg, int64_t lo, int64_t hi)
 {
     backward_job *job = arg;
     const backward_kernel *k = job->k;
     const dn_attn *a = &k->a;
+    const sdlora_dev *dev = k->head.dev;
     const int64_t all = a->n * a->heads;
     (void)lo, (void)hi;
     for (job->z0 = 0; job->z0 < all; job->z0 += a->round) {
         job->pairs = dn_min(a->round, all - job->z0);
-        dn_spread(k->head.dev, job->pairs * a->blocks, pack_keys, job);
-        dn_spread(k->head.dev, job->pairs * a->tiles, pack_queries, job);
-        dn_spread(k->head.dev, job->pairs * k->groups, backward_piece, job);
-        dn_spread(k->head.dev, job->pairs * a->tiles, sum_groups, job);
+        dn_spread(dev, job->pairs * a->blocks, pack_keys, job);
+        if (k->few) {
+            dn_spread(dev, job->pairs * k->spans, span_piece, job);
+            dn_spread(dev, job->pairs, sum_spans, job);
+        } else {
+            dn_spread(dev, job->pairs * a->tiles, pack_queries, job);
+            dn_spread(dev, job->pairs * k->groups, backward_piece, job);
+            dn_spread(dev, job->pairs * a->tiles, sum_groups, job);
+        }
     }
 }
 
@@ -233,28 +321,35 @@ static int64_t larger(int64_t a, int64_t b)
 static void backward_parts(backward_kernel *k)
 {
     const dn_attn *a = &k->a;
-    const int64_t rows = a->blocks * a->kb * a->depth * a->size, lanes = a->tiles * a->nq * 4;
-    const int64_t tile = a->kb * a->nq;
-    k->k_at = dn_attn_part(&k->pair_bytes, rows);
-    k->v_at = dn_attn_part(&k->pair_bytes, rows);
-    k->kt_at = dn_attn_part(&k->pair_bytes, a->blocks * a->kb * a->d * a->size);
-    k->qt_at = dn_attn_part(&k->pair_bytes, a->tiles * k->scores.b.bytes);
-    k->dot_at = dn_attn_part(&k->pair_bytes, a->tiles * k->scores.b.bytes);
-    k->q_at = dn_attn_part(&k->pair_bytes, a->tiles * k->keys.b.bytes);
-    k->do_at = dn_attn_part(&k->pair_bytes, a->tiles * k->keys.b.bytes);
-    k->lse_at = dn_attn_part(&k->pair_bytes, lanes);
-    k->delta_at = dn_attn_part(&k->pair_bytes, lanes);
-    k->dq_at = dn_attn_part(&k->pair_bytes, k->groups * lanes * a->d);
-    k->s_at = dn_attn_part(&k->slot_bytes, tile * 4);
-    k->dp_at = dn_attn_part(&k->slot_bytes, tile * 4);
-    k->p_at = dn_attn_part(&k->slot_bytes, tile * a->size);
-    k->ds_at = dn_attn_part(&k->slot_bytes, tile * a->size);
-    k->packed_at = dn_attn_part(&k->slot_bytes, k->queries.b.bytes);
-    k->dk_at = dn_attn_part(&k->slot_bytes, a->kb * a->d * 4);
-    k->dv_at = dn_attn_part(&k->slot_bytes, a->kb * a->d * 4);
-    k->work_at =
-        dn_attn_part(&k->slot_bytes, larger(larger(k->scores.work_bytes, k->keys.work_bytes),
-                                            k->queries.work_bytes));
+    const int64_t rows = a->blocks * a->kb * a->depth * a->size, tile = a->kb * a->nq;
+    const int64_t keys = a->kb * a->d * 4, queries = a->nq * a->d * 4;
+    int64_t *end = &k->tile_bytes;
+    k->qt_at = dn_attn_part(end, k->scores.b.bytes);
+    k->dot_at = dn_attn_part(end, k->scores.b.bytes);
+    k->q_at = dn_attn_part(end, k->keys.b.bytes);
+    k->do_at = dn_attn_part(end, k->keys.b.bytes);
+    k->lse_at = dn_attn_part(end, a->nq * 4);
+    k->delta_at = dn_attn_part(end, a->nq * 4);
+    end = &k->pair_bytes;
+    k->k_at = dn_attn_part(end, rows);
+    k->v_at = dn_attn_part(end, rows);
+    k->kt_at = dn_attn_part(end, a->blocks * a->kb * a->d * a->size);
+    k->tiles_at = dn_attn_part(end, k->few ? 0 : a->tiles * k->tile_bytes);
+    k->dq_at = dn_attn_part(end, k->few ? 0 : k->groups * a->tiles * queries);
+    k->dk_at = dn_attn_part(end, k->few ? k->spans * keys : 0);
+    k->dv_at = dn_attn_part(end, k->few ? k->spans * keys : 0);
+    end = &k->slot_bytes;
+    k->s_at = dn_attn_part(end, tile * 4);
+    k->dp_at = dn_attn_part(end, tile * 4);
+    k->p_at = dn_attn_part(end, tile * a->size);
+    k->ds_at = dn_attn_part(end, tile * a->size);
+    k->packed_at = dn_attn_part(end, k->queries.b.bytes);
+    k->own_dk_at = dn_attn_part(end, k->few ? 0 : keys);
+    k->own_dv_at = dn_attn_part(end, k->few ? 0 : keys);
+    k->tile_at = dn_attn_part(end, k->few ? k->tile_bytes : 0);
+    k->own_dq_at = dn_attn_part(end, k->few ? queries : 0);
+    k->work_at = dn_attn_part(
+        end, larger(larger(k->scores.work_bytes, k->keys.work_bytes), k->queries.work_bytes));
 }
 
 static int check_operands(const dn_attn *a, const sdlora_dev *dev, const sdlora_opdesc *op)
@@ -290,6 +385,8 @@ static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *
     k->a = a;
     k->group_blocks = dn_ceil_div(GROUP_KEYS, a.kb);
     k->groups = dn_ceil_div(a.blocks, k->group_blocks);
+    k->spans = dn_ceil_div(a.tiles, SPAN_TILES);
+    k->few = a.blocks == 1;
     DN_TRY(dn_tilemm_init(&k->scores, dev, a.type, a.kb, a.nq, a.depth, false));
     DN_TRY(dn_tilemm_init(&k->keys, dev, a.type, a.kb, a.d, a.nq, true));
     DN_TRY(dn_tilemm_init(&k->queries, dev, a.type, a.d, a.nq, a.kb, true));
