@@ -20,7 +20,7 @@
 #include "base/status.h"
 #include "tensor/dtype.h"
 
-static slr_devices *test_devices(int threads, const char *cpu)
+static inline slr_devices *test_devices(int threads, const char *cpu)
 {
     slr_devices *d = NULL;
     slr_devices_config c = {.threads = threads,
