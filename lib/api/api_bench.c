@@ -1,38 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /* Timings of a model's parts next to what the machine can do, measured in the same run.  Knows how
  * to build each part as a plan and what to put into its inputs; refuses to judge the numbers. */
-#include "api/api.h"
+#include "api/bench.h"
 
-#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
 #include "base/status.h"
-#include "base/str.h"
-#include "graph/op.h"
-#include "graph/exec.h"
 #include "io/json.h"
 #include "models/clip.h"
 #include "models/unet.h"
 #include "models/vae.h"
+#include "sample/generator.h"
 #include "train/step.h"
 
-enum { PROFILE_OPS = 128, PROFILE_NODES = 16, TOKENS = 77, MAX_REPEATS = 1000 };
-
-typedef struct bench {
-    sdlora_context *ctx;
-    slr_checkpoint *base;
-    slr_opt o;
-    int64_t n, h, w; /* batch and latent size */
-    int repeats;
-    bool profile;
-    double sgemm; /* best FLOP/s seen so far: measured before the parts and again after each */
-    slr_buf *out;
-    bool any; /* a part was written already */
-    slr_api_watch *watch;
-} bench;
+enum { TOKENS = 77, MAX_REPEATS = 1000 };
 
 /* --- timing --- */
 
@@ -43,7 +29,7 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int tell(const bench *b, const char *phase, int done, int total)
+int slr_bench_tell(const slr_bench *b, const char *phase, int done, int total)
 {
     if (slr_api_tell(b->watch, phase, done, total))
         return slr_fail(SDLORA_ECANCELED, "sdlora_bench",
@@ -52,21 +38,20 @@ static int tell(const bench *b, const char *phase, int done, int total)
     return SDLORA_OK;
 }
 
-/* Runs once to warm up, then `repeats` times.  phase: static text. */
-static int time_plan(const bench *b, const char *phase, slr_plan *p, int repeats, double *best,
-                     double *median)
+int slr_bench_time(const slr_bench *b, const char *phase, slr_plan *p, int repeats, double *best,
+                   double *median)
 {
     double took[MAX_REPEATS];
 
-    SLR_TRY(tell(b, phase, 0, repeats + 1));
+    SLR_TRY(slr_bench_tell(b, phase, 0, repeats + 1));
     SLR_TRY(slr_plan_run(p, NULL));
-    SLR_TRY(tell(b, phase, 1, repeats + 1));
+    SLR_TRY(slr_bench_tell(b, phase, 1, repeats + 1));
     for (int i = 0; i < repeats; i++) {
         double start = slr_clock();
 
         SLR_TRY(slr_plan_run(p, NULL));
         took[i] = slr_clock() - start;
-        SLR_TRY(tell(b, phase, i + 2, repeats + 1));
+        SLR_TRY(slr_bench_tell(b, phase, i + 2, repeats + 1));
     }
     qsort(took, (size_t)repeats, sizeof *took, compare);
     *best = took[0];
@@ -81,203 +66,29 @@ static double peak_bytes(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss * 1024 : 0;
 }
 
-/* --- the machine --- */
-
-/* Best rate of c = a b, [m,k] x [k,n]. */
-static int time_gemm(const bench *b, int64_t m, int64_t n, int64_t k, double *rate)
-{
-    slr_policy f32 = {.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT};
-    slr_graph *g;
-    slr_plan *p = NULL;
-    double best, median;
-
-    SLR_TRY(slr_graph_new(&g, b->ctx->mem, f32));
-    slr_val x = slr_input(g, "a", SDLORA_F32, 2, (const int64_t[]){m, k});
-    slr_val y = slr_input(g, "b", SDLORA_F32, 2, (const int64_t[]){k, n});
-    slr_output(g, slr_matmul(g, x, y, SLR_NONE, SLR_NONE, false, false, 1.0), "c");
-    int rc = slr_graph_status(g);
-    if (rc >= 0)
-        rc = slr_plan_new(&p, g, b->ctx->devices);
-    if (rc >= 0)
-        rc = slr_plan_back(p);
-    if (rc >= 0) {
-        float *a = slr_plan_data(p, x), *c = slr_plan_data(p, y);
-
-        for (int64_t i = 0; i < m * k; i++)
-            a[i] = (float)(i % 17) * 0.1f;
-        for (int64_t i = 0; i < k * n; i++)
-            c[i] = (float)(i % 13) * 0.1f;
-        rc = time_plan(b, "machine", p, 5, &best, &median);
-    }
-    if (rc >= 0)
-        *rate = 2.0 * (double)m * (double)n * (double)k / best;
-    slr_plan_free(p);
-    slr_graph_free(g);
-    return rc;
-}
-
-typedef struct copy_job {
-    char *to;
-    const char *from;
-} copy_job;
-
-#define COPY_BYTES ((int64_t)256 << 20)
-
-static void copy_piece(void *arg, int64_t lo, int64_t hi)
-{
-    const copy_job *job = arg;
-
-    memcpy(job->to + lo, job->from + lo, (size_t)(hi - lo));
-}
-
-/* Bytes read plus bytes written per second. */
-static int time_copy(const bench *b, double *rate)
-{
-    slr_mem *m = b->ctx->mem;
-    char *blocks[2] = {slr_alloc(m, COPY_BYTES), slr_alloc(m, COPY_BYTES)};
-    int rc = blocks[0] && blocks[1] ? SDLORA_OK : SDLORA_ENOMEM;
-    copy_job job = {blocks[1], blocks[0]};
-    double best = INFINITY;
-
-    if (rc >= 0)
-        memset(blocks[0], 1, COPY_BYTES);
-    for (int i = 0; rc >= 0 && i < 6; i++) { /* the first one touches the target's pages */
-        double start = slr_clock();
-
-        slr_parallel(slr_devices_threads(b->ctx->devices), COPY_BYTES, 1 << 20, copy_piece, &job);
-        best = i ? fmin(best, slr_clock() - start) : best;
-    }
-    *rate = 2.0 * COPY_BYTES / best;
-    slr_free(m, blocks[0]);
-    slr_free(m, blocks[1]);
-    return rc;
-}
-
-static int measure_machine(bench *b)
-{
-    double square, flat, copy;
-
-    SLR_TRY(time_gemm(b, 2048, 2048, 2048, &square));
-    SLR_TRY(time_gemm(b, 4096, 1024, 4096, &flat));
-    SLR_TRY(time_copy(b, &copy));
-    b->sgemm = fmax(square, flat);
-    sdlora_dev_info dev = {.struct_size = sizeof dev};
-    SLR_TRY(slr_devices_info(b->ctx->devices, 0, &dev));
-    slr_buf_puts(b->out, "{\n  \"machine\": {\"device\": ");
-    slr_json_quote(b->out, dev.name, strlen(dev.name), false);
-    slr_buf_printf(b->out,
-                   ", \"threads\": %d, \"sgemm_gflops\": %.1f, \"sgemm_2048x2048x2048\": %.1f, "
-                   "\"sgemm_4096x4096x1024\": %.1f, \"copy_gbytes\": %.1f},\n",
-                   slr_devices_threads(b->ctx->devices), b->sgemm * 1e-9, square * 1e-9,
-                   flat * 1e-9, copy * 1e-9);
-    return SDLORA_OK;
-}
-
-/* --- profile --- */
-
-typedef struct op_sum {
-    uint32_t op;
-    uint64_t calls;
-    double seconds, flops, bytes;
-} op_sum;
-
-static int by_seconds(const void *a, const void *b)
-{
-    double x = ((const op_sum *)a)->seconds, y = ((const op_sum *)b)->seconds;
-
-    return (x < y) - (x > y);
-}
-
-static int row_by_seconds(const void *a, const void *b)
-{
-    double x = ((const slr_plan_profile_row *)a)->seconds;
-    double y = ((const slr_plan_profile_row *)b)->seconds;
-
-    return (x < y) - (x > y);
-}
-
-static size_t sum_by_op(const slr_plan_profile_row *row, size_t n, op_sum *sums)
-{
-    size_t ops = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        size_t k = 0;
-
-        while (k < ops && sums[k].op != row[i].op)
-            k++;
-        if (k == PROFILE_OPS)
-            continue;
-        if (k == ops)
-            sums[ops++] = (op_sum){.op = row[i].op};
-        sums[k].calls += row[i].calls;
-        sums[k].seconds += row[i].seconds;
-        sums[k].flops += row[i].flops * (double)row[i].calls;
-        sums[k].bytes += row[i].bytes * (double)row[i].calls;
-    }
-    qsort(sums, ops, sizeof *sums, by_seconds);
-    return ops;
-}
-
-/* One profiled run: sums per operation, and the slowest nodes. */
-static int put_profile(bench *b, slr_plan *p)
-{
-    op_sum sums[PROFILE_OPS];
-
-    slr_plan_profile(p, true);
-    int rc = slr_plan_run(p, NULL);
-    slr_plan_profile(p, false);
-    SLR_TRY(rc);
-    size_t n = slr_plan_profile_rows(p, NULL, 0);
-    slr_plan_profile_row *row = slr_calloc(b->ctx->mem, n + 1, sizeof *row);
-    if (!row)
-        return SDLORA_ENOMEM;
-    slr_plan_profile_rows(p, row, n);
-    size_t ops = sum_by_op(row, n, sums);
-    slr_buf_puts(b->out, ",\n     \"ops\": [");
-    for (size_t i = 0; i < ops; i++)
-        slr_buf_printf(b->out,
-                       "%s\n      {\"op\": \"%s\", \"calls\": %llu, \"seconds\": %.6f, "
-                       "\"gflops\": %.1f, \"gbytes\": %.1f}",
-                       i ? "," : "", slr_op_find(sums[i].op)->name,
-                       (unsigned long long)sums[i].calls, sums[i].seconds,
-                       sums[i].flops / sums[i].seconds * 1e-9,
-                       sums[i].bytes / sums[i].seconds * 1e-9);
-    slr_buf_puts(b->out, "],\n     \"nodes\": [");
-    qsort(row, n, sizeof *row, row_by_seconds);
-    for (size_t i = 0; i < n && i < PROFILE_NODES; i++) {
-        slr_buf_printf(b->out, "%s\n      {\"name\": ", i ? "," : "");
-        slr_json_quote(b->out, row[i].what, strlen(row[i].what), false);
-        slr_buf_printf(b->out, ", \"op\": \"%s\", \"seconds\": %.6f, \"backend\": \"%s\"}",
-                       slr_op_find(row[i].op)->name, row[i].seconds, row[i].backend);
-    }
-    slr_buf_puts(b->out, "]");
-    slr_free(b->ctx->mem, row);
-    return SDLORA_OK;
-}
+/* --- rows --- */
 
 /* Times a plan whose inputs are filled and writes its row. */
-static int put_part(bench *b, const char *name, slr_plan *p)
+static int put_part(slr_bench *b, const char *name, slr_plan *p)
 {
     slr_plan_stats stats;
     double best, median;
 
-    double again;
-
-    SLR_TRY(time_plan(b, name, p, b->repeats, &best, &median));
-    SLR_TRY(time_gemm(b, 2048, 2048, 2048, &again)); /* other work on the machine comes and goes */
-    b->sgemm = fmax(b->sgemm, again);
+    SLR_TRY(slr_bench_time(b, name, p, b->repeats, &best, &median));
+    SLR_TRY(slr_bench_machine_again(b));
+    double ceiling = slr_bench_ceiling(b);
     slr_plan_get_stats(p, &stats);
     slr_buf_printf(b->out,
                    "%s\n    {\"part\": \"%s\", \"best\": %.6f, \"median\": %.6f, "
-                   "\"tflop\": %.6f, \"gflops\": %.1f, \"share_of_sgemm\": %.4f, "
-                   "\"sgemm_gflops\": %.1f, \"kernels\": %llu, \"arena_bytes\": %llu, "
+                   "\"tflop\": %.6f, \"gflops\": %.1f, \"share_of_ceiling\": %.4f, "
+                   "\"ceiling_gflops\": %.1f, \"kernels\": %llu, \"arena_bytes\": %llu, "
                    "\"peak_rss_bytes\": %.0f",
                    b->any ? "," : "", name, best, median, stats.flops * 1e-12,
-                   stats.flops / best * 1e-9, stats.flops / best / b->sgemm, b->sgemm * 1e-9,
+                   stats.flops / best * 1e-9, stats.flops / best / ceiling, ceiling * 1e-9,
                    (unsigned long long)stats.n_kernels, (unsigned long long)stats.arena_bytes,
                    peak_bytes());
     if (b->profile)
-        SLR_TRY(put_profile(b, p));
+        SLR_TRY(slr_bench_profile(b, p));
     slr_buf_puts(b->out, "}");
     b->any = true;
     return slr_buf_ok(b->out);
@@ -294,7 +105,7 @@ static void fill_normal(float *to, int64_t n, uint32_t stream)
 }
 
 /* Plans g (freed here), fills its inputs, times it. */
-static int time_graph(bench *b, const char *name, slr_graph *g, const slr_val *in, int n_in)
+static int time_graph(slr_bench *b, const char *name, slr_graph *g, const slr_val *in, int n_in)
 {
     slr_plan *p = NULL;
     int rc = slr_graph_status(g);
@@ -321,7 +132,7 @@ static int time_graph(bench *b, const char *name, slr_graph *g, const slr_val *i
     return rc;
 }
 
-static int need(const bench *b, int part, slr_weights **w)
+static int need(const slr_bench *b, int part, slr_weights **w)
 {
     *w = slr_checkpoint_part(b->base, part);
     if (*w)
@@ -330,14 +141,12 @@ static int need(const bench *b, int part, slr_weights **w)
                     slr_part_name(part));
 }
 
-static int new_graph(const bench *b, slr_graph **g)
+static int new_graph(const slr_bench *b, slr_graph **g)
 {
-    slr_policy f32 = {.storage = SDLORA_F32, .math = SDLORA_MATH_STRICT};
-
-    return slr_graph_new(g, b->ctx->mem, f32);
+    return slr_graph_new(g, b->ctx->mem, b->policy);
 }
 
-static int bench_forward(bench *b)
+static int bench_forward(slr_bench *b)
 {
     const slr_family *family = slr_checkpoint_family(b->base);
     slr_unet_shape shape;
@@ -364,7 +173,7 @@ static int bench_forward(bench *b)
     return time_graph(b, "forward", g, in, shape.vector ? 4 : shape.context ? 3 : 2);
 }
 
-static void fill_step(const bench *b, const slr_step_io *io)
+static void fill_step(const slr_bench *b, const slr_step_io *io)
 {
     int64_t floats = b->n * b->h * b->w * io->channels;
 
@@ -381,7 +190,7 @@ static void fill_step(const bench *b, const slr_step_io *io)
 }
 
 /* te: the text encoder is trained too, and so is inside the graph. */
-static int time_step(bench *b, bool te)
+static int time_step(slr_bench *b, bool te)
 {
     sdlora_options *opts;
     slr_network *net = NULL;
@@ -397,6 +206,7 @@ static int time_step(bench *b, bool te)
         .base = b->base,
         .network = net,
         .devices = b->ctx->devices,
+        .policy = b->policy,
         .n = b->n,
         .h = b->h,
         .w = b->w,
@@ -418,17 +228,17 @@ static int time_step(bench *b, bool te)
     return rc;
 }
 
-static int bench_step(bench *b)
+static int bench_step(slr_bench *b)
 {
     return time_step(b, false);
 }
 
-static int bench_step_te(bench *b)
+static int bench_step_te(slr_bench *b)
 {
     return time_step(b, true);
 }
 
-static int bench_vae(bench *b)
+static int bench_vae(slr_bench *b)
 {
     slr_weights *vae;
     slr_graph *g;
@@ -450,7 +260,7 @@ static int bench_vae(bench *b)
     return time_graph(b, "vae_decode", g, &in, 1);
 }
 
-static int bench_text(bench *b)
+static int bench_text(slr_bench *b)
 {
     slr_weights *te;
     slr_graph *g;
@@ -463,25 +273,70 @@ static int bench_text(bench *b)
     return time_graph(b, "text", g, &ids, 1);
 }
 
+/* One picture by 20 steps of Euler at a guidance of 7, text and decoding included. */
+static int bench_txt2img(slr_bench *b)
+{
+    slr_generator *gen;
+    slr_picture picture;
+    double took[MAX_REPEATS + 1];
+
+    SLR_TRY(slr_generator_new(&gen, b->ctx->mem, b->ctx->log, b->base, NULL, NULL, b->ctx->devices,
+                              NULL));
+    int rc = SDLORA_OK, runs = b->repeats + 1;
+    for (int i = 0; rc >= 0 && i < runs; i++) {
+        char prompt[32]; /* another one each time, since text is kept */
+        slr_request r = {.prompt = prompt,
+                         .sampler = "Euler",
+                         .steps = 20,
+                         .width = (int)b->w * 8,
+                         .height = (int)b->h * 8,
+                         .clip_skip = 1,
+                         .count = 1,
+                         .cfg = 7,
+                         .eta = -1,
+                         .seed = 1,
+                         .policy = b->policy,
+                         .vae_policy = b->policy};
+        snprintf(prompt, sizeof prompt, "picture number %d", i);
+        rc = slr_bench_tell(b, "txt2img", i, runs);
+        double start = slr_clock();
+        if (rc >= 0)
+            rc = slr_generator_run(gen, &r, &picture);
+        took[i] = slr_clock() - start;
+        if (rc >= 0)
+            slr_picture_free(b->ctx->mem, &picture);
+    }
+    slr_generator_free(gen);
+    SLR_TRY(rc);
+    double first = took[0]; /* plans and packs are made in it */
+    qsort(took + 1, (size_t)b->repeats, sizeof *took, compare);
+    slr_buf_printf(b->out,
+                   "%s\n    {\"part\": \"txt2img\", \"first\": %.6f, \"best\": %.6f, "
+                   "\"median\": %.6f, \"steps\": 20, \"peak_rss_bytes\": %.0f}",
+                   b->any ? "," : "", first, took[1], took[1 + b->repeats / 2], peak_bytes());
+    b->any = true;
+    return slr_bench_tell(b, "txt2img", runs, runs);
+}
+
 static const struct {
     const char *name;
-    int (*run)(bench *b);
+    int (*run)(slr_bench *b);
 } parts[] = {
     {"forward", bench_forward}, {"step", bench_step}, {"step_te", bench_step_te},
-    {"vae", bench_vae},         {"text", bench_text},
+    {"vae", bench_vae},         {"text", bench_text}, {"txt2img", bench_txt2img},
 };
 
-static int run_part(bench *b, slr_str name)
+static int run_part(slr_bench *b, slr_str name)
 {
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (slr_str_eq(name, parts[i].name))
             return parts[i].run(b);
     return slr_fail(SDLORA_EINVAL, "sdlora_bench",
-                    "what = '%.*s' is not forward, step, step_te, vae or text",
+                    "what = '%.*s' is not forward, step, step_te, vae, text or txt2img",
                     (int)(name.n < 100 ? name.n : 100), name.p);
 }
 
-static int run_all(bench *b)
+static int run_all(slr_bench *b)
 {
     slr_str rest = slr_str_of(slr_opt_text(b->o, "what")), one;
     int64_t width = slr_opt_int(b->o, "width"), height = slr_opt_int(b->o, "height");
@@ -495,14 +350,16 @@ static int run_all(bench *b)
     b->repeats = (int)slr_opt_int(b->o, "repeats");
     b->repeats = b->repeats < MAX_REPEATS ? b->repeats : MAX_REPEATS;
     b->profile = slr_opt_bool(b->o, "profile");
-    SLR_TRY(measure_machine(b));
+    SLR_TRY(slr_policy_read(&b->policy, slr_opt_text(b->o, "mixed_precision"), b->ctx->devices));
+    SLR_TRY(slr_bench_machine(b));
     slr_buf_puts(b->out, "  \"model\": ");
     const char *path = slr_checkpoint_path(b->base);
     slr_json_quote(b->out, path, strlen(path), false);
     slr_buf_printf(b->out,
-                   ",\n  \"width\": %lld, \"height\": %lld, \"batch\": %lld, \"repeats\": %d,\n"
-                   "  \"parts\": [",
-                   (long long)width, (long long)height, (long long)b->n, b->repeats);
+                   ",\n  \"width\": %lld, \"height\": %lld, \"batch\": %lld, \"repeats\": %d, "
+                   "\"mixed_precision\": \"%s\",\n  \"parts\": [",
+                   (long long)width, (long long)height, (long long)b->n, b->repeats,
+                   slr_policy_name(b->policy));
     while (slr_str_next(&rest, ',', &one))
         SLR_TRY(run_part(b, slr_str_trim(one)));
     slr_buf_puts(b->out, "\n  ]\n}\n");
@@ -522,7 +379,8 @@ int sdlora_bench(sdlora_context *ctx, sdlora_checkpoint *ckpt, const sdlora_opti
     SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
     SLR_TRY(slr_api_kind(opts, "bench", __func__));
     slr_buf_init(&out, ctx->mem);
-    bench b = {.ctx = ctx, .base = ckpt->base, .o = {opts, "bench"}, .out = &out, .watch = &watch};
+    slr_bench b = {
+        .ctx = ctx, .base = ckpt->base, .o = {opts, "bench"}, .out = &out, .watch = &watch};
     int rc = run_all(&b);
     if (rc >= 0 && !(*json = slr_buf_take(&out)))
         rc = SDLORA_ENOMEM;
