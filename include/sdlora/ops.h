@@ -73,9 +73,10 @@ enum {
  * Normalisation
  *   GROUP_NORM    x[N,...,C] g[C]? b[C]? -> y, mean[N,G] f32, rstd[N,G] f32
  *                 ints: groups, act (SDLORA_ACT_* applied after the affine); reals: eps
- *   GROUP_NORM_BX dy x g? b? mean rstd -> dx; ints and reals as above
+ *   GROUP_NORM_BX dy x g? b? mean rstd add[N,...,C]? -> dx + add; ints and reals as above.
+ *                 dx may share memory with add.
  *   LAYER_NORM    x[...,C] g[C]? b[C]? -> y, mean[rows] f32, rstd[rows] f32; reals: eps
- *   LAYER_NORM_BX dy x g? mean rstd -> dx
+ *   LAYER_NORM_BX dy x g? mean rstd add[...,C]? -> dx + add; dx may share memory with add.
  * Attention
  *   ATTENTION     q[N,Tq,h*d] k[N,Tk,h*d] v[N,Tk,h*d] -> o[N,Tq,h*d], lse[N,h,Tq] f32
  *                 ints: heads, causal; reals: scale.  The stride of axis 1 is honoured in q, k, v

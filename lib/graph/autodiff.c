@@ -7,8 +7,9 @@
  *      a node's turn comes, the gradients of its results are complete.
  *   4. If a result has a gradient and an input is needed, the row's rule appends nodes that make
  *      the inputs' gradients, and gives each to its input.
- *   5. A second gift to the same value is added to the first: by a product's own `add` input if the
- *      gift is a product made a moment ago that nobody reads yet, else by an ADD node.
+ *   5. A second gift to the same value is added to the first: by its own `add` input if the
+ *      gift is a product or a norm's gradient made a moment ago that nobody reads yet, else by an
+ * ADD node.
  *
  * What is not needed is not visited: frozen weights and what lies before the first parameter cost
  * nothing.  A gradient has the shape and the type of its value.  Rules are in grad_*.c. */
@@ -74,8 +75,9 @@ slr_val slr_grad_sum(slr_grad *c, int i, slr_val x)
 
 /* --- gifts */
 
-/* The product that makes v, if its `add` input is free and nobody but v's owner can see it. */
-static slr_node *open_product(slr_grad *c, slr_val v)
+/* The node that makes v, if it has an `add` input that is free and nobody but v's owner can see it.
+ */
+static slr_node *open_sum(slr_grad *c, slr_val v)
 {
     slr_graph *g = c->g;
     int32_t fresh = (int32_t)c->fresh, readers = 0;
@@ -87,18 +89,18 @@ static slr_node *open_product(slr_grad *c, slr_val v)
     if (g->vals[v].node < fresh || g->vals[v].uses != readers)
         return NULL;
     slr_node *n = &g->nodes[g->vals[v].node];
-    return n->row->op == SDLORA_OP_MATMUL && n->in[3] == SLR_NONE ? n : NULL;
+    return n->row->add && n->in[n->row->add - 1] == SLR_NONE ? n : NULL;
 }
 
-/* have + dx.  A product may read `have` when that stood before the product was appended. */
+/* have + dx.  A node may read `have` when that stood before the node was appended. */
 static slr_val add_up(slr_grad *c, slr_val have, slr_val dx)
 {
     slr_graph *g = c->g;
-    slr_node *product = open_product(c, dx);
-    if (!product || g->vals[have].node >= (int32_t)c->fresh ||
-        slr_last(&g->vals[have].shape) != slr_last(&g->vals[product->out].shape))
+    slr_node *sum = open_sum(c, dx);
+    if (!sum || g->vals[have].node >= (int32_t)c->fresh ||
+        slr_last(&g->vals[have].shape) != slr_last(&g->vals[sum->out].shape))
         return slr_add(g, have, dx);
-    product->in[3] = have;
+    sum->in[sum->row->add - 1] = have;
     g->vals[have].uses++;
     return dx;
 }

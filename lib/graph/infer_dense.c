@@ -176,6 +176,8 @@ int slr_infer_group_norm_bx(slr_infer *c)
     if (!slr_same_dims(slr_infer_in(c, 4), &stats))
         return slr_infer_misfit(c, 4, 1);
     SLR_TRY(same_dims(c, 5, 4));
+    if (slr_infer_has(c, 6))
+        SLR_TRY(same_dims(c, 6, 1));
     slr_infer_out(c, 0, slr_infer_keep(c, 1), x->rank, x->dim);
     return SDLORA_OK;
 }
@@ -204,6 +206,8 @@ int slr_infer_layer_norm_bx(slr_infer *c)
     SLR_TRY(slr_infer_vector(c, 2, slr_last(x), 1));
     SLR_TRY(slr_infer_vector(c, 3, rows, 1));
     SLR_TRY(slr_infer_vector(c, 4, rows, 1));
+    if (slr_infer_has(c, 5))
+        SLR_TRY(same_dims(c, 5, 1));
     slr_infer_out(c, 0, slr_infer_keep(c, 1), x->rank, x->dim);
     return SDLORA_OK;
 }

@@ -36,6 +36,7 @@ typedef struct slr_op_row {
     uint16_t ids;     /* bit i: input i is i32 */
     uint16_t inplace; /* bit i: the result may lie on input i, given the same shape and type */
     uint16_t strided; /* bit i: the stride of axis 1 of input i is honoured */
+    int8_t add;       /* input add - 1 is added to the result: sums of gradients; 0: none */
     int8_t over[SLR_MAX_OUT]; /* output o must share the memory of input over[o] - 1; 0: none */
     int (*infer)(slr_infer *c);
     int (*grad)(slr_grad *c);            /* NULL: no backward rule */

@@ -444,6 +444,43 @@ static void sums_ride_on_products(void **state)
     pool_free(&f->consts);
 }
 
+/* A residual around each norm: the norm's gradient takes in what came past it. */
+static void sums_ride_on_norms(void **state)
+{
+    fixture *f = *state;
+    slr_graph *g;
+    slr_val grad;
+    assert_ok(slr_graph_new(&g, NULL, (slr_policy){0}));
+    slr_val x = slr_param(g, "x", DIMS(2, 6, 8)), y = x;
+    for (int i = 0; i < 2; i++) {
+        slr_val w = random_const(g, &f->consts, i ? "w1" : "w0", DIMS(8, 8));
+        slr_val h = i ? slr_group_norm(g, y, SLR_NONE, SLR_NONE, 4, SDLORA_ACT_SILU, 1e-3)
+                      : slr_layer_norm(g, y, SLR_NONE, SLR_NONE, 1e-3);
+        y = slr_linear(g, h, w, SLR_NONE, y);
+    }
+    size_t forward = g->n_nodes;
+    assert_ok(slr_graph_grad(g, y, &x, 1, &grad));
+    assert_int_equal(count_op(g, forward, SDLORA_OP_ADD), 0);
+    for (size_t i = forward; i < g->n_nodes; i++) {
+        const slr_node *n = &g->nodes[i];
+        bool norm = n->row->op == SDLORA_OP_GROUP_NORM_BX || n->row->op == SDLORA_OP_LAYER_NORM_BX;
+        if (norm)
+            assert_true(n->in[n->n_in - 1] != SLR_NONE);
+    }
+    slr_graph_free(g);
+
+    /* the same values as differences have */
+    assert_ok(slr_graph_new(&g, NULL, (slr_policy){0}));
+    x = slr_param(g, "x", DIMS(2, 6, 8));
+    slr_val h = slr_layer_norm(g, x, SLR_NONE, SLR_NONE, 1e-3);
+    y = slr_mul(g, slr_act(g, h, SDLORA_ACT_TANH), x);
+    h = slr_group_norm(g, y, SLR_NONE, SLR_NONE, 4, SDLORA_ACT_SILU, 1e-3);
+    y = slr_mul(g, slr_act(g, h, SDLORA_ACT_TANH), y);
+    check_graph(f, g, y, &x, 1, "norms with something past them");
+    slr_graph_free(g);
+    pool_free(&f->consts);
+}
+
 /* Two parameters of one sum have equal gradients, and yet each is a value of its own. */
 static void gradients_are_distinct(void **state)
 {
@@ -550,9 +587,13 @@ static void missing_rules(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_operation),        cmocka_unit_test(composite),
-        cmocka_unit_test(only_what_is_needed),    cmocka_unit_test(sums_ride_on_products),
-        cmocka_unit_test(gradients_are_distinct), cmocka_unit_test(casts),
+        cmocka_unit_test(every_operation),
+        cmocka_unit_test(composite),
+        cmocka_unit_test(only_what_is_needed),
+        cmocka_unit_test(sums_ride_on_products),
+        cmocka_unit_test(sums_ride_on_norms),
+        cmocka_unit_test(gradients_are_distinct),
+        cmocka_unit_test(casts),
         cmocka_unit_test(missing_rules),
     };
     seed_now = 42;

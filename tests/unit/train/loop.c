@@ -9,7 +9,9 @@
 
 /* The library's moments are f32, these are doubles: measured 7e-6 of the update after six steps. */
 #define TOL_UPDATE 3e-5
-#define TOL_LOSS   1e-6 /* the same graph; sums of two or three */
+/* The same graph on parameters that differ by what f32 rounds in earlier updates: 1e-6 was seen, of
+ * a loss that is a hundredth of the others. */
+#define TOL_LOSS 5e-6
 
 enum { STEPS = 6, BATCHES = 3, PER_BATCH = 2, ACCUMULATION = 2, SEED = 3 };
 static const double rates[SLR_PART_COUNT] = {[SLR_PART_UNET] = 1e-3, [SLR_PART_TE] = 5e-4};
