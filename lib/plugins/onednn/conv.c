@@ -5,7 +5,6 @@
  * band is a convolution of its own, with padding only where it touches the edge.  A panel that is
  * narrower than the result is computed into a dense block and copied.  Refuses to know grouped
  * filters. */
-#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -159,7 +158,7 @@ static int64_t band_rows(const conv_shape *z, int64_t bands)
     return dn_round_up(max64(dn_ceil_div(z->oh, bands), dn_ceil_div(z->oh, MAX_BANDS)), step);
 }
 
-/* What a cut costs: elements that move, more where pieces are uneven, or fewer than wished. */
+/* Seconds that a cut may take on a machine of dn_plan_seconds(). */
 static double cost_of(const conv_shape *z, int64_t tn, int64_t th, int64_t wished)
 {
     const int64_t panels = dn_ceil_div(z->oc, tn), bands = dn_ceil_div(z->oh, th);
@@ -169,9 +168,10 @@ static double cost_of(const conv_shape *z, int64_t tn, int64_t th, int64_t wishe
     const double reread = (double)(th * z->stride_h + z->r - 1) / (double)(th * z->stride_h);
     const double uneven =
         (double)(th * bands) / (double)z->oh * (double)(tn * panels) / (double)z->oc;
-    const double moved =
-        x * reread * (double)panels + w * (double)(bands * z->n) + (panels > 1 ? 4 * y : 0);
-    return moved * uneven * sqrt((double)wished / (double)dn_min(z->n * bands * panels, wished));
+    const double copied = panels > 1 ? 4 * y : 0;
+    return dn_plan_seconds(flops_of(z) * uneven, dn_min(z->n * bands * panels, wished), x * reread,
+                           panels) +
+           dn_plan_seconds(0, 1, w, bands * z->n) + dn_plan_seconds(0, 1, copied, 1);
 }
 
 /* Enough pieces for many threads, while each is worth a call; of such cuts the cheapest.  A second

@@ -149,8 +149,10 @@ static dnnl_status_t attributes(dnnl_primitive_attr_t attr, dnnl_post_ops_t ops,
 {
     const dn_spec *s = &e->spec;
     TRY(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user));
-    if (s->alpha != 1.0f)
+    if (s->alpha != 1.0f && s->kind == DN_MATMUL)
         TRY(dnnl_primitive_attr_set_output_scales(attr, 1, 0, &s->alpha));
+    if (s->alpha != 1.0f && s->kind != DN_MATMUL) /* fast convolutions know no scale of floats */
+        TRY(dnnl_post_ops_append_eltwise(ops, 1.0f, dnnl_eltwise_linear, s->alpha, 0.0f));
     if (s->add == DN_ADD_IN_PLACE)
         TRY(dnnl_post_ops_append_sum(ops, 1.0f));
     if (s->add == DN_ADD_ELSEWHERE) {

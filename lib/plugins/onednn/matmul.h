@@ -23,4 +23,9 @@ int dn_choose_type(uint32_t *type, const sdlora_dev *dev, const sdlora_opdesc *o
 /* A frozen bias as f32 times `scale` (to be freed by dn_free), or NULL when it is not frozen. */
 int dn_bias_get(float **out, sdlora_dev *dev, const sdlora_opdesc *op, uint32_t i, float scale);
 
+/* A plain model of a machine, by which cuts are compared (it must not depend on the real one, since
+ * cuts decide bytes): so many operations in so many pieces, and elements of two bytes that are read
+ * so many times. */
+double dn_plan_seconds(double flops, int64_t pieces, double elements, int64_t times);
+
 #endif
