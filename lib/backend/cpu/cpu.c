@@ -138,7 +138,7 @@ static int dev_info(sdlora_dev *dev, sdlora_dev_info *info)
         [SLR_CPU_LEVEL_BASE] = "CPU (baseline)",
         [SLR_CPU_LEVEL_AVX2] = "CPU (AVX2)",
         [SLR_CPU_LEVEL_AVX512] = "CPU (AVX-512)",
-        [SLR_CPU_LEVEL_AVX512_BF16] = "CPU (AVX-512 BF16)",
+        [SLR_CPU_LEVEL_AVX512_BF16] = "CPU (AVX-512)",
     };
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     sdlora_dev_info all = {
