@@ -265,13 +265,14 @@ static void model_close(model *m)
 }
 
 /* A training step of text encoder and UNet with all its gradients as outputs; side: of latents. */
-static slr_graph *step_graph(slr_mem *mem, const model *m, double share, int64_t side, bool dropout)
+static slr_graph *step_graph(slr_mem *mem, const model *m, uint32_t storage, double share,
+                             int64_t side, bool dropout)
 {
     slr_graph *g;
     size_t n = slr_network_slots(m->net), k = 0;
     slr_val *vals = calloc(3 * n + 1, sizeof *vals), *wrt = vals + n, *grads = wrt + n;
     const slr_family *family = slr_checkpoint_family(m->base);
-    assert_ok(slr_graph_new(&g, mem, (slr_policy){0}));
+    assert_ok(slr_graph_new(&g, mem, (slr_policy){.storage = storage}));
     slr_graph_checkpoint(g, share);
     slr_val x = slr_input(g, "x", SDLORA_F32, DIMS(1, side, side, 4));
     slr_val t = slr_input(g, "t", SDLORA_F32, DIMS(1)),
@@ -285,6 +286,7 @@ static slr_graph *step_graph(slr_mem *mem, const model *m, double share, int64_t
     slr_nn unet = {g, slr_checkpoint_part(m->base, SLR_PART_UNET), SLR_PART_UNET, &hook.adapter};
     slr_val states = slr_clip_build(&te, family, ids, 1);
     slr_val pred = slr_unet_build(&unet, family, x, t, states);
+    pred = slr_cast(g, pred, SDLORA_F32);
     slr_val loss = slr_loss(g, pred, target, weight, SLR_NONE, SDLORA_LOSS_L2);
     slr_output(g, loss, "loss");
     for (size_t i = 0; i < n; i++)
@@ -316,17 +318,20 @@ static void tiny_step_is_the_same(void **state)
     model m;
     slr_devices *devices = cpu_devices(NULL);
     model_open(&m, "tiny", false, 0.1);
-    slr_graph *plain = step_graph(NULL, &m, 0, 16, true);
-    slr_graph *again = step_graph(NULL, &m, MOST, 16, true);
-    assert_true(copies_of(again, SDLORA_OP_DROPOUT) > 10);
-    assert_true(copies_of(again, SDLORA_OP_ATTENTION) > 2);
-    run_both(plain, again, devices);
-    uint64_t with, without;
-    runs_flops(plain, &without);
-    runs_flops(again, &with);
-    assert_true(with < without);
-    slr_graph_free(plain);
-    slr_graph_free(again);
+    for (int i = 0; i < 2; i++) {
+        uint32_t storage = i ? SDLORA_BF16 : SDLORA_F32;
+        slr_graph *plain = step_graph(NULL, &m, storage, 0, 16, true);
+        slr_graph *again = step_graph(NULL, &m, storage, MOST, 16, true);
+        assert_true(copies_of(again, SDLORA_OP_DROPOUT) > 10);
+        assert_true(copies_of(again, SDLORA_OP_ATTENTION) > 2);
+        run_both(plain, again, devices);
+        uint64_t with, without;
+        runs_flops(plain, &without);
+        runs_flops(again, &with);
+        assert_true(with < without);
+        slr_graph_free(plain);
+        slr_graph_free(again);
+    }
     model_close(&m);
     slr_devices_unref(devices);
 }
@@ -339,10 +344,10 @@ static void sd15_keeps_less(void **state)
     model m;
     uint64_t plain, arena;
     model_open(&m, "sd15", true, 0);
-    slr_graph *g = step_graph(NULL, &m, 0, 64, false);
+    slr_graph *g = step_graph(NULL, &m, SDLORA_F32, 0, 64, false);
     double flops = runs_flops(g, &plain);
     slr_graph_free(g);
-    g = step_graph(NULL, &m, 0.15, 64, false);
+    g = step_graph(NULL, &m, SDLORA_F32, 0.15, 64, false);
     double more = runs_flops(g, &arena);
     slr_graph_free(g);
     assert_true(plain > (uint64_t)1300 << 20);
@@ -387,7 +392,7 @@ static void later_runs_allocate_nothing(void **state)
     model_open(&m, "tiny", false, 0.1);
     slr_plan *p[2];
     for (int i = 0; i < 2; i++) {
-        slr_graph *g = step_graph(mem, &m, i ? MOST : 0, 16, true);
+        slr_graph *g = step_graph(mem, &m, SDLORA_F32, i ? MOST : 0, 16, true);
         assert_ok(slr_plan_new(&p[i], g, devices));
         fill(p[i], g);
         slr_graph_free(g);
