@@ -134,13 +134,14 @@ static int dev_count(const sdlora_host *host)
  * already used can not be had any more. */
 static bool limit_isa(uint64_t features)
 {
-    dnnl_cpu_isa_t want = features & DN_CPU_AMX_BF16      ? dnnl_cpu_isa_all
-                          : features & DN_CPU_AVX512_BF16 ? dnnl_cpu_isa_avx512_core_bf16
-                                                          : dnnl_cpu_isa_avx512_core;
+    if (features & DN_CPU_AMX_BF16)
+        return true; /* the widest: whatever the process uses is allowed */
+    const dnnl_cpu_isa_t want =
+        features & DN_CPU_AVX512_BF16 ? dnnl_cpu_isa_avx512_core_bf16 : dnnl_cpu_isa_avx512_core;
     if (dnnl_set_max_cpu_isa(want) == dnnl_success)
         return true;
-    return (dnnl_get_effective_cpu_isa() & ~want) ==
-           0; /* sets are bit masks, wider ones hold more */
+    /* sets are bit masks, wider ones hold more */
+    return (dnnl_get_effective_cpu_isa() & ~want) == 0;
 }
 
 static void choose_activity(sdlora_dev *dev)
