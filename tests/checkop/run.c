@@ -423,6 +423,50 @@ static int check_curve(slr_devices *d, const struct curve *v, const char *mask)
     return !good;
 }
 
+/* The same of bf16, values and slopes at all of its numbers in [-12,12]: what goes beyond half a
+ * unit in the last place, as a share of max(|y|, 1), is what act.h promises. */
+static int check_curve_bf16(slr_devices *d, const struct curve *v, bool back, const char *mask)
+{
+    enum { N = 1 << 16 };
+    static uint16_t x[N], one[N], y[N];
+    const double limit = 1e-4;
+    sdlora_tdesc t[2] = {{SDLORA_BF16, 1, {N}, {1}}, {SDLORA_BF16, 1, {N}, {1}}};
+    int64_t kind = v->kind;
+    sdlora_opdesc op = {.struct_size = sizeof op,
+                        .op = back ? SDLORA_OP_ACT_BX : SDLORA_OP_ACT,
+                        .n_in = back ? 2 : 1,
+                        .n_out = 1,
+                        .n_int = 1,
+                        .in = t,
+                        .out = t,
+                        .ints = &kind};
+    size_t which;
+    sdlora_kernel *k;
+    uint64_t scratch;
+    for (int i = 0; i < N; i++) {
+        one[i] = slr_f32_to_bf16(1);
+        x[i] = fabsf(slr_bf16_to_f32((uint16_t)i)) <= 12 ? (uint16_t)i : 0;
+    }
+    if (slr_devices_prepare(d, &op, &which, &k, &scratch) < 0)
+        return 1;
+    const sdlora_backend *be = slr_devices_backend(d, which);
+    sdlora_arg args[3] = {{(sdlora_mem *)(void *)(back ? one : x), 0},
+                          {(sdlora_mem *)(void *)(back ? x : y), 0},
+                          {(sdlora_mem *)(void *)y, 0}};
+    be->launch(slr_devices_queue(d, which), k, args, back ? 3 : 2, (sdlora_arg){0});
+    be->kernel_free(k);
+    double worst = 0;
+    for (int i = 0; i < N; i++) {
+        double at = slr_bf16_to_f32(x[i]), got = slr_bf16_to_f32(y[i]);
+        double want = back ? slr_ref_act_slope(v->kind, at) : slr_ref_act(v->kind, at);
+        double over = fabs(got - want) - half_ulp(SDLORA_BF16, want);
+        worst = fmax(worst, isnan(got) ? INFINITY : over / fmax(fabs(want), 1));
+    }
+    printf("%s %s%s in bf16, %s: %.3g beyond half a place\n", worst <= limit ? "ok  " : "FAIL",
+           v->name, back ? " slope" : "", mask, worst);
+    return worst > limit;
+}
+
 int check_curves(const char *mask)
 {
     if (!has_isa(mask))
@@ -430,7 +474,8 @@ int check_curves(const char *mask)
     int bad = 0;
     slr_devices *d = open_devices(mask, 1);
     for (size_t i = 0; i < sizeof curves / sizeof *curves; i++)
-        bad += check_curve(d, &curves[i], mask);
+        bad += check_curve(d, &curves[i], mask) + check_curve_bf16(d, &curves[i], false, mask) +
+               check_curve_bf16(d, &curves[i], true, mask);
     slr_devices_unref(d);
     return bad;
 }
