@@ -227,7 +227,9 @@ slr_val slr_unet_build_vector(slr_nn *nn, const slr_family *family, slr_val x, s
         return slr_graph_error(nn->g, rc);
     u.context = slr_nn_store(nn, context); /* every block reads it */
     slr_graph_segment(nn->g);
-    u.emb = embed_time(&u, t, vector);
+    uint32_t was = slr_graph_storage(nn->g, SDLORA_F32);
+    u.emb = embed_time(&u, t, vector); /* one row that every block reads: f32 costs nothing */
+    slr_graph_storage(nn->g, was);
     slr_val h = slr_nn_conv(nn, "conv_in", x, SLR_NONE, SAME);
     h = up(&u, middle(&u, down(&u, h)));
     h = slr_nn_group_norm(nn, "conv_norm_out", h, SLR_NORM_GROUPS, SDLORA_ACT_SILU, EPS_UNET);

@@ -21,7 +21,7 @@ slr_val slr_block_resnet(slr_nn *nn, const char *path, slr_val x, slr_val emb, d
                                   SDLORA_ACT_SILU, eps);
     h = slr_nn_conv(nn, slr_nn_path(p, "%s.conv1", path), h, SLR_NONE, SAME);
     if (emb != SLR_NONE) {
-        slr_val e = slr_nn_linear(nn, slr_nn_path(p, "%s.time_emb_proj", path), emb, SLR_NONE);
+        slr_val e = slr_nn_last_linear(nn, slr_nn_path(p, "%s.time_emb_proj", path), emb);
         /* [N,C] -> [N,1,1,C], repeated over all pixels */
         const int64_t dim[4] = {slr_dim(g, e, 0), 1, 1, slr_dim(g, e, 1)};
         slr_graph_push(g, path);
