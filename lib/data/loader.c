@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/map.h"
 #include "base/rng.h"
 #include "base/status.h"
@@ -232,14 +233,12 @@ static int prepare(slr_loader *l)
     l->captions = slr_calloc(l->m, n, sizeof *l->captions);
     l->weight = slr_calloc(l->m, n, sizeof *l->weight);
     l->items = slr_calloc(l->m, n, sizeof *l->items);
-    if (!l->encoder_id || !l->captions || !l->weight || !l->items)
-        return SDLORA_ENOMEM;
-    return l->random_crop ? SDLORA_OK : fill_cache(l);
+    return l->encoder_id && l->captions && l->weight && l->items ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
-int slr_loader_new(slr_loader **out, slr_dataset *d, const slr_loader_config *config)
+/* Without latents. */
+static int make(slr_loader **out, slr_dataset *d, const slr_loader_config *config)
 {
-    slr_require(out);
     *out = NULL;
     slr_require(d && config && config->encode && config->factor > 0 && config->channels > 0);
     slr_loader *l = slr_calloc(config->mem, 1, sizeof *l);
@@ -249,6 +248,20 @@ int slr_loader_new(slr_loader **out, slr_dataset *d, const slr_loader_config *co
     l->d = slr_dataset_ref(d);
     l->c = *config;
     int rc = prepare(l);
+    if (rc < 0)
+        slr_loader_free(l);
+    else
+        *out = l;
+    return rc;
+}
+
+int slr_loader_new(slr_loader **out, slr_dataset *d, const slr_loader_config *config)
+{
+    slr_loader *l;
+    slr_require(out);
+    *out = NULL;
+    SLR_TRY(make(&l, d, config));
+    int rc = l->random_crop ? SDLORA_OK : fill_cache(l);
     if (rc < 0)
         slr_loader_free(l);
     else
@@ -276,6 +289,137 @@ void slr_loader_free(slr_loader *l)
     slr_dataset_unref(l->d);
     slr_free(m, l);
     slr_mem_unref(m);
+}
+
+/* --- what it will take --- */
+
+enum { TRIES = 9, CACHE_HEADER = 512 };
+static const double TRY_SECONDS = 3;
+
+/* Pixels that the encoder sees of a picture. */
+static double pixels_of(const slr_loader *l, size_t i)
+{
+    const slr_item *item = slr_dataset_item(l->d, i);
+    const slr_bucket *b = slr_dataset_bucket(l->d, item->bucket);
+    return (l->flip ? 2 : 1) * (double)b->width * (double)b->height;
+}
+
+/* Pictures that are not on disk, into `missing`; all of them with random_crop. */
+static int count_pictures(slr_loader *l, size_t *missing, size_t *n, slr_loader_needs *needs)
+{
+    needs->each_epoch = l->random_crop;
+    for (size_t i = 0; i < slr_dataset_items(l->d); i++) {
+        const slr_item *item = slr_dataset_item(l->d, i);
+        size_t floats = latent_size(l, item) * (l->flip ? 2 : 1);
+        int rc = SDLORA_DONE;
+        SLR_TRY(stopped(l));
+        if (!l->random_crop) {
+            SLR_TRY(slr_grow(l->m, &l->data, &l->data_cap, floats, sizeof *l->data));
+            SLR_TRY(rc = from_disk(l, item, l->data));
+            needs->latent_bytes += floats * sizeof *l->data;
+        }
+        if (rc != SDLORA_DONE)
+            continue;
+        missing[(*n)++] = i;
+        needs->pictures += l->random_crop ? item->repeats : 1;
+        if (l->disk && !l->random_crop)
+            needs->cache_bytes += floats * sizeof *l->data + CACHE_HEADER;
+    }
+    return SDLORA_OK;
+}
+
+/* Encodes n pictures one after the other.  seconds and pixels: of all but the first, while later
+ * ones are decoded beside, as in a long row. */
+static int try_row(slr_loader *l, const size_t *items, size_t n, double *seconds, double *pixels)
+{
+    double first = 0;
+    slr_ahead *ahead;
+    int rc = slr_ahead_new(&ahead, l->m, &l->picture, l->d, items, n);
+    *seconds = *pixels = 0;
+    for (size_t i = 0; rc >= 0 && i < n && *seconds < TRY_SECONDS; i++) {
+        const slr_item *item = slr_dataset_item(l->d, items[i]);
+        size_t floats = latent_size(l, item) * (l->flip ? 2 : 1);
+        slr_pixels p = {0};
+        rc = slr_ahead_next(ahead, &p);
+        if (rc >= 0)
+            rc = slr_grow(l->m, &l->data, &l->data_cap, floats, sizeof *l->data);
+        if (rc >= 0)
+            rc = encode_item(l, item, &p, l->data);
+        slr_free(l->m, p.data);
+        if (i == 0)
+            first = slr_clock();
+        else
+            *pixels += pixels_of(l, items[i]);
+        *seconds = slr_clock() - first;
+    }
+    slr_ahead_free(ahead);
+    return rc;
+}
+
+/* The biggest picture makes the plan and its memory; then a few from all over the set are timed. */
+static int time_pictures(slr_loader *l, const size_t *missing, size_t n, slr_loader_needs *needs)
+{
+    size_t row[TRIES], big = 0, n_row = n < TRIES ? n : TRIES;
+    double seconds, pixels, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        int64_t times = l->random_crop ? slr_dataset_item(l->d, missing[i])->repeats : 1;
+        all += pixels_of(l, missing[i]) * (double)times;
+        if (pixels_of(l, missing[i]) > pixels_of(l, missing[big]))
+            big = i;
+    }
+    row[0] = missing[big];
+    double begun = slr_clock();
+    SLR_TRY(try_row(l, row, 1, &seconds, &pixels));
+    needs->start = slr_clock() - begun;
+    for (size_t i = 0; i < n_row; i++)
+        row[i] = missing[i * n / n_row];
+    if (n_row == 1)
+        row[n_row++] = row[0];
+    SLR_TRY(try_row(l, row, n_row, &seconds, &pixels));
+    needs->seconds = all * seconds / pixels;
+    return SDLORA_OK;
+}
+
+static int count_captions(slr_loader *l, slr_loader_needs *needs)
+{
+    const slr_caption_rule *r = &l->caption;
+    slr_map *seen;
+    needs->captions_change =
+        r->shuffle || r->wildcard || r->tag_drop_rate > 0 || r->warmup_steps > 0;
+    SLR_TRY(slr_map_new(&seen, l->m));
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < slr_dataset_items(l->d); i++) {
+        int64_t known;
+        const char *caption = slr_dataset_item(l->d, i)->caption;
+        if (slr_map_get(seen, caption, &known))
+            continue;
+        needs->captions++;
+        rc = slr_map_set(seen, caption, 0);
+    }
+    slr_map_free(seen);
+    if (r->drop_rate > 0 || r->drop_every > 0)
+        needs->captions++; /* the empty one */
+    return rc;
+}
+
+int slr_loader_look(slr_dataset *d, const slr_loader_config *config, slr_loader_needs *out)
+{
+    slr_loader *l;
+    size_t n = 0;
+    slr_require(out);
+    *out = (slr_loader_needs){0};
+    SLR_TRY(make(&l, d, config));
+    l->cannot_write = true;
+    l->flip = l->flip && !l->random_crop; /* a crop is encoded one way */
+    size_t *missing = slr_calloc(l->m, slr_dataset_items(d), sizeof *missing);
+    int rc = missing ? count_pictures(l, missing, &n, out) : SDLORA_ENOMEM;
+    if (rc >= 0 && n > 0)
+        rc = time_pictures(l, missing, n, out);
+    if (rc >= 0)
+        rc = count_captions(l, out);
+    slr_free(config->mem, missing);
+    slr_loader_free(l);
+    return rc;
 }
 
 /* --- batches --- */

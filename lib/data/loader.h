@@ -50,4 +50,19 @@ void slr_loader_free(slr_loader *l);
 int slr_loader_get(slr_loader *l, int64_t epoch, int64_t index, int64_t step,
                    const slr_batch **out);
 
+/* What a set's pictures take before and while they are trained on. */
+typedef struct slr_loader_needs {
+    uint64_t latent_bytes; /* kept in memory */
+    uint64_t cache_bytes;  /* of cache files that will be written */
+    int64_t pictures;      /* to be encoded; of one epoch when each_epoch */
+    double seconds;        /* that encoding them takes, by those that were tried */
+    double start;          /* seconds for the first one: the encoder's plan is made */
+    bool each_epoch;       /* random_crop: encoded anew whenever they are used */
+    int64_t captions;      /* different ones; meaningless when they change */
+    bool captions_change;  /* drawn anew at each use */
+} slr_loader_needs;
+/* Looks at what slr_loader_new() would do for the same arguments, and encodes a few pictures to
+ * time it; the biggest one first.  Writes nothing. */
+int slr_loader_look(slr_dataset *d, const slr_loader_config *config, slr_loader_needs *out);
+
 #endif

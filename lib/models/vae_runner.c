@@ -108,6 +108,15 @@ void slr_vae_runner_set_policy(slr_vae_runner *r, slr_policy policy)
     r->policy = r->wanted = policy;
 }
 
+/* All plans work in one memory, as big as the biggest needs. */
+static int share_memory(slr_vae_runner *r, planned *p)
+{
+    for (int i = 0; i < N_PLANS; i++)
+        if (&r->cache[i] != p && r->cache[i].plan)
+            return slr_plan_share(p->plan, r->cache[i].plan);
+    return SDLORA_OK;
+}
+
 static int make_plan(slr_vae_runner *r, planned *p)
 {
     slr_graph *g;
@@ -120,6 +129,8 @@ static int make_plan(slr_vae_runner *r, planned *p)
     int rc = slr_graph_status(g);
     if (rc == SDLORA_OK)
         rc = slr_plan_new(&p->plan, g, r->devices);
+    if (rc == SDLORA_OK)
+        rc = share_memory(r, p);
     if (rc == SDLORA_OK)
         rc = slr_plan_find(p->plan, "x", &p->x);
     if (rc == SDLORA_OK)

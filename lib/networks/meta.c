@@ -96,3 +96,15 @@ const char *slr_meta_at(const slr_meta *meta, size_t i, const char **value)
     *value = meta->at[i].value;
     return meta->at[i].key;
 }
+
+uint64_t slr_meta_text_bytes(const slr_meta *meta)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < slr_meta_count(meta); i++) {
+        const char *value, *key = slr_meta_at(meta, i, &value);
+        bytes += strlen(key) + strlen(value) + SLR_NETFILE_PAIR;
+        for (const char *p = value; *p; p++)
+            bytes += *p == '"' || *p == '\\';
+    }
+    return bytes;
+}

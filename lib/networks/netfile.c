@@ -415,3 +415,16 @@ int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype
     slr_arena_free(w.texts);
     return rc;
 }
+
+uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta)
+{
+    uint64_t bytes = meta ? slr_meta_text_bytes(meta) : 0;
+    for (size_t i = 0; i < slr_network_slots(n); i++) {
+        const slr_network_slot *slot = slr_network_slot_at(n, i);
+        bytes += slot->count * slr_dtype_size(save_dtype) + SLR_NETFILE_ENTRY + strlen(slot->key);
+    }
+    for (size_t i = 0; i < slr_network_modules(n); i++) /* "<name>.alpha" */
+        bytes += slr_dtype_size(save_dtype) + SLR_NETFILE_ENTRY +
+                 strlen(slr_network_target(n, i)->name) + 6;
+    return bytes;
+}

@@ -48,9 +48,12 @@ int slr_outputs_init(slr_outputs *o, slr_mem *m, slr_opt opts, int64_t epochs)
         o->dtype = type->dtype;
     o->dir = dir ? slr_strdup(m, dir) : NULL;
     o->name = slr_strdup(m, name ? name : "last");
-    if ((dir && !o->dir) || !o->name)
-        return SDLORA_ENOMEM;
-    return dir ? slr_dir_make(dir) : SDLORA_OK;
+    return (dir && !o->dir) || !o->name ? SDLORA_ENOMEM : SDLORA_OK;
+}
+
+int slr_outputs_begin(const slr_outputs *o)
+{
+    return o->dir ? slr_dir_make(o->dir) : SDLORA_OK;
 }
 
 void slr_outputs_free(slr_outputs *o)

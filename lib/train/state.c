@@ -152,6 +152,20 @@ int slr_state_save(const slr_state_parts *p, const slr_run_state *s, const char 
     return rc;
 }
 
+int slr_state_size(const slr_state_parts *p, const slr_run_state *s, uint64_t *bytes)
+{
+    slr_st_entry e[N_BLOCKS];
+    slr_meta *meta;
+    SLR_TRY(slr_meta_new(&meta, p->m));
+    int rc = put_facts(meta, p, s);
+    *bytes = slr_meta_text_bytes(meta);
+    slr_meta_free(meta);
+    blocks(p, s, e);
+    for (int i = 0; i < N_BLOCKS; i++)
+        *bytes += slr_tensor_bytes(&e[i].t) + SLR_NETFILE_ENTRY + strlen(e[i].name);
+    return rc;
+}
+
 /* --- loading --- */
 
 typedef struct comparison {

@@ -33,6 +33,8 @@ typedef struct slr_state_parts {
 
 /* dir/state.safetensors, whole or not at all. */
 int slr_state_save(const slr_state_parts *p, const slr_run_state *s, const char *dir);
+/* How big that file is, within a few bytes. */
+int slr_state_size(const slr_state_parts *p, const slr_run_state *s, uint64_t *bytes);
 /* EINVAL lists what differs from the run that saved it. */
 int slr_state_load(const slr_state_parts *p, slr_run_state *s, const char *dir);
 

@@ -8,9 +8,6 @@
 #include "base/status.h"
 #include "graph/exec.h"
 
-#define KEPT_BYTES                                                                                 \
-    ((size_t)256 << 20) /* states kept before all are dropped: shuffled captions are new */
-
 struct slr_text {
     slr_mem *m;
     slr_text_config c;
@@ -163,7 +160,7 @@ int slr_text_states(slr_text *t, const char *caption, const slr_cancel_flag *can
         *states = t->block[at];
         return SDLORA_OK;
     }
-    if ((t->n + 1) * t->floats * sizeof(float) > KEPT_BYTES)
+    if ((t->n + 1) * t->floats * sizeof(float) > SLR_TEXT_KEPT_BYTES)
         slr_text_forget(t);
     SLR_TRY(slr_grow(t->m, &t->block, &t->cap, t->n + 1, sizeof *t->block));
     float *out = slr_alloc(t->m, t->floats * sizeof(float));

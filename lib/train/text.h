@@ -10,6 +10,9 @@
 #include "models/clip.h"
 #include "networks/network.h"
 
+/* States kept before all are dropped: shuffled captions are new each time. */
+#define SLR_TEXT_KEPT_BYTES ((size_t)256 << 20)
+
 typedef struct slr_text slr_text;
 
 typedef struct slr_text_config {

@@ -57,7 +57,7 @@ static void fill_seed(const slr_trainer *t, const slr_step_io *io, uint64_t firs
         io->seed[i] = (int32_t)slr_rng_u32(&rng);
 }
 
-static int run_batch(slr_trainer *t, const slr_batch *b, double *loss)
+int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
 {
     slr_step *step;
     SLR_TRY(slr_trainer_graph(t, b->n, b->lh, b->lw, &step));
@@ -106,7 +106,7 @@ static int gather(slr_trainer *t, taken *k)
     do {
         const slr_batch *b;
         SLR_TRY(slr_loader_get(t->loader, k->at.epoch, k->at.index, t->run.step, &b));
-        SLR_TRY(run_batch(t, b, &k->losses[k->n++]));
+        SLR_TRY(slr_trainer_batch(t, b, &k->losses[k->n++]));
         k->at.index++;
     } while (k->n < t->accumulation && k->at.index < t->n_batches);
     return SDLORA_OK;

@@ -27,7 +27,7 @@ static int64_t epoch_number(const slr_trainer *t)
     return t->run.epoch + (t->run.index ? 1 : 0);
 }
 
-static int fill_metadata(slr_trainer *t, slr_meta *meta)
+int slr_trainer_metadata(slr_trainer *t, slr_meta *meta)
 {
     slr_run_facts facts = {
         .opts = t->o,
@@ -59,7 +59,7 @@ int slr_trainer_save(slr_trainer *t, const char *path)
         return SDLORA_ENOMEM;
     int rc = slr_meta_new(&meta, t->m);
     if (rc >= 0)
-        rc = fill_metadata(t, meta);
+        rc = slr_trainer_metadata(t, meta);
     if (rc >= 0)
         rc = slr_netfile_save(t->c.network, path ? path : own, t->out.dtype, meta);
     slr_meta_free(meta);

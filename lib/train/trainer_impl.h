@@ -80,16 +80,34 @@ struct slr_trainer {
 };
 
 /* trainer_new.c */
+/* Settings and parts by the same arguments as slr_trainer_new(), but no pictures and no folder: it
+ * can be asked for everything but steps. */
+int slr_trainer_make(slr_trainer **out, const slr_trainer_config *config);
+/* Validator and its text states; loader NULL: for slr_validator_picture() only. */
+int slr_trainer_validator(slr_trainer *t, slr_loader *loader);
+slr_weights *slr_trainer_vae(const slr_trainer_config *c); /* NULL: there is none */
+/* What the step graph of a shape is made from. */
+slr_step_config slr_trainer_step_config(const slr_trainer *t, int64_t n, int64_t h, int64_t w);
+/* Pictures as latents.  Once all are encoded the autoencoder goes. */
 int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
                   slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel);
+/* slr_loader_look() with the autoencoder that slr_feed_open() would take; it stays until the feed
+ * is closed. */
+int slr_feed_look(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
+                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel,
+                  slr_loader_needs *needs);
 void slr_feed_close(slr_feed *feed);
 /* The planned graph for a shape, made when it is not kept. */
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out);
+
+/* trainer.c: adds the gradient of one batch to the optimiser's sum. */
+int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss);
 
 /* trainer_due.c: saving, validation, samples */
 int slr_trainer_due(slr_trainer *t);
 int slr_trainer_save_final(slr_trainer *t); /* the last network file alone */
 slr_state_parts slr_trainer_state_parts(slr_trainer *t);
+int slr_trainer_metadata(slr_trainer *t, slr_meta *meta);
 /* scale_weight_norms: kohya's max-norm of every module's update. */
 int slr_trainer_scale_norms(slr_trainer *t);
 

@@ -40,7 +40,7 @@ static uint64_t digest(const slr_weights *w, uint64_t seed)
     return seed;
 }
 
-static slr_weights *vae_of(const slr_trainer_config *c)
+slr_weights *slr_trainer_vae(const slr_trainer_config *c)
 {
     return c->vae ? c->vae : slr_checkpoint_part(c->base, SLR_PART_VAE);
 }
@@ -50,38 +50,70 @@ static uint64_t model_digest(const slr_trainer_config *c)
 {
     uint64_t seed = (uint64_t)slr_checkpoint_predict(c->base);
     seed = digest(slr_checkpoint_part(c->base, SLR_PART_TE), seed);
-    return digest(vae_of(c), digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
+    return digest(slr_trainer_vae(c), digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
 }
 
-int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
-                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel)
+enum { FEED_ID = 32 };
+
+/* The autoencoder, and what a loader needs to use it; id holds FEED_ID bytes. */
+static int open_encoder(slr_feed *feed, const slr_trainer_config *c, slr_policy precision,
+                        slr_cancel_flag *cancel, char *id, slr_loader_config *config)
 {
-    slr_weights *vae = vae_of(c);
-    char id[32];
+    slr_weights *vae = slr_trainer_vae(c);
     int factor;
     *feed = (slr_feed){.cancel = cancel, .phase = c->phase, .phase_user = c->phase_user};
     if (!vae)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
                         slr_checkpoint_path(c->base));
     SLR_TRY(slr_vae_factor(vae, &factor));
-    snprintf(id, sizeof id, "%016llx%s", (unsigned long long)digest(vae, 0),
+    snprintf(id, FEED_ID, "%016llx%s", (unsigned long long)digest(vae, 0),
              precision.storage == SDLORA_BF16 ? "-bf16" : "");
     SLR_TRY(slr_vae_runner_new(&feed->vae, vae, slr_checkpoint_family(c->base), c->devices));
     slr_vae_runner_set_policy(feed->vae, precision);
-    slr_loader_config config = {.mem = c->mem,
-                                .log = c->log,
-                                .encode = encode,
-                                .encode_user = feed,
-                                .encoder_id = id,
-                                .factor = 1 << factor,
-                                .channels = 4,
-                                .progress = cached,
-                                .progress_user = feed,
-                                .cancel = cancel,
-                                .seed = seed,
-                                .max_steps = max_steps,
-                                .threads = slr_devices_threads(c->devices)};
+    *config = (slr_loader_config){.mem = c->mem,
+                                  .log = c->log,
+                                  .encode = encode,
+                                  .encode_user = feed,
+                                  .encoder_id = id,
+                                  .factor = 1 << factor,
+                                  .channels = 4,
+                                  .progress = cached,
+                                  .progress_user = feed,
+                                  .cancel = cancel,
+                                  .threads = slr_devices_threads(c->devices)};
+    return SDLORA_OK;
+}
+
+int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
+                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel)
+{
+    slr_loader_config config;
+    char id[FEED_ID];
+    SLR_TRY(open_encoder(feed, c, precision, cancel, id, &config));
+    config.seed = seed;
+    config.max_steps = max_steps;
     int rc = slr_loader_new(&feed->loader, data, &config);
+    if (rc < 0) {
+        slr_feed_close(feed);
+        return rc;
+    }
+    if (!slr_opt_bool((slr_opt){slr_dataset_options(data), "dataset"}, "random_crop")) {
+        slr_vae_runner_free(feed->vae); /* its weights and workspace are worth hundreds of MB */
+        feed->vae = NULL;
+    }
+    return SDLORA_OK;
+}
+
+int slr_feed_look(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
+                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel,
+                  slr_loader_needs *needs)
+{
+    slr_loader_config config;
+    char id[FEED_ID];
+    SLR_TRY(open_encoder(feed, c, precision, cancel, id, &config));
+    config.seed = seed;
+    config.max_steps = max_steps;
+    int rc = slr_loader_look(data, &config, needs);
     if (rc < 0)
         slr_feed_close(feed);
     return rc;
@@ -126,6 +158,25 @@ static void tell_recompute(const slr_trainer *t, slr_recompute_cost c, int64_t w
                  (double)c.bytes_with * 1e-9, 100 * c.flops_again / c.flops);
 }
 
+slr_step_config slr_trainer_step_config(const slr_trainer *t, int64_t n, int64_t h, int64_t w)
+{
+    return (slr_step_config){.mem = t->m,
+                             .base = t->c.base,
+                             .network = t->c.network,
+                             .devices = t->c.devices,
+                             .policy = t->precision.model,
+                             .n = n,
+                             .h = h,
+                             .w = w,
+                             .n_chunks = t->n_chunks,
+                             .clip_skip = t->clip_skip,
+                             .loss_type = t->noise.loss_type,
+                             .part_mask = t->part_mask,
+                             .grad = t->grad,
+                             .text_states = t->text != NULL,
+                             .recompute = slr_opt_bool(t->o, "gradient_checkpointing")};
+}
+
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out)
 {
     t->clock++;
@@ -140,21 +191,7 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
     slr_step_slot *s = oldest(t); /* an empty one was used least */
     slr_step_free(s->step);
     *s = (slr_step_slot){0};
-    slr_step_config config = {.mem = t->m,
-                              .base = t->c.base,
-                              .network = t->c.network,
-                              .devices = t->c.devices,
-                              .policy = t->precision.model,
-                              .n = n,
-                              .h = h,
-                              .w = w,
-                              .n_chunks = t->n_chunks,
-                              .clip_skip = t->clip_skip,
-                              .loss_type = t->noise.loss_type,
-                              .part_mask = t->part_mask,
-                              .grad = t->grad,
-                              .text_states = t->text != NULL,
-                              .recompute = slr_opt_bool(t->o, "gradient_checkpointing")};
+    slr_step_config config = slr_trainer_step_config(t, n, h, w);
     SLR_TRY(slr_step_new(&s->step, &config));
     tell_recompute(t, slr_step_recomputed(s->step), w, h);
     SLR_TRY(share_memory(t, s));
@@ -280,12 +317,8 @@ static int open_text(slr_trainer *t, slr_text **out)
     return slr_text_new(out, &config);
 }
 
-static int open_validation(slr_trainer *t)
+int slr_trainer_validator(slr_trainer *t, slr_loader *loader)
 {
-    if (!t->c.validation)
-        return SDLORA_OK;
-    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->precision.vae, t->seed, t->total,
-                          &t->cancel));
     SLR_TRY(open_text(t, &t->val_text));
     slr_validator_config config = {.mem = t->m,
                                    .base = t->c.base,
@@ -294,7 +327,7 @@ static int open_validation(slr_trainer *t)
                                    .policy = t->precision.model,
                                    .phase = t->c.phase,
                                    .phase_user = t->c.phase_user,
-                                   .loader = t->val_feed.loader,
+                                   .loader = loader,
                                    .data = t->c.validation,
                                    .text = t->val_text,
                                    .noise = &t->noise,
@@ -331,10 +364,20 @@ static int open_parts(slr_trainer *t)
     slr_rng rng;
     slr_rng_init(&rng, t->seed ^ slr_clock_seed(), SLR_STREAM_INIT, UINT32_MAX);
     t->run.session = slr_rng_u32(&rng);
+    return SDLORA_OK;
+}
+
+static int open_pictures(slr_trainer *t)
+{
+    SLR_TRY(slr_outputs_begin(&t->out));
     SLR_TRY(
         slr_feed_open(&t->feed, &t->c, t->c.data, t->precision.vae, t->seed, t->total, &t->cancel));
     t->loader = t->feed.loader;
-    return open_validation(t);
+    if (!t->c.validation)
+        return SDLORA_OK;
+    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->precision.vae, t->seed, t->total,
+                          &t->cancel));
+    return slr_trainer_validator(t, t->val_feed.loader);
 }
 
 /* Takes references to all that the configuration names. */
@@ -358,7 +401,7 @@ static int hold(slr_trainer *t, const slr_trainer_config *config)
     return SDLORA_OK;
 }
 
-int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config)
+int slr_trainer_make(slr_trainer **out, const slr_trainer_config *config)
 {
     *out = NULL;
     slr_trainer *t = slr_calloc(config->mem, 1, sizeof *t);
@@ -370,6 +413,20 @@ int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config)
         rc = read_settings(t);
     if (rc >= 0)
         rc = open_parts(t);
+    if (rc < 0) {
+        slr_trainer_free(t);
+        return rc;
+    }
+    *out = t;
+    return SDLORA_OK;
+}
+
+int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config)
+{
+    slr_trainer *t;
+    *out = NULL;
+    SLR_TRY(slr_trainer_make(&t, config));
+    int rc = open_pictures(t);
     if (rc >= 0 && slr_opt_has(t->o, "resume"))
         rc = slr_trainer_resume(t, slr_opt_text(t->o, "resume"));
     if (rc < 0) {

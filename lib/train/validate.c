@@ -67,9 +67,8 @@ static int step_for(slr_validator *v, int64_t h, int64_t w)
     return SDLORA_OK;
 }
 
-/* Mean over the timesteps for one picture. */
-static int picture_loss(slr_validator *v, size_t item, const char *caption, const float *latents,
-                        int64_t h, int64_t w, const slr_cancel_flag *cancel, double *loss)
+int slr_validator_picture(slr_validator *v, size_t item, const char *caption, const float *latents,
+                          int64_t h, int64_t w, const slr_cancel_flag *cancel, double *loss)
 {
     const float *states;
     SLR_TRY(step_for(v, h, w));
@@ -124,8 +123,8 @@ int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *l
             if (v->seen[b->items[k]] || n >= total)
                 continue;
             v->seen[b->items[k]] = true;
-            SLR_TRY(picture_loss(v, b->items[k], b->captions[k], b->latents + k * floats, b->lh,
-                                 b->lw, cancel, &one));
+            SLR_TRY(slr_validator_picture(v, b->items[k], b->captions[k], b->latents + k * floats,
+                                          b->lh, b->lw, cancel, &one));
             sum += one;
             SLR_TRY(tell(v, ++n, total));
         }

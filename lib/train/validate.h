@@ -17,7 +17,7 @@ typedef struct slr_validator_config {
     slr_network *network; /* at full strength; Nullable */
     slr_stack *stack;     /* instead of network; Nullable */
     slr_devices *devices;
-    slr_policy policy; /* zeros: f32 */
+    slr_policy policy;  /* zeros: f32 */
     slr_phase_fn phase; /* Nullable: "validate", pictures */
     void *phase_user;
     slr_loader *loader; /* over the held-out pictures; borrowed */
@@ -31,6 +31,9 @@ typedef struct slr_validator_config {
 
 int slr_validator_new(slr_validator **out, const slr_validator_config *config);
 void slr_validator_free(slr_validator *v);
+/* Mean over the timesteps for one picture; latents [h,w,4], item: its number in the set. */
+int slr_validator_picture(slr_validator *v, size_t item, const char *caption, const float *latents,
+                          int64_t h, int64_t w, const slr_cancel_flag *cancel, double *loss);
 int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *loss);
 
 #endif

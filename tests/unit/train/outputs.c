@@ -75,6 +75,7 @@ static slr_outputs outputs_of(const char *const *pairs, int64_t epochs)
     for (; pairs[0]; pairs += 2)
         assert_ok(slr_options_set_text(o, pairs[0], pairs[1]));
     assert_ok(slr_outputs_init(&out, NULL, (slr_opt){o, "train"}, epochs));
+    assert_ok(slr_outputs_begin(&out));
     slr_options_unref(o);
     return out;
 }
