@@ -231,6 +231,28 @@ static int evaluate(lua_State *L)
     return 1;
 }
 
+/* plan(ctx, ckpt, net, data, {vae =, validation =, progress =, options of kind "train"}): JSON */
+static int plan(lua_State *L)
+{
+    static const char *const others[] = {"vae", "validation", "progress", NULL};
+    box watch = {.L = L, .callback = LUA_NOREF};
+    sdlora_context *ctx = slua_to(L, 1, CONTEXT);
+    sdlora_checkpoint *ckpt = slua_to(L, 2, CHECKPOINT);
+    sdlora_network *net = slua_to(L, 3, NETWORK);
+    sdlora_dataset *data = slua_to(L, 4, DATASET);
+    char *json = NULL;
+    lua_settop(L, 5);
+    sdlora_options *o = slua_to_options(L, 5, "train", others);
+    sdlora_vae *vae = slua_field_handle(L, 5, "vae", VAE);
+    sdlora_dataset *validation = slua_field_handle(L, 5, "validation", DATASET);
+    take_callback(L, 5, &watch);
+    end_watch(L, &watch,
+              sdlora_plan(ckpt, vae, net, data, validation, o, on_progress, &watch, &json));
+    lua_pushstring(L, json);
+    sdlora_text_free(ctx, json);
+    return 1;
+}
+
 /* ckpt:bench(ctx, {progress =, options of kind "bench"}) */
 int slua_checkpoint_bench(lua_State *L)
 {
@@ -342,6 +364,10 @@ const luaL_Reg slua_generator_methods[] = {{"add_lora_dir", generator_add_lora_d
                                            {"cancel", generator_cancel},
                                            {NULL, NULL}};
 
-const luaL_Reg slua_job_functions[] = {{"Trainer", trainer_new},   {"Generator", generator_new},
-                                       {"evaluate", evaluate},     {"samplers", samplers},
-                                       {"schedulers", schedulers}, {NULL, NULL}};
+const luaL_Reg slua_job_functions[] = {{"Trainer", trainer_new},
+                                       {"Generator", generator_new},
+                                       {"evaluate", evaluate},
+                                       {"plan", plan},
+                                       {"samplers", samplers},
+                                       {"schedulers", schedulers},
+                                       {NULL, NULL}};

@@ -7,6 +7,7 @@
 
 static const cli_verb verbs[] = {
     {"train", cli_train, "train a LoRA from a folder of tagged pictures (kohya's flags)"},
+    {"plan", cli_plan, "tell what a training run will take: memory, time, disk"},
     {"generate", cli_generate, "draw pictures from a prompt"},
     {"eval", cli_eval, "measure the held-out loss of a model with networks"},
     {"sheet", cli_sheet, "draw prompts at several strengths onto one labelled sheet"},

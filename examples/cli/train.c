@@ -3,7 +3,7 @@
  *
  * An interrupt (Ctrl-C) lets the step at hand end, saves the network and the state, and exits with
  * 130; a second one gives up at once.  After a failure what was trained is saved as well. */
-#include "cli.h"
+#include "training.h"
 
 #include <math.h>
 #include <signal.h>
@@ -11,11 +11,7 @@
 #include <string.h>
 
 typedef struct job {
-    const char *ckpt, *vae;
-    bool json, v2;
-    cli_model m;
-    sdlora_dataset *data;
-    sdlora_network *net;
+    cli_training with;
     sdlora_trainer *trainer;
 } job;
 
@@ -74,7 +70,7 @@ static void show_step(const job *j, const sdlora_progress *p)
 {
     char more[160], val[40] = "";
 
-    if (j->json)
+    if (j->with.json)
         print_json(p);
     if (isfinite(p->val_loss))
         snprintf(val, sizeof val, " held-out %.4f", p->val_loss);
@@ -99,23 +95,13 @@ static int show_phase(const sdlora_progress *now, void *user)
 
 static int open_all(job *j, const cli_args *a)
 {
-    sdlora_options *train = cli_options(a, "train");
-    int64_t seed = 0;
-    int rc = cli_open(&j->m, a, j->ckpt, j->vae);
+    cli_training *t = &j->with;
+    int rc = cli_training_open(t, a);
 
-    sdlora_options_get_int(train, "seed", &seed);
-    if (rc >= 0)
-        rc = sdlora_dataset_open(&j->data, j->m.ctx, cli_options(a, "dataset"));
-    if (rc >= 0)
-        rc = sdlora_network_new(&j->net, j->m.ckpt, cli_options(a, "network"), (uint64_t)seed);
     if (rc < 0)
         return rc;
-    fprintf(stderr, "%s (%s), %zu pictures, %lld views in %lld batches per epoch, %zu modules\n",
-            j->ckpt, sdlora_checkpoint_family(j->m.ckpt), sdlora_dataset_images(j->data),
-            (long long)sdlora_dataset_views(j->data),
-            (long long)sdlora_dataset_batches_per_epoch(j->data), sdlora_network_modules(j->net));
-    return sdlora_trainer_new(&j->trainer, j->m.ckpt, j->m.vae, j->net, j->data, NULL, train,
-                              show_phase, j);
+    return sdlora_trainer_new(&j->trainer, t->m.ckpt, t->m.vae, t->net, t->data, NULL,
+                              cli_options(a, "train"), show_phase, j);
 }
 
 /* Network and state, where the options say: everything that a later run needs. */
@@ -195,51 +181,15 @@ static int run(job *j, const cli_args *a)
     return CLI_OK;
 }
 
-static int check(const job *j, const cli_args *a)
-{
-    const char *text;
-
-    if (a->words.n)
-        return cli_usage("train takes flags only; '%s' is none", a->words.item[0]);
-    if (!j->ckpt)
-        return cli_usage("train wants --pretrained_model_name_or_path MODEL");
-    if (sdlora_options_get_text(cli_options(a, "dataset"), "train_data_dir", &text) != SDLORA_OK)
-        return cli_usage("train wants --train_data_dir DIR");
-    if (sdlora_options_get_text(cli_options(a, "train"), "output_dir", &text) != SDLORA_OK)
-        return cli_usage("train wants --output_dir DIR");
-    return -1;
-}
-
 int cli_train(int argc, char **argv)
 {
-    static const char *const kinds[] = {"checkpoint", "network", "dataset",
-                                        "train",      "context", NULL};
     job j = {0};
-    const cli_flag flags[] = {
-        {"pretrained_model_name_or_path", CLI_FLAG_TEXT, &j.ckpt,
-         "the model: a file or a diffusers folder"},
-        {"vae", CLI_FLAG_TEXT, &j.vae, "a VAE file instead of the model's own"},
-        {"json", CLI_FLAG_BOOL, &j.json, "print one JSON object per step"},
-        {"v2", CLI_FLAG_BOOL, &j.v2, "accepted, has no effect: the family is read from the file"},
-        {"config_file", CLI_FLAG_REFUSED, NULL,
-         "configuration files are not read; give the settings as flags"},
-        {"caption_extention", CLI_FLAG_ALIAS, NULL, "caption_extension"},
-    };
-    cli_args a = {.usage = "train --pretrained_model_name_or_path MODEL --train_data_dir DIR "
-                           "--output_dir DIR ...",
-                  .flags = flags,
-                  .n_flags = sizeof flags / sizeof *flags,
-                  .kinds = kinds};
-    int status = cli_parse(&a, argc, argv);
+    cli_args a = {0};
+    int status = cli_training_parse(&j.with, &a, "train", argc, argv);
 
-    if (status < 0)
-        status = check(&j, &a);
     if (status < 0)
         status = run(&j, &a);
     sdlora_trainer_unref(j.trainer);
-    sdlora_network_unref(j.net);
-    sdlora_dataset_unref(j.data);
-    cli_close(&j.m);
-    cli_args_free(&a);
+    cli_training_close(&j.with, &a);
     return status;
 }

@@ -94,6 +94,35 @@ SDLORA_API int sdlora_trainer_validate(sdlora_trainer *t, double *loss);
 SDLORA_API sdlora_network *sdlora_trainer_network(const sdlora_trainer *t);
 
 /**
+ * What a run will take, before it is run, as JSON text (give it back with sdlora_text_free
+ * of the checkpoint's context).  Takes
+ * the arguments of sdlora_trainer_new(), encodes a few pictures and times steps on random latents.
+ * The network keeps its parameters, and nothing is written; nobody else may use the network
+ * meanwhile.  The option resume is not looked at.
+ *
+ * - "run": steps, epochs, batches_per_epoch, batches, encoded_pictures, encoded_captions,
+ *   validations, samples; "precision": "no" or "bf16".
+ * - "shapes": for each size of pictures and batch: width, height, pictures, batches per epoch,
+ *   gflop and seconds of a batch, and whether that was measured or scaled from another shape.
+ * - "memory", in bytes: "peak" is the resident memory of a process that opened these handles, at
+ *   its highest.  It is process (code, libraries, stacks, file pages that stay) + handles (with
+ *   network, the parameters) and then, while pictures are encoded, encoder and latents, and while
+ *   steps are run, packed (weights as kernels want them), graphs, workspace (activations),
+ * optimizer (gradients and moments), text, latents, validation and samples.  "mapped" is the size
+ * of the model's tensors in the file, which are read once and let go.
+ * - "seconds": load (weights packed, graphs planned), encode, text, steps, optimizer, validation,
+ *   samples, save, their total; "step" is one optimiser step.  Opening files is not counted.
+ * - "disk": bytes of all files that are there at the end; "files": kind, how many are written and
+ *   kept, bytes of each.
+ * @param progress  Nullable.  Phase "plan".
+ * Errors: those of sdlora_trainer_new(); SDLORA_ECANCELED when progress asked for it.
+ */
+SDLORA_API int sdlora_plan(sdlora_checkpoint *ckpt, sdlora_vae *vae, sdlora_network *net,
+                           sdlora_dataset *data, sdlora_dataset *validation,
+                           const sdlora_options *opts, sdlora_progress_fn progress, void *user,
+                           char **json);
+
+/**
  * The held-out loss of a checkpoint with networks at strengths, without training: mean squared
  * error of the predicted noise over the pictures at t = 50, 150 ... 950, with noise fixed by the
  * seed.

@@ -9,6 +9,7 @@
 #include "api/samples.h"
 #include "base/status.h"
 #include "sample/solver.h"
+#include "train/forecast.h"
 #include "train/trainer.h"
 
 struct sdlora_trainer {
@@ -159,13 +160,13 @@ static int open_validation(sdlora_trainer *t)
     return rc;
 }
 
-static int make_loop(sdlora_trainer *t)
+static int loop_config(sdlora_trainer *t, slr_trainer_config *config)
 {
     sdlora_context *ctx = t->ckpt->ctx;
     slr_bpe *bpe;
 
     SLR_TRY(slr_api_bpe(ctx, &bpe));
-    slr_trainer_config config = {
+    *config = (slr_trainer_config){
         .mem = ctx->mem,
         .log = ctx->log,
         .devices = ctx->devices,
@@ -180,40 +181,68 @@ static int make_loop(sdlora_trainer *t)
         .phase = phase_progress,
         .phase_user = t,
     };
-    return slr_trainer_new(&t->loop, &config);
+    return SDLORA_OK;
+}
+
+/* What is trained with what: checked, but without a loop. */
+typedef struct parts {
+    sdlora_checkpoint *ckpt;
+    sdlora_vae *vae;
+    sdlora_network *net;
+    sdlora_dataset *data, *validation;
+    const sdlora_options *opts;
+    sdlora_progress_fn progress;
+    void *user;
+    const char *where; /* the public entry */
+} parts;
+
+static int shell_new(sdlora_trainer **out, const parts *p)
+{
+    SLR_TRY(slr_api_given(p->ckpt, "ckpt", p->where));
+    SLR_TRY(slr_api_given(p->net, "net", p->where));
+    SLR_TRY(slr_api_given(p->data, "data", p->where));
+    SLR_TRY(slr_api_kind(p->opts, "train", p->where));
+    SLR_TRY(slr_api_fits(p->net, p->ckpt, p->where));
+    sdlora_trainer *t = slr_calloc(p->ckpt->ctx->mem, 1, sizeof *t);
+    if (!t)
+        return SDLORA_ENOMEM;
+    slr_refs_init(&t->refs);
+    t->ckpt = sdlora_checkpoint_ref(p->ckpt);
+    t->vae = sdlora_vae_ref(p->vae);
+    t->net = sdlora_network_ref(p->net);
+    t->data = sdlora_dataset_ref(p->data);
+    t->validation = sdlora_dataset_ref(p->validation);
+    t->progress = p->progress;
+    t->user = p->user;
+    t->now = (sdlora_progress){.struct_size = sizeof t->now, .val_loss = NAN, .eta = NAN};
+    int rc = p->opts ? slr_options_copy(&t->opts, p->opts) : SDLORA_OK;
+    if (rc >= 0)
+        rc = check_samples(t);
+    if (rc >= 0)
+        rc = open_validation(t);
+    if (rc < 0) {
+        sdlora_trainer_unref(t);
+        return rc;
+    }
+    *out = t;
+    return SDLORA_OK;
 }
 
 int sdlora_trainer_new(sdlora_trainer **out, sdlora_checkpoint *ckpt, sdlora_vae *vae,
                        sdlora_network *net, sdlora_dataset *data, sdlora_dataset *validation,
                        const sdlora_options *opts, sdlora_progress_fn progress, void *user)
 {
+    const parts p = {ckpt, vae, net, data, validation, opts, progress, user, __func__};
+    slr_trainer_config config;
+    sdlora_trainer *t;
+
     slr_clear();
     SLR_TRY(slr_api_given(out, "out", __func__));
     *out = NULL;
-    SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
-    SLR_TRY(slr_api_given(net, "net", __func__));
-    SLR_TRY(slr_api_given(data, "data", __func__));
-    SLR_TRY(slr_api_kind(opts, "train", __func__));
-    SLR_TRY(slr_api_fits(net, ckpt, __func__));
-    sdlora_trainer *t = slr_calloc(ckpt->ctx->mem, 1, sizeof *t);
-    if (!t)
-        return SDLORA_ENOMEM;
-    slr_refs_init(&t->refs);
-    t->ckpt = sdlora_checkpoint_ref(ckpt);
-    t->vae = sdlora_vae_ref(vae);
-    t->net = sdlora_network_ref(net);
-    t->data = sdlora_dataset_ref(data);
-    t->validation = sdlora_dataset_ref(validation);
-    t->progress = progress;
-    t->user = user;
-    t->now = (sdlora_progress){.struct_size = sizeof t->now, .val_loss = NAN, .eta = NAN};
-    int rc = opts ? slr_options_copy(&t->opts, opts) : SDLORA_OK;
+    SLR_TRY(shell_new(&t, &p));
+    int rc = loop_config(t, &config);
     if (rc >= 0)
-        rc = check_samples(t);
-    if (rc >= 0)
-        rc = open_validation(t);
-    if (rc >= 0)
-        rc = make_loop(t);
+        rc = slr_trainer_new(&t->loop, &config);
     if (rc < 0) {
         sdlora_trainer_unref(t);
         return rc;
@@ -330,6 +359,72 @@ int sdlora_trainer_validate(sdlora_trainer *t, double *loss)
 sdlora_network *sdlora_trainer_network(const sdlora_trainer *t)
 {
     return t ? t->net : NULL;
+}
+
+/* --- planning --- */
+
+/* The pictures of one sampling point.  The caller frees *pictures. */
+static int sample_pictures(const sdlora_trainer *t, slr_forecast_picture **pictures, size_t *n)
+{
+    slr_opt o = {t->opts, "train"};
+    slr_mem *m = t->ckpt->ctx->mem;
+    slr_sample_lines lines;
+
+    if (!slr_opt_has(o, "sample_prompts"))
+        return SDLORA_OK;
+    SLR_TRY(slr_sample_lines_read(&lines, m, slr_opt_text(o, "sample_prompts")));
+    *pictures = slr_calloc(m, lines.n, sizeof **pictures);
+    *n = *pictures ? lines.n : 0;
+    for (size_t i = 0; i < *n; i++)
+        (*pictures)[i] = (slr_forecast_picture){.width = lines.at[i].width,
+                                                .height = lines.at[i].height,
+                                                .steps = lines.at[i].steps,
+                                                .guided = lines.at[i].cfg != 1};
+    slr_sample_lines_free(&lines);
+    return *pictures ? SDLORA_OK : SDLORA_ENOMEM;
+}
+
+static int plan(sdlora_trainer *t, slr_buf *out)
+{
+    slr_mem *m = t->ckpt->ctx->mem;
+    slr_forecast_picture *pictures = NULL;
+    slr_trainer_config config;
+    slr_forecast f = {0};
+    size_t n = 0;
+    int rc = loop_config(t, &config);
+
+    if (rc >= 0)
+        rc = sample_pictures(t, &pictures, &n);
+    if (rc >= 0)
+        rc = slr_forecast_make(&f, &config, pictures, n);
+    if (rc >= 0)
+        slr_forecast_json(out, &f);
+    slr_forecast_clear(&f, m);
+    slr_free(m, pictures);
+    return rc;
+}
+
+int sdlora_plan(sdlora_checkpoint *ckpt, sdlora_vae *vae, sdlora_network *net, sdlora_dataset *data,
+                sdlora_dataset *validation, const sdlora_options *opts, sdlora_progress_fn progress,
+                void *user, char **json)
+{
+    const parts p = {ckpt, vae, net, data, validation, opts, progress, user, __func__};
+    sdlora_trainer *t;
+    slr_buf out;
+
+    slr_clear();
+    SLR_TRY(slr_api_given(json, "json", __func__));
+    *json = NULL;
+    SLR_TRY(shell_new(&t, &p));
+    slr_buf_init(&out, ckpt->ctx->mem);
+    int rc = plan(t, &out);
+    if (rc >= 0)
+        rc = slr_buf_ok(&out);
+    if (rc >= 0 && !(*json = slr_buf_take(&out)))
+        rc = SDLORA_ENOMEM;
+    slr_buf_free(&out);
+    sdlora_trainer_unref(t);
+    return rc;
 }
 
 /* --- evaluation --- */

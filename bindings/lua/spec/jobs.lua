@@ -80,6 +80,14 @@ ok, text = pcall(ckpt.bench, ckpt, ctx, {what = "text", repeats = 1, progress = 
 end})
 assert(not ok and text:find("ECANCELED (-8)", 1, true) and text:find("run 0 of 2 of text", 1, true))
 assert(seen[1] == "machine" and seen[#seen] == "text")
+seen = {}
+local report = sdlora.plan(ctx, ckpt, net, data, {max_train_steps = 7, progress = function(now)
+    seen[#seen + 1] = now.phase
+end})
+assert(report:find('"steps": 7,', 1, true) and report:find('"peak": %d+'))
+assert(#seen > 2 and seen[1] == "plan")
+ok, text = pcall(sdlora.plan, ctx, ckpt, net, data, {progress = function() error(mine) end})
+assert(not ok and text == mine)
 
 -- states
 t = trainer()

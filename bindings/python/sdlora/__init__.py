@@ -22,7 +22,7 @@ from .generator import Generator, samplers, schedulers
 from .image import Image
 from .network import Network
 from .options import OptionInfo, Options, option_rows
-from .trainer import Progress, Trainer, evaluate
+from .trainer import Progress, Trainer, evaluate, plan
 
 __version__ = _lib.lib.sdlora_version().decode()
 
@@ -31,5 +31,5 @@ __all__ = [
     "DeviceInfo", "Error", "FormatError", "Generator", "Image", "InputOutputError", "InvalidError",
     "Network", "NotFiniteError", "NotFoundError", "NotSupportedError", "OptionInfo", "Options",
     "OutOfMemoryError", "Progress", "Trainer", "Vae", "VersionError", "evaluate", "option_rows",
-    "samplers", "schedulers",
+    "plan", "samplers", "schedulers",
 ]

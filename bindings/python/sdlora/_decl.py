@@ -144,6 +144,8 @@ FUNCTIONS = [
     ("sdlora_trainer_resume", status, [handle, c_char_p]),
     ("sdlora_trainer_validate", status, [handle, reals]),
     ("sdlora_trainer_network", handle, [handle]),
+    ("sdlora_plan", status, [handle, handle, handle, handle, handle, handle, progress_fn, c_void_p,
+                             POINTER(c_void_p)]),
     ("sdlora_evaluate", status, [handle, handle, handle, handles, reals, reals, c_size_t, handle,
                                  progress_fn, c_void_p, reals]),
     # sampler.h

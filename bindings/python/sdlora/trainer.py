@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Callable, Iterator, Optional, Sequence, Tuple
+import json
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 from . import _decl
-from ._handle import Handle, encode, need, pointer_of
+from ._handle import Handle, encode, need, pointer_of, take_text
 from ._job import interruptible
 from ._lib import lib
 from ._progress import Progress, progress_of, watch
 from .checkpoint import Checkpoint, Vae, split_strengths
+from .context import Context
 from .dataset import Dataset
 from .network import Network
 from .options import Options
@@ -97,6 +99,28 @@ class Trainer(Handle):
     def network(self) -> Network:
         """The network being trained."""
         return self._network
+
+
+def plan(context: Context, checkpoint: Checkpoint, network: Network, data: Dataset, *,
+         vae: Optional[Vae] = None, validation: Optional[Dataset] = None,
+         progress: Optional[Callable[[Progress], Any]] = None, **options: Any) -> Dict[str, Any]:
+    """What a Trainer of the same arguments will take, before it is made: memory, seconds, files.
+    The network stays as it is, and nothing is written.  context: the checkpoint's.
+
+    progress(Progress) is called after each part, on a helper thread; a true result cancels.
+    Ctrl-C stops after the part at hand."""
+    kept, callback = watch(progress)
+    need(context, Context)
+    args = (need(checkpoint, Checkpoint), pointer_of(vae, Vae), need(network, Network),
+            need(data, Dataset), pointer_of(validation, Dataset))
+    with Options("train", **options) as opts:
+        def measure() -> str:
+            text = ctypes.c_void_p()
+            lib.sdlora_plan(*args, opts._ptr, callback, None, ctypes.byref(text))
+            return take_text(context, text)
+
+        report: str = interruptible(lambda: kept.run(measure), kept.stop)
+    return dict(json.loads(report))
 
 
 def evaluate(checkpoint: Checkpoint, data: Dataset,

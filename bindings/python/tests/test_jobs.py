@@ -191,6 +191,19 @@ class Watched(Case):
             sdlora.evaluate(self.ckpt, data, progress=lambda now: now.phase == "validate"
                             and now.phase_done == 1)
 
+    def test_plan(self):
+        net, data, seen = sdlora.Network(self.ckpt, network_dim=4), self.dataset(self.few(2)), []
+        options = dict(max_train_steps=5, output_dir=self.path("none"), unet_lr=1e-3)
+        report = sdlora.plan(self.ctx, self.ckpt, net, data, validation=self.dataset(self.few(1)),
+                             progress=lambda now: seen.append(now.phase) and None, **options)
+        self.assertEqual((report["run"]["steps"], report["run"]["validations"]), (5, 5))
+        self.assertGreater(report["memory"]["peak"], report["memory"]["packed"])
+        self.assertGreater(report["seconds"]["total"], 5 * report["seconds"]["step"])
+        self.assertEqual(set(seen), {"plan"})
+        self.assertFalse(os.path.exists(self.path("none")))
+        with self.fails(KeyboardInterrupt, -8, "plan was cancelled"):
+            sdlora.plan(self.ctx, self.ckpt, net, data, progress=lambda now: True, **options)
+
     def test_bench(self):
         seen = []
         report = self.ckpt.bench(self.ctx, what="text", repeats=1, width=64, height=64,
