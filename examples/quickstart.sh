@@ -19,6 +19,10 @@ say() { printf '\n== %s\n' "$*"; }
 loss() { "$sdlora" eval --ckpt $model --data $data/openmoji-style/heldout \
     --caption_extension .txt --resolution 64 "$@" | sed 's/.*"loss": \([0-9.]*\).*/\1/'; }
 
+# Plugins are looked for where they will be installed; here they are not installed yet.
+SDLORA_BACKEND_PATH=$PWD/$build/lib/plugins/onednn
+export SDLORA_BACKEND_PATH
+
 say "packages"
 sh tools/packages.sh build
 
