@@ -114,9 +114,10 @@ const char *sdlora_checkpoint_path(const sdlora_checkpoint *ckpt)
 
 /* --- merging --- */
 
-static int merge_parts(slr_checkpoint *to, const slr_checkpoint *from, slr_mem *m,
+static int merge_parts(slr_checkpoint *to, const slr_checkpoint *from, const sdlora_context *ctx,
                        const slr_stack_item *items, size_t n)
 {
+    const int threads = slr_devices_threads(ctx->devices);
     for (int part = 0; part < SLR_PART_COUNT; part++) {
         slr_weights *w = slr_checkpoint_part(from, part), *merged;
 
@@ -126,7 +127,7 @@ static int merge_parts(slr_checkpoint *to, const slr_checkpoint *from, slr_mem *
             slr_checkpoint_set_part(to, part, w);
             continue;
         }
-        SLR_TRY(slr_merge_part(&merged, m, w, part, items, n));
+        SLR_TRY(slr_merge_part(&merged, ctx->mem, threads, w, part, items, n));
         slr_checkpoint_set_part(to, part, merged);
         slr_weights_unref(merged);
     }
@@ -138,11 +139,11 @@ static int merge(sdlora_checkpoint **out, sdlora_checkpoint *ckpt, const slr_sta
 {
     const slr_checkpoint *base = ckpt->base;
     slr_checkpoint *merged;
-    slr_mem *m = ckpt->ctx->mem;
 
-    SLR_TRY(slr_checkpoint_make(&merged, m, slr_checkpoint_path(base), slr_checkpoint_family(base),
-                                slr_checkpoint_predict(base), slr_checkpoint_layout(base)));
-    int rc = merge_parts(merged, base, m, items, n);
+    SLR_TRY(slr_checkpoint_make(&merged, ckpt->ctx->mem, slr_checkpoint_path(base),
+                                slr_checkpoint_family(base), slr_checkpoint_predict(base),
+                                slr_checkpoint_layout(base)));
+    int rc = merge_parts(merged, base, ckpt->ctx, items, n);
     if (rc < 0) {
         slr_checkpoint_unref(merged);
         return rc;

@@ -11,7 +11,7 @@
 typedef struct merge_job {
     const slr_stack_item *items;
     size_t n;
-    int part;
+    int threads, part;
     const char *path;
     float *w;
 } merge_job;
@@ -65,7 +65,7 @@ static int merge_tensor(slr_weights *out, slr_mem *m, const char *name, const sl
     if (rc >= 0)
         rc = slr_storage_new(&storage, m, count * type->size);
     if (rc >= 0) {
-        slr_parallel(slr_threads_default(), t->dim[0], ROWS_PER_PIECE, merge_rows, job);
+        slr_parallel(job->threads, t->dim[0], ROWS_PER_PIECE, merge_rows, job);
         type->from_f32(slr_storage_data(storage), job->w, count);
         slr_tensor merged = *t;
         merged.data = slr_storage_data(storage);
@@ -78,7 +78,7 @@ static int merge_tensor(slr_weights *out, slr_mem *m, const char *name, const sl
     return rc;
 }
 
-int slr_merge_part(slr_weights **out, slr_mem *m, slr_weights *base, int part,
+int slr_merge_part(slr_weights **out, slr_mem *m, int threads, slr_weights *base, int part,
                    const slr_stack_item *items, size_t n)
 {
     *out = NULL;
@@ -87,7 +87,7 @@ int slr_merge_part(slr_weights **out, slr_mem *m, slr_weights *base, int part,
     for (size_t i = 0; rc >= 0 && i < slr_weights_count(base); i++) {
         const slr_tensor *t;
         const char *name = slr_weights_at(base, i, &t);
-        merge_job job = {.items = items, .n = n, .part = part};
+        merge_job job = {.items = items, .n = n, .threads = threads, .part = part};
         const bool weight = slr_ends(name, ".weight");
         char *path = weight ? slr_strndup(m, name, slr_str_of(name).n - 7) : NULL;
         job.path = path;

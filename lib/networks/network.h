@@ -111,8 +111,9 @@ struct slr_plan;
 int slr_stack_bind(slr_stack *s, struct slr_plan *p);
 
 /* Merged: new weights = W + sum of strength * delta, f32 sums, saved in the base's dtype; removal
- * is dropping the result (the base is untouched). *out holds replaced tensors over the base's. */
-int slr_merge_part(slr_weights **out, slr_mem *m, slr_weights *base, int part,
+ * is dropping the result (the base is untouched). *out holds replaced tensors over the base's.
+ * threads: as many at once, with the same bytes whatever the number. */
+int slr_merge_part(slr_weights **out, slr_mem *m, int threads, slr_weights *base, int part,
                    const slr_stack_item *items, size_t n);
 
 #endif

@@ -2,6 +2,7 @@
 /* Handles as clients see them: NULL arguments become sentences, parents outlive children in any
  * order of unref, structs of another size are filled as far as both sides know them, hooks get all
  * memory back. */
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -261,12 +262,65 @@ static void fresh_network_is_a_no_op(void **state)
     sdlora_context_unref(ctx);
 }
 
+/* Threads of this process; 0 where the system does not tell. */
+static int count_threads(void)
+{
+    DIR *dir = opendir("/proc/self/task");
+    const struct dirent *e;
+    int n = 0;
+
+    while (dir && (e = readdir(dir)) != NULL)
+        n += e->d_name[0] != '.';
+    if (dir)
+        closedir(dir);
+    return n;
+}
+
+static void merge_with_threads(const char *threads)
+{
+    sdlora_context *ctx;
+    sdlora_checkpoint *ckpt, *merged;
+    sdlora_network *net;
+    sdlora_options *o;
+    const double one = 1;
+
+    assert_int_equal(sdlora_options_new(&o, "context"), SDLORA_OK);
+    assert_int_equal(sdlora_options_set_text(o, "threads", threads), SDLORA_OK);
+    assert_int_equal(sdlora_context_new(&ctx, o, NULL), SDLORA_OK);
+    assert_int_equal(sdlora_checkpoint_open(&ckpt, ctx, MODEL, NULL), SDLORA_OK);
+    assert_int_equal(sdlora_network_new(&net, ckpt, NULL, 1), SDLORA_OK);
+    assert_int_equal(sdlora_checkpoint_merge(&merged, ckpt, &net, &one, &one, 1), SDLORA_OK);
+    sdlora_checkpoint_unref(merged);
+    sdlora_network_unref(net);
+    sdlora_checkpoint_unref(ckpt);
+    sdlora_context_unref(ctx);
+    sdlora_options_unref(o);
+}
+
+/* OpenMP starts threads when a team first needs them and keeps them, so this test comes first. */
+static void merging_keeps_to_the_threads_of_its_context(void **state)
+{
+    const int before = count_threads();
+
+    (void)state;
+    if (!before)
+        skip();
+    merge_with_threads("1");
+    assert_int_equal(count_threads(), before);
+    merge_with_threads("3");
+    assert_int_equal(count_threads(), before + 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(null_arguments),      cmocka_unit_test(option_values),
-        cmocka_unit_test(struct_sizes),        cmocka_unit_test(open_twice),
-        cmocka_unit_test(free_order_of_unref), cmocka_unit_test(fresh_network_is_a_no_op),
+        cmocka_unit_test(merging_keeps_to_the_threads_of_its_context),
+        cmocka_unit_test(null_arguments),
+        cmocka_unit_test(option_values),
+        cmocka_unit_test(struct_sizes),
+        cmocka_unit_test(open_twice),
+        cmocka_unit_test(free_order_of_unref),
+        cmocka_unit_test(fresh_network_is_a_no_op),
     };
 
     return cmocka_run_group_tests_name("handles", tests, NULL, NULL);

@@ -166,7 +166,7 @@ static float *merged(pass_fn fn, slr_weights *w, int part, const slr_stack_item 
                      size_t n_items, size_t *n)
 {
     slr_weights *m;
-    ok(slr_merge_part(&m, NULL, w, part, items, n_items));
+    ok(slr_merge_part(&m, NULL, 2, w, part, items, n_items));
     float *y = once(fn, m, NULL, n);
     slr_weights_unref(m);
     return y;
@@ -254,7 +254,7 @@ static void sums(void **state)
     slr_weights *w = slr_weights_ref(unet32);
     for (int i = 3; i >= 0; i--) {
         slr_weights *next;
-        ok(slr_merge_part(&next, NULL, w, SLR_PART_UNET, &items[i], 1));
+        ok(slr_merge_part(&next, NULL, 2, w, SLR_PART_UNET, &items[i], 1));
         slr_weights_unref(w);
         w = next;
     }
@@ -347,7 +347,7 @@ static void removal(void **state)
     const slr_stack_item item = {a, 1, 1};
     slr_weights *w;
     slr_free(NULL, stacked(unet_pass, unet, &item, 1, &n));
-    ok(slr_merge_part(&w, NULL, unet, SLR_PART_UNET, &item, 1));
+    ok(slr_merge_part(&w, NULL, 2, unet, SLR_PART_UNET, &item, 1));
     slr_weights_unref(w);
     slr_network_unref(a);
     assert_same(once(unet_pass, unet, NULL, &n), before, &n);
@@ -367,7 +367,7 @@ static void another_shape(void **state)
     assert_null(s);
     says("lora_te_text_model_encoder_layers_0_"); /* a name that both have */
     says("does not fit");
-    assert_int_equal(slr_merge_part(&w, NULL, unet, SLR_PART_UNET, items, 2), SDLORA_EINVAL);
+    assert_int_equal(slr_merge_part(&w, NULL, 2, unet, SLR_PART_UNET, items, 2), SDLORA_EINVAL);
     assert_null(w);
     says("does not fit");
     slr_network_unref(good);

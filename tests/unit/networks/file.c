@@ -435,8 +435,8 @@ static int open_apply_save(slr_mem *m, const char *path, const char *copy)
     if (rc >= 0)
         rc = slr_stack_set(s, items, 2);
     if (rc >= 0)
-        rc = slr_merge_part(&merged, m, slr_checkpoint_part(base, SLR_PART_TE), SLR_PART_TE, items,
-                            1);
+        rc = slr_merge_part(&merged, m, 2, slr_checkpoint_part(base, SLR_PART_TE), SLR_PART_TE,
+                            items, 1);
     if (rc >= 0)
         rc = slr_meta_new(&meta, m);
     if (rc >= 0)
