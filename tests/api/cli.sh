@@ -61,6 +61,12 @@ if [ $status -ne 130 ] || [ ! -s "$out/train/n.safetensors" ] || [ ! -s "$out/tr
     cat "$out/log"
     failures=$((failures + 1))
 fi
+
+# A plan of the same flags writes nothing.
+expect 0 '^memory at its highest .* [MG]B$' plan $train --output_dir "$out/planned" --max_train_steps 9
+expect 0 '"steps": 9,' plan $train --output_dir "$out/planned" --max_train_steps 9 --json
+expect 2 'plan wants --train_data_dir' plan --pretrained_model_name_or_path "$model"
+test ! -e "$out/planned" || failures=$((failures + 1))
 expect 0 '"kind": "lora"' info --json "$out/train/n.safetensors"
 
 # A failure after the first step (the rate throws the values out of the range of floats) loses nothing.
