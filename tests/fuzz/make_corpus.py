@@ -67,6 +67,17 @@ def texts():
     put("json", "broken", b'["\xff\xed\xa0\x80\xf0\x9f\x98')
 
 
+def prompts():
+    put("prompt", "tags", b"a cat <lora:style:0.8> <lora:a:te=1:unet=-2:dyn=4>, <hypernet:b:1.5> <lora:c:x> <lora:c:1:1:-1> <:> <a:> <lora:d")
+    put("prompt", "emphasis", b"(a (red:1.3) [cat\\]], \\(sitting\\)] :2) ((mat)) (x: +1.5 ) [[y]:3] (z:-.5) (v:1000) (u")
+    put("prompt", "break", b"one BREAK two, BREAKthree BREAK, (four BREAK five:1.2) BREAK")
+    put("prompt", "long", b", ".join(b"word%d of the prompt" % i for i in range(40)) + b", " + b"x" * 100)
+    put("prompt", "unicode", "Caf\u00e9 \u2019s \ufb01ne \uff21\u3000\u732b \u0130\u0316 e\u0301 H\u0331 \U0001f600\u200d \u0345".encode())
+    put("prompt", "marks", b"&lt;b&gt; &amp;amp;#65; &eacute;&#x301; \x1b[1mbold\x1b[0m\r\n\t\x7f it's I'LL 've 42 !!!")
+    put("prompt", "special", b"a<|endoftext|>b <|STARTOFTEXT|><|startoftext|> <|endoftext")
+    put("prompt", "broken", b"caf\xe9 (\xc3\\\xa9:1.1) \xed\xa0\x80 \x00 after")
+
+
 def weights():
     w = torch.arange(6, dtype=torch.float32).reshape(2, 3)
     put("safetensors", "lora", save({"a.lora_down.weight": w, "a.lora_up.weight": w.half(), "a.alpha": torch.tensor(4.0)},
@@ -96,4 +107,5 @@ if __name__ == "__main__":
     exif()
     pictures()
     texts()
+    prompts()
     weights()
