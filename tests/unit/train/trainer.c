@@ -432,7 +432,9 @@ static void losses_in(const char *precision, double loss[3], char said[16])
     job_close(&j);
 }
 
-/* bf16 has 8 bits: losses move by some 1e-3 (seen: 4e-4) but not by more, and they do move. */
+/* bf16 has 8 bits, so the first loss moves by some 1e-3.  AdamW's first steps are the gradient's
+ * sign, which turns rounding near zero into whole steps: later losses move by up to 1e-2 (seen:
+ * 5e-3), but not by more, and all of them do move. */
 static void bf16_trains_like_f32(void **state)
 {
     (void)state;
@@ -446,7 +448,7 @@ static void bf16_trains_like_f32(void **state)
     assert_string_equal(said, "bf16");
     for (int i = 0; i < 3; i++) {
         assert_true(unsaid[i] == f32[i]);
-        if (fabs(bf16[i] / f32[i] - 1) > 5e-3 || bf16[i] == f32[i])
+        if (fabs(bf16[i] / f32[i] - 1) > (i ? 2e-2 : 3e-3) || bf16[i] == f32[i])
             fail_msg("step %d: %.6f in bf16, %.6f in f32", i, bf16[i], f32[i]);
     }
 }
