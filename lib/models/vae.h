@@ -25,6 +25,13 @@ void slr_vae_runner_free(slr_vae_runner *r);
 /* Another precision than f32 from now on.  A result that is not finite then is computed again in
  * f32, and so is everything after it. */
 void slr_vae_runner_set_policy(slr_vae_runner *r, slr_policy policy);
+/* From now on pictures larger than a tile are worked on in tiles of that many latents a side, a
+ * multiple of 4; 0: whole, as at first.  Less memory; the result differs, since norms and attention
+ * see a tile only.  A picture within one tile gives the same bytes as without. */
+enum { SLR_VAE_TILE_LIMIT = 8192 };
+int slr_vae_runner_set_tiling(slr_vae_runner *r, int64_t tile);
+/* The side that diffusers takes: of the pictures that the family was trained on. */
+int64_t slr_vae_runner_tile(const slr_vae_runner *r);
 /* image: [n,h,w,3] f32 in [-1,1]; latents out: [n,h/8,w/8,4], the distribution's mean times the
  * scale (inference.md §1.8); noise (Nullable, same shape): adds std*noise before scaling. */
 int slr_vae_encode(slr_vae_runner *r, const float *image, int64_t n, int64_t h, int64_t w,

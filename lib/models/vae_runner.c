@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs the autoencoder on images: one at a time, over graphs planned once per size.  Knows the
  * latent scale and that every number that comes out must be finite; refuses to know pixels as bytes
- * and tiles. */
+ * and how tiles are put together. */
 #include <math.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "graph/exec.h"
 #include "models/vae.h"
+#include "models/vae_tiles.h"
 
-#define N_PLANS 4 /* a training set's buckets, or a generator's few sizes */
+/* A training set's buckets, a generator's few sizes, or all tiles of a picture: inner ones and the
+ * last two each way. */
+#define N_PLANS 9
 
 enum { ENCODE, DECODE };
 
@@ -31,6 +34,7 @@ struct slr_vae_runner {
     slr_policy policy, wanted; /* wanted: before f32 had to take over */
     int factor;                /* log2 */
     int64_t colours, z;        /* channels of images and of latents */
+    int64_t tile;              /* side in latents; 0: no tiles */
     planned cache[N_PLANS];
     uint64_t runs;
 };
@@ -106,6 +110,24 @@ void slr_vae_runner_set_policy(slr_vae_runner *r, slr_policy policy)
         return;
     drop_plans(r);
     r->policy = r->wanted = policy;
+}
+
+int64_t slr_vae_runner_tile(const slr_vae_runner *r)
+{
+    int64_t side = (int64_t)r->family->native_size >> r->factor;
+    return side > 4 ? side - side % 4 : 4;
+}
+
+int slr_vae_runner_set_tiling(slr_vae_runner *r, int64_t tile)
+{
+    if (tile < 0 || tile % 4 || tile > SLR_VAE_TILE_LIMIT)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "tiles of %lld latents: the side must be a multiple of 4, at most %d",
+                        (long long)tile, SLR_VAE_TILE_LIMIT);
+    if (r->tile != tile)
+        drop_plans(r); /* the memory of another size */
+    r->tile = tile;
+    return SDLORA_OK;
 }
 
 /* All plans work in one memory, as big as the biggest needs. */
@@ -195,6 +217,49 @@ static int run(slr_vae_runner *r, int half, int64_t h, int64_t w, const float *x
     return run(r, half, h, w, x, in, out, cancel, y);
 }
 
+typedef struct tile_job {
+    slr_vae_runner *r;
+    const slr_cancel_flag *cancel;
+    int half;
+    int64_t c_in, c_out;
+} tile_job;
+
+static int run_tile(void *user, int64_t h, int64_t w, const float *x, const float **y)
+{
+    const tile_job *j = user;
+    slr_vae_runner *r = j->r;
+    int64_t pixels = j->half == ENCODE ? (h >> r->factor) * (w >> r->factor)
+                                       : (h << r->factor) * (w << r->factor);
+    return run(r, j->half, h, w, x, (size_t)(h * w * j->c_in), (size_t)(pixels * j->c_out),
+               j->cancel, y);
+}
+
+/* The same for a picture that may be larger than a tile, into the caller's memory. */
+static int run_tiled(slr_vae_runner *r, int half, int64_t h, int64_t w, const float *x,
+                     const slr_cancel_flag *cancel, float *y)
+{
+    int64_t scale = (int64_t)1 << r->factor, up = half == ENCODE ? 1 : scale,
+            down = half == ENCODE ? scale : 1;
+    tile_job job = {r, cancel, half, half == ENCODE ? r->colours : r->z,
+                    half == ENCODE ? 2 * r->z : r->colours};
+    const slr_tiles tiles = {.m = r->m,
+                             .h = h,
+                             .w = w,
+                             .c_in = job.c_in,
+                             .c_out = job.c_out,
+                             .tile = r->tile * down,
+                             .up = up,
+                             .down = down,
+                             .fn = run_tile,
+                             .user = &job};
+    const float *made;
+    if (r->tile && (h > tiles.tile || w > tiles.tile))
+        return slr_tiles_run(&tiles, x, y);
+    SLR_TRY(run_tile(&job, h, w, x, &made));
+    memcpy(y, made, (size_t)(h * up / down * (w * up / down) * job.c_out) * sizeof *y);
+    return SDLORA_OK;
+}
+
 /* moments [h,w,2z] -> latents [h,w,z] */
 static void latents_of(const slr_vae_runner *r, const float *moments, int64_t pixels,
                        const float *noise, float *latents)
@@ -221,13 +286,16 @@ int slr_vae_encode(slr_vae_runner *r, const float *image, int64_t n, int64_t h, 
                         (long long)w, (long long)h, (long long)step);
     int64_t pixels = (h >> r->factor) * (w >> r->factor);
     size_t in = (size_t)(h * w * r->colours), out = (size_t)(pixels * r->z);
-    for (int64_t i = 0; i < n; i++) {
-        const float *moments;
-        SLR_TRY(run(r, ENCODE, h, w, image + (size_t)i * in, in, 2 * out, cancel, &moments));
-        latents_of(r, moments, pixels, noise ? noise + (size_t)i * out : NULL,
-                   latents + (size_t)i * out);
+    float *moments = slr_alloc(r->m, 2 * out * sizeof *moments);
+    int rc = moments ? SDLORA_OK : SDLORA_ENOMEM;
+    for (int64_t i = 0; rc >= 0 && i < n; i++) {
+        rc = run_tiled(r, ENCODE, h, w, image + (size_t)i * in, cancel, moments);
+        if (rc >= 0)
+            latents_of(r, moments, pixels, noise ? noise + (size_t)i * out : NULL,
+                       latents + (size_t)i * out);
     }
-    return SDLORA_OK;
+    slr_free(r->m, moments);
+    return rc;
 }
 
 int slr_vae_decode(slr_vae_runner *r, const float *latents, int64_t n, int64_t h, int64_t w,
@@ -242,12 +310,9 @@ int slr_vae_decode(slr_vae_runner *r, const float *latents, int64_t n, int64_t h
     float *x = slr_alloc(r->m, in * sizeof *x);
     int rc = x ? SDLORA_OK : SDLORA_ENOMEM;
     for (int64_t i = 0; rc >= 0 && i < n; i++) {
-        const float *y;
         for (size_t k = 0; k < in; k++)
             x[k] = latents[(size_t)i * in + k] / scale;
-        rc = run(r, DECODE, h, w, x, in, out, cancel, &y);
-        if (rc >= 0)
-            memcpy(image + (size_t)i * out, y, out * sizeof *image);
+        rc = run_tiled(r, DECODE, h, w, x, cancel, image + (size_t)i * out);
     }
     slr_free(r->m, x);
     return rc;
