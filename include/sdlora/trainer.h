@@ -63,7 +63,7 @@ SDLORA_API void sdlora_trainer_unref(sdlora_trainer *t);
 
 /**
  * Runs one optimiser step, and what falls due after it (saving, validation, samples).
- * @param now  Nullable.  Filled on success.
+ * @param now  Nullable.  Filled on success; with SDLORA_DONE it tells of the last step.
  * @return SDLORA_DONE (1) when the planned steps are over and the final file is written.
  * Errors: SDLORA_ENAN when loss or gradient is not finite: the step was not applied.
  *         SDLORA_ECANCELED: the trainer can go on or be saved.

@@ -284,7 +284,7 @@ static int one_step(sdlora_trainer *t)
 
     atomic_store(&t->cancel, 0);
     int rc = slr_trainer_step(t->loop, &p);
-    if (rc == SDLORA_OK)
+    if (rc >= 0)
         take_progress(t, &p);
     return rc;
 }

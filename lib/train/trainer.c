@@ -228,14 +228,18 @@ static int end(slr_trainer *t)
         SLR_TRY(slr_trainer_save_final(t));
         t->begun = true;
     }
-    return SDLORA_DONE;
+    return SDLORA_OK;
 }
 
 int slr_trainer_step(slr_trainer *t, slr_progress *now)
 {
     SLR_TRY(settle(t)); /* what failed after the step before */
-    if (t->run.step >= t->total)
-        return end(t);
+    if (t->run.step >= t->total) {
+        SLR_TRY(end(t));
+        if (now) /* the caller may not have been told of the last step */
+            slr_trainer_now(t, now);
+        return SDLORA_DONE;
+    }
     if (atomic_exchange(&t->cancel, 0))
         return slr_fail(SDLORA_ECANCELED, __func__, "cancelled before step %lld",
                         (long long)t->run.step + 1);

@@ -37,8 +37,8 @@ typedef struct slr_progress {
 
 int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config);
 void slr_trainer_free(slr_trainer *t);
-/* One optimiser step.  SDLORA_DONE when the planned steps are over. Saves, samples and logs as the
- * options ask. */
+/* One optimiser step.  SDLORA_DONE, with *now of the last one, when the planned steps are over.
+ * Saves, samples and logs as the options ask. */
 int slr_trainer_step(slr_trainer *t, slr_progress *now);
 void slr_trainer_cancel(slr_trainer *t); /* any thread, signal-safe */
 int slr_trainer_save(

@@ -262,6 +262,56 @@ static void fresh_network_is_a_no_op(void **state)
     sdlora_context_unref(ctx);
 }
 
+/* Cancels once, when the first file is written. */
+static int cancel_saving(const sdlora_progress *now, void *user)
+{
+    int *left = user;
+
+    return !strcmp(now->phase, "save") && now->phase_done == 1 && (*left)-- > 0;
+}
+
+/* The last step is applied, and its files are written at the second call. */
+static void done_tells_of_the_last_step(void **state)
+{
+    sdlora_progress now = {.struct_size = sizeof now};
+    sdlora_context *ctx;
+    sdlora_checkpoint *ckpt;
+    sdlora_dataset *data;
+    sdlora_network *net;
+    sdlora_options *o, *train;
+    sdlora_trainer *t;
+    int left = 1;
+
+    (void)state;
+    assert_int_equal(sdlora_context_new(&ctx, NULL, NULL), SDLORA_OK);
+    assert_int_equal(sdlora_checkpoint_open(&ckpt, ctx, MODEL, NULL), SDLORA_OK);
+    make_pictures(ctx);
+    assert_int_equal(sdlora_options_new(&o, "dataset"), SDLORA_OK);
+    sdlora_options_set_text(o, "train_data_dir", "handles-data");
+    sdlora_options_set_text(o, "resolution", "64");
+    assert_int_equal(sdlora_dataset_open(&data, ctx, o), SDLORA_OK);
+    assert_int_equal(sdlora_network_new(&net, ckpt, NULL, 1), SDLORA_OK);
+    assert_int_equal(sdlora_options_new(&train, "train"), SDLORA_OK);
+    sdlora_options_set_text(train, "output_dir", "handles-out");
+    sdlora_options_set_text(train, "max_train_steps", "1");
+    assert_int_equal(
+        sdlora_trainer_new(&t, ckpt, NULL, net, data, NULL, train, cancel_saving, &left), 0);
+    expect_error(sdlora_trainer_step(t, &now), SDLORA_ECANCELED, "after step 1");
+    assert_int_equal(now.step, 0);
+    assert_int_equal(sdlora_trainer_step(t, &now), SDLORA_DONE);
+    assert_int_equal(now.step, 1);
+    assert_int_equal(now.total, 1);
+    assert_true(now.loss > 0);
+    assert_string_equal(now.phase, "train");
+    sdlora_trainer_unref(t);
+    sdlora_options_unref(train);
+    sdlora_options_unref(o);
+    sdlora_network_unref(net);
+    sdlora_dataset_unref(data);
+    sdlora_checkpoint_unref(ckpt);
+    sdlora_context_unref(ctx);
+}
+
 /* Threads of this process; 0 where the system does not tell. */
 static int count_threads(void)
 {
@@ -321,6 +371,7 @@ int main(void)
         cmocka_unit_test(open_twice),
         cmocka_unit_test(free_order_of_unref),
         cmocka_unit_test(fresh_network_is_a_no_op),
+        cmocka_unit_test(done_tells_of_the_last_step),
     };
 
     return cmocka_run_group_tests_name("handles", tests, NULL, NULL);

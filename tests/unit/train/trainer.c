@@ -314,9 +314,13 @@ static void saving_and_validating_are_told(void **state)
     assert_says("after 1 of 2 pictures");
     assert_int_equal(seen.n, 6);
     seen = (told){0};
-    assert_int_equal(slr_trainer_step(j.t, NULL), SDLORA_DONE);
+    p = (slr_progress){0};
+    assert_int_equal(slr_trainer_step(j.t, &p), SDLORA_DONE);
     expect_told(&seen, LIST("save 0/3", "save 1/3", "save 2/3", "save 3/3", "validate 0/2",
                             "validate 1/2", "validate 2/2"));
+    assert_int_equal(p.step, 3); /* nobody was told of this step before */
+    assert_int_equal(p.total, 3);
+    assert_true(p.loss > 0 && p.val_loss > 0);
     job_close(&j);
     slr_dataset_unref(held);
 }
