@@ -351,7 +351,7 @@ class Bench:
         if not took:
             raise Failed("no variant ran; see sweep")
         flags = SDCPP_FLAGS[min(took, key=took.get)]
-        self.pair(work, precision, "stable-diffusion.cpp", "f16 weights " + " ".join(flags), lambda: self.sdcpp(flags, 1 + self.o.repeats))
+        self.pair(work, precision, "stable-diffusion.cpp", " ".join(["f16 weights", *flags]), lambda: self.sdcpp(flags, 1 + self.o.repeats))
 
     def run(self):
         o = self.o

@@ -238,7 +238,7 @@ class OpenVino:
         inputs = [np.full(s, 500, np.float32) if len(s) == 1 else rng.standard_normal(s).astype(np.float32) for s in shapes]
         self.run = lambda: request.infer(inputs)
         return {"version": self.ov.__version__, "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
-                "precision": str(compiled.get_property("INFERENCE_PRECISION_HINT"))}
+                "precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()}
 
 
 # ---- requests ----
