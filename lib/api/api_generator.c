@@ -188,6 +188,7 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
         .seed = slr_opt_int(o, "seed"),
         .policy = precision.model,
         .vae_policy = precision.vae,
+        .vae_tiling = slr_opt_bool(o, "vae_tiling"),
         .networks = g->items,
         .n_networks = g->n,
         .progress = g->progress ? pass_progress : NULL,

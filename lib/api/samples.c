@@ -312,6 +312,7 @@ static int draw_line(drawing *d, size_t index, const slr_sample_line *l)
         .seed = l->seed,
         .policy = precision.model,
         .vae_policy = precision.vae,
+        .vae_tiling = slr_opt_bool(d->s->train, "vae_tiling"),
         .networks = &item,
         .n_networks = 1,
         .progress = step_done,

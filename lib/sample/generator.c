@@ -517,6 +517,8 @@ int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictu
         SLR_TRY(open_decoder(g));
     slr_denoiser_set_policy(g->denoiser, r->policy);
     slr_vae_runner_set_policy(g->decoder, r->vae_policy);
+    SLR_TRY(
+        slr_vae_runner_set_tiling(g->decoder, r->vae_tiling ? slr_vae_runner_tile(g->decoder) : 0));
     int rc = prepare(&s);
     for (int k = 0; rc >= 0 && k < r->count; k++)
         rc = make_picture(&s, k, &pictures[k]);

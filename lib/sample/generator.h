@@ -35,6 +35,7 @@ typedef struct slr_request {
     int steps, width, height, clip_skip, count;
     double cfg, eta;
     slr_policy policy, vae_policy;  /* zeros: f32 */
+    bool vae_tiling;                /* large pictures are decoded in tiles */
     int64_t seed;                   /* image k uses seed + k */
     const slr_stack_item *networks; /* besides those of the prompt's tags */
     size_t n_networks;

@@ -444,6 +444,8 @@ static int time_decoder(probe *p, const slr_forecast_picture *s, int factor, dou
     SLR_TRY(slr_vae_runner_new(&vae, slr_trainer_vae(p->c), slr_checkpoint_family(p->c->base),
                                p->c->devices));
     slr_vae_runner_set_policy(vae, t->precision.vae);
+    if (slr_opt_bool(t->o, "vae_tiling")) /* cannot fail: the side is the runner's own */
+        (void)slr_vae_runner_set_tiling(vae, slr_vae_runner_tile(vae));
     uint64_t before = used(p);
     float *latents = slr_calloc(t->m, (size_t)(h * w * 4), sizeof *latents);
     float *image = slr_calloc(t->m, pixels, sizeof *image);

@@ -55,6 +55,12 @@ static uint64_t model_digest(const slr_trainer_config *c)
 
 enum { FEED_ID = 32 };
 
+/* The options may be those of any job that has pictures. */
+static bool in_tiles(const sdlora_options *o)
+{
+    return o && slr_opt_bool((slr_opt){o, slr_options_kind(o)}, "vae_tiling");
+}
+
 /* The autoencoder, and what a loader needs to use it; id holds FEED_ID bytes. */
 static int open_encoder(slr_feed *feed, const slr_trainer_config *c, slr_policy precision,
                         slr_cancel_flag *cancel, char *id, slr_loader_config *config)
@@ -66,10 +72,12 @@ static int open_encoder(slr_feed *feed, const slr_trainer_config *c, slr_policy 
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
                         slr_checkpoint_path(c->base));
     SLR_TRY(slr_vae_factor(vae, &factor));
-    snprintf(id, FEED_ID, "%016llx%s", (unsigned long long)digest(vae, 0),
-             precision.storage == SDLORA_BF16 ? "-bf16" : "");
+    bool tiles = in_tiles(c->opts);
+    snprintf(id, FEED_ID, "%016llx%s%s", (unsigned long long)digest(vae, 0),
+             precision.storage == SDLORA_BF16 ? "-bf16" : "", tiles ? "-tiled" : "");
     SLR_TRY(slr_vae_runner_new(&feed->vae, vae, slr_checkpoint_family(c->base), c->devices));
     slr_vae_runner_set_policy(feed->vae, precision);
+    SLR_TRY(slr_vae_runner_set_tiling(feed->vae, tiles ? slr_vae_runner_tile(feed->vae) : 0));
     *config = (slr_loader_config){.mem = c->mem,
                                   .log = c->log,
                                   .encode = encode,

@@ -20,6 +20,7 @@
 #include "base/cpu.h"
 #include "base/status.h"
 #include "models/checkpoint.h"
+#include "models/vae.h"
 #include "sample/generator.h"
 
 #define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
@@ -493,12 +494,52 @@ static void refused_memory_leaks_nothing(void **state)
     end_world(&w);
 }
 
+/* The picture is what the autoencoder makes of its latents in tiles. */
+static void large_pictures_come_in_tiles(void **state)
+{
+    enum { WIDE = 576, TALL = 64, N = WIDE * TALL * 3 };
+    slr_request r = request("red apple");
+    slr_picture whole, tiled;
+    slr_vae_runner *v;
+    uint8_t bytes[2][BYTES];
+    float *want = malloc(N * sizeof *want);
+    int worst = 0;
+    (void)state;
+    for (int i = 0; i < 2; i++) { /* of one tile: the same */
+        r.vae_tiling = i;
+        render(&common, &r, bytes[i]);
+    }
+    assert_memory_equal(bytes[0], bytes[1], BYTES);
+    r.width = WIDE;
+    r.steps = 1;
+    ok(slr_generator_run(common.gen, &r, &tiled));
+    r.vae_tiling = false;
+    ok(slr_generator_run(common.gen, &r, &whole));
+    assert_memory_equal(whole.latents, tiled.latents, WIDE / 8 * (TALL / 8) * 4 * sizeof *want);
+    assert_memory_not_equal(whole.pixels.data, tiled.pixels.data, N);
+    ok(slr_vae_runner_new(&v, slr_checkpoint_part(common.base, SLR_PART_VAE),
+                          slr_checkpoint_family(common.base), common.devices));
+    ok(slr_vae_runner_set_tiling(v, 64));
+    ok(slr_vae_decode(v, tiled.latents, 1, TALL / 8, WIDE / 8, want, NULL));
+    for (int i = 0; i < N; i++) {
+        float x = fminf(fmaxf((want[i] + 1) / 2, 0), 1) * 255;
+        int off = (int)fabsf(x - tiled.pixels.data[i]); /* whole steps: rounding is not judged */
+        worst = off > worst ? off : worst;
+    }
+    assert_int_equal(worst, 0);
+    slr_vae_runner_free(v);
+    slr_picture_free(common.m, &whole);
+    slr_picture_free(common.m, &tiled);
+    free(want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_second_run_plans_nothing),
         cmocka_unit_test(cancelled_runs_leave_no_trace),
         cmocka_unit_test(three_are_three_single_ones),
+        cmocka_unit_test(large_pictures_come_in_tiles),
         cmocka_unit_test(a_negative_seed_is_random),
         cmocka_unit_test(wrong_requests_are_told),
         cmocka_unit_test(prompts_of_other_lengths),
