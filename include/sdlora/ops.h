@@ -93,6 +93,7 @@ enum {
  *                 of counter (i/4, stream), key seed, word i%4 as u in [0,1) is >= p; kept ones are
  *                 divided by 1-p.  Its own gradient: the same operation on dy.
  *                 ints[1] = group: elements i/group share one draw (rank and module dropout).
+ *   POW           x f32 -> y = x^p, x >= 0 where p is not whole; reals: p
  * Shape and memory
  *   RESHAPE    x -> y: same elements, other axes; never a kernel: the planner aliases
  *   SLICE      x -> y; ints: axis, start, length
@@ -136,6 +137,7 @@ enum {
     SDLORA_OP_GEGLU         = 56,
     SDLORA_OP_GEGLU_BX      = 57,
     SDLORA_OP_DROPOUT       = 58,
+    SDLORA_OP_POW           = 59,
     SDLORA_OP_RESHAPE       = 70,
     SDLORA_OP_SLICE         = 71,
     SDLORA_OP_SLICE_BX      = 72,

@@ -53,6 +53,7 @@ int slr_grad_add_op(slr_grad *c);
 int slr_grad_sub(slr_grad *c);
 int slr_grad_mul(slr_grad *c);
 int slr_grad_affine(slr_grad *c);
+int slr_grad_pow(slr_grad *c);
 int slr_grad_act(slr_grad *c);
 int slr_grad_geglu(slr_grad *c);
 int slr_grad_dropout(slr_grad *c);

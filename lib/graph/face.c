@@ -100,6 +100,11 @@ slr_val slr_mul(slr_graph *g, slr_val a, slr_val b)
     return commutative(g, SDLORA_OP_MUL, a, b);
 }
 
+slr_val slr_pow(slr_graph *g, slr_val x, double p)
+{
+    return slr_op(g, SDLORA_OP_POW, 1, &x, 0, NULL, 1, &p, NULL);
+}
+
 slr_val slr_affine(slr_graph *g, slr_val x, double scale, double shift)
 {
     double reals[2] = {scale, shift};

@@ -51,6 +51,15 @@ int slr_grad_affine(slr_grad *c)
     return SDLORA_OK;
 }
 
+/* dx = g p x^(p-1) */
+int slr_grad_pow(slr_grad *c)
+{
+    double p = c->node.reals[0];
+    slr_val slope = slr_affine(c->g, slr_pow(c->g, c->node.in[0], p - 1.0), p, 0.0);
+    slr_grad_give(c, 0, slr_mul(c->g, c->dy[0], slope));
+    return SDLORA_OK;
+}
+
 /* dx = OP_BX(g, x) */
 static int from_input(slr_grad *c, uint32_t op)
 {

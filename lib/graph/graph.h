@@ -85,6 +85,7 @@ slr_val slr_sub(slr_graph *g, slr_val a, slr_val b);
 slr_val slr_mul(slr_graph *g, slr_val a, slr_val b);
 slr_val slr_affine(slr_graph *g, slr_val x, double scale, double shift);
 slr_val slr_act(slr_graph *g, slr_val x, int kind);
+slr_val slr_pow(slr_graph *g, slr_val x, double p);
 slr_val slr_geglu(slr_graph *g, slr_val x);
 slr_val slr_dropout(slr_graph *g, slr_val x, slr_val seed, double p, int64_t stream, int64_t group);
 slr_val slr_reshape(slr_graph *g, slr_val x, int rank, const int64_t *dim);

@@ -72,6 +72,7 @@ int slr_infer_loss_bx(slr_infer *c);
 int slr_infer_sumsq(slr_infer *c);
 int slr_infer_adamw(slr_infer *c);
 
+int slr_infer_pow(slr_infer *c);
 slr_val slr_same_affine(const slr_infer *c);
 slr_val slr_same_act(const slr_infer *c);
 slr_val slr_same_dropout(const slr_infer *c);

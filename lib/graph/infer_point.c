@@ -27,6 +27,15 @@ int slr_infer_unary(slr_infer *c)
     return SDLORA_OK;
 }
 
+int slr_infer_pow(slr_infer *c)
+{
+    const slr_shape *x = slr_infer_in(c, 0);
+    if (x->dtype != SDLORA_F32)
+        return slr_infer_bad(c, 0, "must be f32");
+    slr_infer_out(c, 0, SDLORA_F32, x->rank, x->dim);
+    return SDLORA_OK;
+}
+
 static int check_act(const slr_infer *c)
 {
     if (c->ints[0] < SDLORA_ACT_NONE || c->ints[0] > SDLORA_ACT_TANH)

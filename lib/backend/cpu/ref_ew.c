@@ -193,6 +193,12 @@ static void sumsq(const slr_ref_call *c)
         c->out[0][0] += c->in[0][i] * c->in[0][i];
 }
 
+static void power(const slr_ref_call *c)
+{
+    for (int64_t i = 0; i < slr_ref_count(&c->op->out[0]); i++)
+        c->out[0][i] = pow(c->in[0][i], c->op->reals[0]);
+}
+
 /* Decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2). */
 static void adamw(const slr_ref_call *c)
 {
@@ -216,5 +222,6 @@ const slr_ref_row slr_ref_ew[] = {
     {SDLORA_OP_GEGLU, geglu},     {SDLORA_OP_GEGLU_BX, geglu_bx},
     {SDLORA_OP_DROPOUT, dropout}, {SDLORA_OP_LOSS, loss},
     {SDLORA_OP_LOSS_BX, loss_bx}, {SDLORA_OP_SUMSQ, sumsq},
-    {SDLORA_OP_ADAMW, adamw},     {0},
+    {SDLORA_OP_ADAMW, adamw},     {SDLORA_OP_POW, power},
+    {0},
 };

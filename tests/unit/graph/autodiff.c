@@ -147,6 +147,13 @@ static slr_val square(slr_graph *g, const slr_val *p, const int64_t *k)
 {
     return slr_mul(g, p[0], p[0]);
 }
+/* of a square, which is above zero */
+static slr_val power(slr_graph *g, const slr_val *p, const int64_t *k)
+{
+    (void)k;
+    return slr_pow(g, slr_affine(g, slr_mul(g, p[0], p[0]), 1.0, 0.5), -0.7);
+}
+
 static slr_val affine(slr_graph *g, const slr_val *p, const int64_t *k)
 {
     return slr_affine(g, p[0], -2.5, 0.3);
@@ -249,6 +256,7 @@ static const one_case cases[] = {
     {"MUL, the smaller first", mul, {0}, {1, 3}, {{4}, {2, 3, 4}}},
     {"MUL by itself", square, {0}, {2}, {{3, 4}}},
     {"AFFINE", affine, {0}, {2}, {{3, 4}}},
+    {"POW", power, {0}, {2}, {{3, 4}}},
     {"ACT, SiLU", act, {SDLORA_ACT_SILU}, {2}, {{3, 4}}},
     {"ACT, GELU", act, {SDLORA_ACT_GELU}, {2}, {{3, 4}}},
     {"ACT, quick GELU", act, {SDLORA_ACT_QUICK_GELU}, {2}, {{3, 4}}},
