@@ -117,7 +117,6 @@ const char *sdlora_checkpoint_path(const sdlora_checkpoint *ckpt)
 static int merge_parts(slr_checkpoint *to, const slr_checkpoint *from, const sdlora_context *ctx,
                        const slr_stack_item *items, size_t n)
 {
-    const int threads = slr_devices_threads(ctx->devices);
     for (int part = 0; part < SLR_PART_COUNT; part++) {
         slr_weights *w = slr_checkpoint_part(from, part), *merged;
 
@@ -127,7 +126,7 @@ static int merge_parts(slr_checkpoint *to, const slr_checkpoint *from, const sdl
             slr_checkpoint_set_part(to, part, w);
             continue;
         }
-        SLR_TRY(slr_merge_part(&merged, ctx->mem, threads, w, part, items, n));
+        SLR_TRY(slr_merge_part(&merged, ctx->mem, ctx->devices, w, part, items, n));
         slr_checkpoint_set_part(to, part, merged);
         slr_weights_unref(merged);
     }

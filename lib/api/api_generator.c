@@ -114,7 +114,7 @@ int sdlora_generator_set_network(sdlora_generator *g, sdlora_network *net, doubl
         SLR_TRY(slr_grow(m, &g->items, &g->items_cap, i + 1, sizeof *g->items));
         g->nets[g->n++] = sdlora_network_ref(net);
     }
-    g->items[i] = (slr_stack_item){net->net, te, unet};
+    g->items[i] = (slr_stack_item){.network = net->net, .te = te, .unet = unet};
     return SDLORA_OK;
 }
 

@@ -49,7 +49,7 @@ int slr_api_items(slr_stack_item **items, const sdlora_checkpoint *ckpt,
     if (!*items)
         return SDLORA_ENOMEM;
     for (size_t i = 0; i < n; i++)
-        (*items)[i] = (slr_stack_item){nets[i]->net, te[i], unet[i]};
+        (*items)[i] = (slr_stack_item){.network = nets[i]->net, .te = te[i], .unet = unet[i]};
     return SDLORA_OK;
 }
 

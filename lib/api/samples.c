@@ -293,7 +293,7 @@ static int save(drawing *d, size_t index, const slr_picture *p)
 
 static int draw_line(drawing *d, size_t index, const slr_sample_line *l)
 {
-    slr_stack_item item = {d->s->network, 1, 1};
+    slr_stack_item item = {.network = d->s->network, .te = 1, .unet = 1};
     slr_precision precision;
     slr_picture picture;
 

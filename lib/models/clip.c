@@ -52,6 +52,7 @@ static slr_val embed(slr_nn *nn, const slr_clip_shape *s, slr_val ids)
     slr_graph *g = nn->g;
     slr_val x =
         slr_embed(g, ids, slr_nn_weight(nn, "text_model.embeddings.token_embedding.weight"));
+    x = slr_nn_tokens(nn, ids, x);
     const char *name = "text_model.embeddings.position_embedding.weight";
     const slr_tensor *t = slr_weights_find(nn->w, name);
     slr_tensor position = *t; /* there, since the shape was read */

@@ -74,11 +74,16 @@ static slr_val vector(slr_nn *nn, const char *path, const char *leaf, int64_t n,
     return slr_const(nn->g, name, t);
 }
 
-static slr_val hook_weight(slr_nn *nn, const slr_layer *layer, slr_val w)
+static slr_val hook_param(slr_nn *nn, const slr_layer *layer, int leaf, slr_val v)
 {
-    return nn->adapter && nn->adapter->weight
-               ? nn->adapter->weight(nn->adapter->user, nn->g, layer, w)
-               : w;
+    return nn->adapter && nn->adapter->param
+               ? nn->adapter->param(nn->adapter->user, nn->g, layer, leaf, v)
+               : v;
+}
+
+static slr_val bias_of(slr_nn *nn, const slr_layer *layer)
+{
+    return hook_param(nn, layer, SLR_LEAF_BIAS, vector(nn, layer->path, "bias", layer->out, true));
 }
 
 static slr_val hook_output(slr_nn *nn, const slr_layer *layer, slr_val x, slr_val y)
@@ -94,8 +99,8 @@ static slr_val linear(slr_nn *nn, const slr_layer *layer, const char *name, slr_
     slr_graph *g = nn->g;
     slr_tensor flat = *layer->weight;
     flat.rank = 2; /* [K,C,1,1] -> [K,C] */
-    slr_val w = hook_weight(nn, layer, slr_const(g, name, &flat));
-    slr_val bias = vector(nn, layer->path, "bias", layer->out, true);
+    slr_val w = hook_param(nn, layer, SLR_LEAF_WEIGHT, slr_const(g, name, &flat));
+    slr_val bias = bias_of(nn, layer);
     slr_graph_push(g, layer->path);
     slr_val y = slr_linear(g, x, w, bias, add);
     slr_graph_pop(g);
@@ -130,8 +135,8 @@ static slr_val layer_of(slr_nn *nn, const char *path, slr_val x, slr_val add, bo
         return linear(nn, &layer, name, x, add);
     if (!square)
         return wrong_shape(nn, name, t, "a convolution's four axes");
-    slr_val w = hook_weight(nn, &layer, slr_const(g, name, t));
-    slr_val bias = vector(nn, path, "bias", layer.out, true);
+    slr_val w = hook_param(nn, &layer, SLR_LEAF_WEIGHT, slr_const(g, name, t));
+    slr_val bias = bias_of(nn, &layer);
     slr_graph_push(g, path);
     slr_val y = slr_conv2d(g, x, w, bias, add, c, 1.0);
     slr_graph_pop(g);
@@ -171,11 +176,32 @@ slr_val slr_nn_store(slr_nn *nn, slr_val x)
     return slr_cast(nn->g, x, slr_graph_stored(nn->g));
 }
 
+/* gamma and beta of n channels; gamma is SLR_NONE after an error. */
+static slr_val norm_params(slr_nn *nn, const char *path, int64_t n, slr_val *beta)
+{
+    char name[192], wanted[96];
+    *beta = SLR_NONE;
+    const slr_tensor *t = tensor_of(nn, slr_nn_path(name, "%s.weight", path), false);
+    if (!t)
+        return SLR_NONE;
+    if (t->rank != 1 || t->dim[0] != n)
+        return wrong_shape(nn, name, t, slr_shape_text(&n, 1, wanted));
+    slr_layer layer = {.part = nn->part,
+                       .path = path,
+                       .norm = true,
+                       .out = n,
+                       .in = 1,
+                       .kh = 1,
+                       .kw = 1,
+                       .weight = t};
+    slr_val gamma = hook_param(nn, &layer, SLR_LEAF_WEIGHT, slr_const(nn->g, name, t));
+    *beta = bias_of(nn, &layer);
+    return gamma;
+}
+
 slr_val slr_nn_group_norm(slr_nn *nn, const char *path, slr_val x, int groups, int act, double eps)
 {
-    int64_t n = slr_dim(nn->g, x, -1);
-    slr_val gamma = vector(nn, path, "weight", n, false);
-    slr_val beta = vector(nn, path, "bias", n, true);
+    slr_val beta, gamma = norm_params(nn, path, slr_dim(nn->g, x, -1), &beta);
     slr_graph_push(nn->g, path);
     slr_val y = slr_group_norm(nn->g, x, gamma, beta, groups, act, eps);
     slr_graph_pop(nn->g);
@@ -184,13 +210,25 @@ slr_val slr_nn_group_norm(slr_nn *nn, const char *path, slr_val x, int groups, i
 
 slr_val slr_nn_layer_norm(slr_nn *nn, const char *path, slr_val x, double eps)
 {
-    int64_t n = slr_dim(nn->g, x, -1);
-    slr_val gamma = vector(nn, path, "weight", n, false);
-    slr_val beta = vector(nn, path, "bias", n, true);
+    slr_val beta, gamma = norm_params(nn, path, slr_dim(nn->g, x, -1), &beta);
     slr_graph_push(nn->g, path);
     slr_val y = slr_layer_norm(nn->g, x, gamma, beta, eps);
     slr_graph_pop(nn->g);
     return y;
+}
+
+slr_val slr_nn_tokens(slr_nn *nn, slr_val ids, slr_val x)
+{
+    return nn->adapter && nn->adapter->tokens
+               ? nn->adapter->tokens(nn->adapter->user, nn->g, nn->part, ids, x)
+               : x;
+}
+
+slr_val slr_nn_context(slr_nn *nn, const char *path, bool value, slr_val x)
+{
+    return nn->adapter && nn->adapter->context
+               ? nn->adapter->context(nn->adapter->user, nn->g, path, value, x)
+               : x;
 }
 
 /* ---- the list of layers ---- */
@@ -200,20 +238,20 @@ typedef struct walk {
     void *user;
 } walk;
 
-static slr_val visit(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y)
+static slr_val visit(void *user, slr_graph *g, const slr_layer *layer, int leaf, slr_val v)
 {
     walk *w = user;
-    if (slr_graph_status(g) < 0)
-        return y;
+    if (leaf != SLR_LEAF_WEIGHT || slr_graph_status(g) < 0)
+        return v;
     int rc = w->fn(w->user, layer);
-    return rc < 0 ? slr_graph_error(g, rc) : y;
+    return rc < 0 ? slr_graph_error(g, rc) : v;
 }
 
 int slr_nn_layers(const slr_weights *w, int part, slr_nn_build_fn build, const void *arg,
                   slr_layer_fn fn, void *user)
 {
     walk to = {fn, user};
-    slr_adapter adapter = {.user = &to, .output = visit};
+    slr_adapter adapter = {.user = &to, .param = visit};
     slr_graph *g;
     SLR_TRY(slr_graph_new(&g, slr_weights_mem(w), (slr_policy){.storage = SDLORA_F32}));
     slr_nn nn = {.g = g, .w = w, .part = part, .adapter = &adapter};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Layers over the graph: linear, convolution, norms by weight name, with an adapter hook on every
- * linear and convolution.  Whoever adapts (networks) fills the hook; models never hear of LoRA. */
+ * one of them.  Whoever adapts (networks) fills the hook; models never hear of LoRA. */
 #ifndef SLR_MODELS_NN_H
 #define SLR_MODELS_NN_H
 
@@ -15,21 +15,29 @@ typedef struct slr_layer {
     int part;                 /* SLR_PART_* */
     const char *path;         /* canonical module path: "down_blocks.0.attentions.0.proj_in" */
     bool conv;                /* the file's weight is 4-D, be it 1x1; else 2-D */
+    bool norm;                /* a group or layer norm: the weight is 1-D, out = channels, in = 1 */
     int64_t out, in, kh, kw;  /* kh = kw = 1 for linear */
     slr_conv geometry;        /* of a convolution */
     const slr_tensor *weight; /* frozen, shaped as the file has it */
 } slr_layer;
 
-/* Both may be NULL.  They add nodes to nn->g.  When kh = kw = 1 the layer runs as a linear one: x
- * is
- * [..., in], y is [..., out] and w is [out, in] whatever the file's rank. */
+enum { SLR_LEAF_WEIGHT = 0, SLR_LEAF_BIAS = 1 };
+
+/* Any of them may be NULL.  They add nodes to nn->g.  When kh = kw = 1 a layer runs as a linear
+ * one: x is [..., in], y is [..., out] and w is [out, in] whatever the file's rank. */
 typedef struct slr_adapter {
     void *user;
-    /* Replaces the weight value before use (multiplicative kinds).  Returns w itself to keep it. */
-    slr_val (*weight)(void *user, slr_graph *g, const slr_layer *layer, slr_val w);
+    /* Replaces the weight or the bias before use.  Returns v itself to keep it; a bias may be
+     * SLR_NONE (absent). */
+    slr_val (*param)(void *user, slr_graph *g, const slr_layer *layer, int leaf, slr_val v);
     /* Called with the layer's input and output (a residual may be in y already); returns the output
      * to use (y + delta(x)). */
     slr_val (*output)(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y);
+    /* Token embeddings x [N,T,C] of ids [N,T] before positions are added: returns what to use. */
+    slr_val (*tokens)(void *user, slr_graph *g, int part, slr_val ids, slr_val x);
+    /* What an attention layer of the UNet takes its keys (value = false) or values from, [N,T,C].
+     */
+    slr_val (*context)(void *user, slr_graph *g, const char *path, bool value, slr_val x);
 } slr_adapter;
 
 typedef struct slr_nn {
@@ -60,7 +68,12 @@ bool slr_nn_has(const slr_weights *w, const char *path);
 /* Text by format into buf, cut at its size; returns buf.  For building paths. */
 const char *slr_nn_path(char buf[192], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Receives every linear and convolution that a forward graph of a part visits, in execution order.
+/* The adapter's say on token embeddings and on what keys and values are made of. */
+slr_val slr_nn_tokens(slr_nn *nn, slr_val ids, slr_val x);
+slr_val slr_nn_context(slr_nn *nn, const char *path, bool value, slr_val x);
+
+/* Receives every linear, convolution and norm that a forward graph of a part visits, in execution
+ * order.
  * A negative result ends the walk and becomes its result. */
 typedef int (*slr_layer_fn)(void *user, const slr_layer *layer);
 

@@ -57,8 +57,9 @@ static slr_val attend(slr_nn *nn, const char *path, const slr_family *family, sl
     char p[192];
     slr_graph *g = nn->g;
     slr_val q = slr_nn_linear(nn, slr_nn_path(p, "%s.to_q", path), x, SLR_NONE);
-    slr_val k = slr_nn_linear(nn, slr_nn_path(p, "%s.to_k", path), c, SLR_NONE);
-    slr_val v = slr_nn_linear(nn, slr_nn_path(p, "%s.to_v", path), c, SLR_NONE);
+    slr_val to_k = slr_nn_context(nn, path, false, c), to_v = slr_nn_context(nn, path, true, c);
+    slr_val k = slr_nn_linear(nn, slr_nn_path(p, "%s.to_k", path), to_k, SLR_NONE);
+    slr_val v = slr_nn_linear(nn, slr_nn_path(p, "%s.to_v", path), to_v, SLR_NONE);
     int64_t width = slr_dim(g, q, -1), heads = slr_block_heads(family, width);
     if (slr_graph_status(g) == SDLORA_OK && (heads < 1 || width % heads != 0)) {
         slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is %lld wide, which %s cannot divide into heads",

@@ -3,30 +3,45 @@
  * its module while gradients flow; refuses to know the algorithms (kind rows do) and the loop. */
 #include "networks/kind.h"
 
-/* Three dropout streams a module: see slr_apply. */
+/* Of dropout: see slr_apply. */
 #define STREAMS_PER_MODULE 4
 
-static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y)
+/* The module of a layer and what it gets; NULL: the layer is not adapted. */
+static const slr_module *apply_of(slr_train_hook *hook, slr_graph *g, const slr_layer *layer,
+                                  slr_apply *a)
 {
-    slr_train_hook *hook = user;
     const slr_network *n = hook->network;
     const slr_module *mod = slr_network_find(n, layer->part, layer->path);
     if (!mod)
-        return y;
+        return NULL;
+    *a = (slr_apply){.g = g,
+                     .network = n,
+                     .layer = layer,
+                     .seed = hook->seed,
+                     .stream = (int64_t)(mod - n->module) * STREAMS_PER_MODULE,
+                     .strength = 1.0};
+    for (int i = 0; i < SLR_KIND_LEAVES; i++) {
+        slr_val *v = mod->at[i] < 0 ? NULL : &hook->vals[mod->slot + (size_t)mod->at[i]];
+        const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
+        if (v && *v == SLR_NONE)
+            *v = slr_param(g, s->key, s->rank, s->dim);
+        a->param[i] = v ? *v : SLR_NONE;
+    }
+    return mod;
+}
 
-    slr_val *vals = &hook->vals[mod->slot];
-    for (int i = 0; i < mod->kind->n_slots; i++)
-        if (vals[i] == SLR_NONE) {
-            const slr_network_slot *s = &n->slot[mod->slot + (size_t)i];
-            vals[i] = slr_param(g, s->key, s->rank, s->dim);
-        }
-    slr_apply apply = {.g = g,
-                       .network = n,
-                       .layer = layer,
-                       .param = vals,
-                       .seed = hook->seed,
-                       .stream = (int64_t)(mod - n->module) * STREAMS_PER_MODULE};
-    return mod->kind->output(&apply, mod, x, y);
+static slr_val param(void *user, slr_graph *g, const slr_layer *layer, int leaf, slr_val v)
+{
+    slr_apply a;
+    const slr_module *mod = apply_of(user, g, layer, &a);
+    return !mod || slr_rebuild_by_output(mod) ? v : slr_rebuild_param(&a, mod, leaf, v);
+}
+
+static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y)
+{
+    slr_apply a;
+    const slr_module *mod = apply_of(user, g, layer, &a);
+    return mod && slr_rebuild_by_output(mod) ? mod->kind->output(&a, mod, x, y) : y;
 }
 
 void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr_val *vals)
@@ -34,5 +49,5 @@ void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr
     for (size_t i = 0; i < n->n_slots; i++)
         vals[i] = SLR_NONE;
     *hook = (slr_train_hook){.network = n, .seed = seed, .vals = vals};
-    hook->adapter = (slr_adapter){.user = hook, .output = output};
+    hook->adapter = (slr_adapter){.user = hook, .param = param, .output = output};
 }

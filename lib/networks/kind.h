@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Inside the room: one row per network algorithm, and what a network is made of.  A new algorithm
- * is one file with one row here. */
+ * is one file with one row here; what all of them share (DoRA, scalar, dropout of rows and modules,
+ * strength) is done once, in rebuild.c. */
 #ifndef SLR_NETWORKS_KIND_H
 #define SLR_NETWORKS_KIND_H
 
@@ -8,49 +9,132 @@
 #include "base/thread.h"
 #include "networks/netfile.h"
 #include "networks/network.h"
+#include "networks/settings.h"
 #include "networks/target.h"
 
-#define SLR_KIND_SLOTS 4 /* most tensors that a module of any kind has */
+/* Tensors of a module ("leaves") by index: a kind's own come first, the common ones stand at fixed
+ * places behind them. */
+enum {
+    SLR_KIND_OWN = 10,    /* most leaves that a kind has of its own */
+    SLR_LEAF_DORA = 10,   /* "dora_scale": [out,1(,1,1)] or [1,in(,1,1)] */
+    SLR_LEAF_SCALAR = 11, /* a factor that is trained and folded into another leaf when saved */
+    SLR_KIND_LEAVES = 12
+};
 
 typedef struct slr_kind slr_kind;
+
+/* The tensors that a module has, their shapes, and its numbers: what a kind tells of a new module,
+ * and of one that a file holds. */
+typedef struct slr_form {
+    uint32_t have; /* bit i: leaf i */
+    struct {
+        int rank;
+        int64_t dim[SLR_MAX_RANK];
+    } leaf[SLR_KIND_LEAVES];
+    int64_t rank; /* 0: the kind knows none */
+    double alpha; /* as files say it; NAN: not written */
+    double scale; /* delta() is multiplied by it */
+    bool marked;  /* the kind's marker tensor says true */
+} slr_form;
 
 typedef struct slr_module {
     slr_target target; /* texts live in the network's arena */
     const slr_kind *kind;
+    const slr_settings *set; /* of a new module; those of an opened one are the defaults */
     int64_t rank;
-    double alpha;
-    size_t slot; /* index of its first slot */
+    double alpha, scale;
+    bool marked;
+    size_t slot;                /* index of its first slot */
+    int8_t at[SLR_KIND_LEAVES]; /* leaf i is slot + at[i]; -1: it has none */
 } slr_module;
 
-/* What a training graph gives a module. */
+/* What a graph gives a module. */
 typedef struct slr_apply {
     slr_graph *g;
     const slr_network *network;
-    const slr_layer *layer;
-    const slr_val *param; /* the module's slots as graph params */
-    slr_val seed;         /* SLR_NONE: no dropout */
-    int64_t stream;       /* dropout streams stream, stream + 1 ... are this module's */
+    const slr_layer *layer;         /* target's shape, and geometry where there is a forward pass */
+    slr_val param[SLR_KIND_LEAVES]; /* f32 graph params by leaf; SLR_NONE: absent */
+    slr_val seed;                   /* SLR_NONE: no dropout */
+    int64_t stream;                 /* dropout streams stream ... stream + 3 are this module's */
+    double strength;                /* W' = W + strength * delta */
 } slr_apply;
 
 struct slr_kind {
-    const char *name;
-    int n_slots;
-    const char *leaf[SLR_KIND_SLOTS]; /* "lora_down.weight": key is name + "." + leaf */
-    /* Shapes of all slots for a module whose target and rank are set. */
-    void (*shapes)(const slr_module *mod, slr_network_slot *slots);
-    /* The rank that file tensors say; EFORMAT when they do not fit the target.  t[i] per leaf. */
-    int (*rank)(const slr_target *target, const slr_tensor *t, const char *label, int64_t *rank);
+    const char *name;                   /* LyCORIS' algo */
+    const char *leaf[SLR_KIND_OWN];     /* "lora_down.weight": key is name + "." + leaf */
+    uint32_t proof;                     /* bit i: leaf i is this kind's alone */
+    uint32_t needs;                     /* bit i: no module without leaf i */
+    bool (*mine)(const slr_tensor *t);  /* Nullable: tells kinds with one proof apart */
+    uint32_t plus;                      /* LoRA+ raises the rate of these */
+    int scalar_into;                    /* the leaf that takes the scalar when it is saved */
+    const char *marker;                 /* Nullable: a bool tensor, form.marked */
+    bool no_alpha;                      /* files have none */
+    bool (*takes)(const slr_target *t); /* NULL: every layer with a matrix */
+
+    /* A new module by its settings. ENOTSUP/EINVAL with a sentence. */
+    int (*make)(const slr_settings *set, const slr_target *t, slr_form *form);
+    /* A module from a file: t[i] per leaf of `form->have`, form->alpha and form->marked are set as
+     * the file says; fills the rest.  EFORMAT when the tensors do not fit the target. */
+    int (*read)(const slr_target *target, const slr_tensor *t, const char *label, slr_form *form);
     /* Initial values of a new module: a no-op as a whole. */
     void (*init)(const slr_module *mod, const slr_network_slot *slots, float *params, slr_rng *rng);
-    /* y + delta(x), differentiable by the params. */
+
+    /* D [out,in] (or [out,in,kh,kw]; [C] of a norm), f32, differentiable, without scale; w is the
+     * frozen weight in f32 and of the same shape.  NULL: output() alone serves (not in files). */
+    slr_val (*delta)(const slr_apply *a, const slr_module *mod, slr_val w);
+    /* The same for the bias, or NULL.  SLR_NONE: none. */
+    slr_val (*bias)(const slr_apply *a, const slr_module *mod);
+    /* y + scale * D(x) without building D, where that is cheaper; or NULL. */
     slr_val (*output)(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y);
-    /* w += strength * delta; w is [out, in*kh*kw] f32. */
-    void (*merge)(const slr_module *mod, const slr_network_slot *slots, const float *params,
-                  double strength, int64_t row_lo, int64_t row_hi, float *w);
+    /* Two factors whose product is scale * D: down [rank, in*kh*kw], up [out, rank], of at most
+     * `rank` (the module's, or fewer: dyn).  NULL: D has none, or they are not cheap. */
+    void (*factors)(const slr_module *mod, const slr_network_slot *slots, const float *params,
+                    int64_t rank, float *down, float *up, int64_t up_stride);
 };
 
-const slr_kind *slr_kind_by_leaf(const char *leaf, int *slot); /* NULL: no kind has such a tensor */
+const slr_kind *slr_kind_at(size_t i);            /* NULL: no more */
+const slr_kind *slr_kind_named(const char *algo); /* NULL: unknown */
+/* "lora_down.weight" for any of a kind's leaves, the common ones included; NULL: it has no such. */
+const char *slr_kind_leaf(const slr_kind *kind, int leaf);
 extern const slr_kind slr_kind_lora;
+
+/* --- shared by kinds --- */
+
+int64_t slr_target_fan_in(const slr_target *t); /* in * kh * kw */
+/* What kohya and LyCORIS do with a file's alpha: absent is rank, rank 0 is scale 1. */
+double slr_form_scale(const slr_form *form);
+/* Adds a leaf. */
+void slr_form_add(slr_form *form, int leaf, int rank, const int64_t *dim);
+/* EFORMAT, with the leaf's name and shape: "file: module.leaf is [..], wanted [..]". */
+int slr_form_refuse(const char *label, const slr_target *t, const char *leaf,
+                    const slr_tensor *have, const char *wanted);
+/* U(-1/sqrt(fan_in), 1/sqrt(fan_in)), which is torch's kaiming_uniform_ with a = sqrt 5. */
+void slr_init_kaiming(float *p, size_t n, int64_t fan_in, slr_rng *rng);
+void slr_init_normal(float *p, size_t n, double std, slr_rng *rng);
+const slr_network_slot *slr_module_slot(const slr_module *mod, const slr_network_slot *slots,
+                                        int leaf); /* slots: from the module's first; NULL: none */
+bool slr_module_has(const slr_module *mod, int leaf);
+/* Ones of the given shape with Bernoulli zeros; the kept are 1/(1-p).  which: 0 to 3. */
+slr_val slr_drop_mask(const slr_apply *a, int rank, const int64_t *dim, double p, int which);
+/* module_dropout: the whole module is left out of this pass, and the others are not made larger. */
+slr_val slr_drop_module(const slr_apply *a, const slr_module *mod, slr_val d);
+/* v with the shape of w: [out,in*kh*kw] -> [out,in,kh,kw] where the layer has a kernel. */
+slr_val slr_delta_shape(const slr_apply *a, slr_val v);
+
+/* --- rebuild.c: what every kind shares --- */
+
+/* The frozen value with the module's change: W + strength * (scale * scalar * D, through DoRA). */
+slr_val slr_rebuild_param(const slr_apply *a, const slr_module *mod, int leaf, slr_val v);
+/* Whether a module of a training graph is better served by its kind's output(). */
+bool slr_rebuild_by_output(const slr_module *mod);
+
+/* --- merge.c --- */
+
+/* The same for the layers that `which` picks (NULL: all that are adapted). */
+int slr_merge_layers(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base,
+                     int part, const slr_stack_item *items, size_t n,
+                     bool (*which)(void *user, int part, const char *path), void *user);
+double slr_item_strength(const slr_stack_item *item, int part);
 
 struct slr_network {
     slr_refs refs;
@@ -66,6 +150,8 @@ struct slr_network {
 
     slr_module *module;
     size_t n_modules, module_cap;
+    slr_form *form; /* of each module until the layout is made */
+    size_t form_cap;
     slr_map *by_path; /* "<part>:<path>" -> module */
     slr_network_slot *slot;
     size_t n_slots, slot_cap;
@@ -77,15 +163,17 @@ struct slr_network {
 
 /* Building blocks of make and open, in this order: new, add ..., layout. */
 int slr_network_new(slr_network **out, slr_mem *m, const slr_checkpoint *base);
-int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target, int64_t rank,
-                    double alpha);
+/* set: Nullable. */
+int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target,
+                    const slr_form *form, const slr_settings *set);
 int slr_network_layout(slr_network *n); /* slots and the flat block (zeros) */
+/* The form of a module that stands in a network. */
+void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form);
 /* "0:down_blocks.0...": one layer of one part.  Takes no memory, so that a layer cannot lose its
  * adapter to a failed allocation.  False: longer than any path that a model builder makes. */
 enum { SLR_LAYER_KEY = 256 };
 bool slr_layer_key(char key[SLR_LAYER_KEY], int part, const char *path);
 const slr_module *slr_network_find(const slr_network *n, int part,
                                    const char *path); /* NULL: none */
-double slr_module_scale(const slr_module *mod);       /* alpha / rank */
 
 #endif

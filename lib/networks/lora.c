@@ -1,27 +1,35 @@
 /* SPDX-License-Identifier: MIT */
-/* LoRA and LoCon: W' = W + s up down, s = strength * alpha / rank (training.md §2.1).  Linear and
- * 1x1 layers are two thin products; a k x k convolution is a k x k convolution down to the rank and
- * a 1x1 up. */
+/* LoRA and LoCon: D = up down (training.md §2.1).  Linear and 1x1 layers are two thin products; a
+ * k x k convolution is a k x k convolution down to the rank and a 1x1 up, or with a tucker core
+ * 1x1 down, k x k among the ranks, 1x1 up. */
 #include "networks/kind.h"
 
-#include <math.h>
+#include <string.h>
 
 #include "base/status.h"
 
-enum { DOWN = 0, UP = 1 };
+enum { DOWN = 0, UP = 1, MID = 2 };
+
+static bool spatial(const slr_target *t)
+{
+    return t->kh * t->kw > 1;
+}
 
 /* down [r,in(,kh,kw)], up [out,r(,1,1)]: 4-D exactly when the layer's weight is. */
-static void shapes(const slr_module *mod, slr_network_slot *slots)
+static void add_factors(const slr_target *t, int64_t r, bool tucker, slr_form *form)
 {
-    const slr_target *t = &mod->target;
-    slots[DOWN] = (slr_network_slot){.rank = 2, .dim = {mod->rank, t->in}};
-    slots[UP] = (slr_network_slot){.rank = 2, .dim = {t->out, mod->rank}};
-    if (!t->conv)
-        return;
-    slots[DOWN].rank = slots[UP].rank = 4;
-    slots[DOWN].dim[2] = t->kh;
-    slots[DOWN].dim[3] = t->kw;
-    slots[UP].dim[2] = slots[UP].dim[3] = 1;
+    bool kernel = spatial(t) && !tucker;
+    int rank = t->conv ? 4 : 2;
+    slr_form_add(form, DOWN, rank, (int64_t[]){r, t->in, kernel ? t->kh : 1, kernel ? t->kw : 1});
+    slr_form_add(form, UP, rank, (int64_t[]){t->out, r, 1, 1});
+    if (tucker)
+        slr_form_add(form, MID, 4, (int64_t[]){r, r, t->kh, t->kw});
+}
+
+static int make(const slr_settings *set, const slr_target *t, slr_form *form)
+{
+    add_factors(t, set->dim, set->tucker && spatial(t), form);
+    return SDLORA_OK;
 }
 
 /* True for [a,b], and for [a,b,kh,kw]; a 1x1 may be written either way. */
@@ -34,47 +42,71 @@ static bool fits(const slr_tensor *t, int64_t a, int64_t b, int64_t kh, int64_t 
     return t->rank == 4 && t->dim[2] == kh && t->dim[3] == kw;
 }
 
-static int rank_of(const slr_target *target, const slr_tensor *t, const char *label, int64_t *rank)
+static int read(const slr_target *t, const slr_tensor *leaf, const char *label, slr_form *form)
 {
-    char down[96], up[96];
-    int64_t r = t[DOWN].rank > 0 ? t[DOWN].dim[0] : 0;
-    if (r < 1 || !fits(&t[DOWN], r, target->in, target->kh, target->kw) ||
-        !fits(&t[UP], target->out, r, 1, 1))
-        return slr_fail(
-            SDLORA_EFORMAT, __func__,
-            "%s: %s has down %s and up %s, but the layer takes %lld inputs to %lld outputs with a "
-            "%lldx%lld kernel",
-            label, target->name, slr_shape_text(t[DOWN].dim, t[DOWN].rank, down),
-            slr_shape_text(t[UP].dim, t[UP].rank, up), (long long)target->in,
-            (long long)target->out, (long long)target->kh, (long long)target->kw);
-    *rank = r;
+    char down[96], up[96], mid[96];
+    bool tucker = form->have >> MID & 1u;
+    int64_t r = leaf[DOWN].rank > 0 ? leaf[DOWN].dim[0] : 0;
+    bool good = (form->have & 3u) == 3u && r >= 1 && fits(&leaf[UP], t->out, r, 1, 1) &&
+                fits(&leaf[DOWN], r, t->in, tucker ? 1 : t->kh, tucker ? 1 : t->kw) &&
+                (!tucker || (spatial(t) && fits(&leaf[MID], r, r, t->kh, t->kw)));
+    if (!good)
+        return slr_fail(SDLORA_EFORMAT, __func__,
+                        "%s: %s has down %s and up %s%s%s, but the layer takes %lld inputs to %lld "
+                        "outputs with "
+                        "a %lldx%lld kernel",
+                        label, t->name, slr_shape_text(leaf[DOWN].dim, leaf[DOWN].rank, down),
+                        slr_shape_text(leaf[UP].dim, leaf[UP].rank, up), tucker ? " and mid " : "",
+                        tucker ? slr_shape_text(leaf[MID].dim, leaf[MID].rank, mid) : "",
+                        (long long)t->in, (long long)t->out, (long long)t->kh, (long long)t->kw);
+    form->rank = r;
+    add_factors(t, r, tucker, form);
     return SDLORA_OK;
 }
 
-/* down: kaiming-uniform with a = sqrt 5, which is U(-1/sqrt(fan_in), 1/sqrt(fan_in)); up: zeros. */
+/* up is zero, and so is the whole; with a scalar that starts at zero, up is not. */
 static void init(const slr_module *mod, const slr_network_slot *slots, float *params, slr_rng *rng)
 {
-    const slr_target *t = &mod->target;
-    double bound = 1.0 / sqrt((double)(t->in * t->kh * t->kw));
-    float *down = params + slots[DOWN].offset;
-    for (size_t i = 0; i < slots[DOWN].count; i++)
-        down[i] = (float)((2.0 * slr_rng_real(rng) - 1.0) * bound);
-    float *up = params + slots[UP].offset;
-    for (size_t i = 0; i < slots[UP].count; i++)
-        up[i] = 0.0f;
+    const slr_network_slot *down = slr_module_slot(mod, slots, DOWN),
+                           *up = slr_module_slot(mod, slots, UP),
+                           *mid = slr_module_slot(mod, slots, MID);
+    slr_init_kaiming(params + down->offset, down->count, (int64_t)down->count / mod->rank, rng);
+    if (slr_module_has(mod, SLR_LEAF_SCALAR))
+        slr_init_kaiming(params + up->offset, up->count, mod->rank, rng);
+    if (mid)
+        slr_init_kaiming(params + mid->offset, mid->count, (int64_t)mid->count / mod->rank, rng);
 }
 
 static slr_val matrix(slr_graph *g, slr_val v)
 {
-    int64_t dim[2] = {slr_dim(g, v, 0), slr_dim(g, v, 1)};
+    int64_t dim[2] = {slr_dim(g, v, 0), 1};
+    slr_shape s = slr_shape_of(g, v);
+    for (int i = 1; i < s.rank; i++)
+        dim[1] *= s.dim[i];
     return slr_reshape(g, v, 2, dim);
 }
 
-/* Ones of the given shape with Bernoulli zeros; the kept are 1/(1-p). */
-static slr_val mask(const slr_apply *a, int rank, const int64_t *dim, double p, int64_t stream)
+/* mid[p,q,...] down[q,i] -> [r, in*kh*kw] in the order of a convolution's weight. */
+static slr_val tucker_down(const slr_apply *a, slr_val down, slr_val mid)
 {
-    slr_val ones = slr_fill(a->g, rank, dim, 1.0);
-    return slr_dropout(a->g, ones, a->seed, p, stream, 1);
+    slr_graph *g = a->g;
+    int64_t r = slr_dim(g, mid, 0), taps = slr_dim(g, mid, 2) * slr_dim(g, mid, 3);
+    int64_t in = slr_dim(g, down, 1), flat[2] = {r * taps, r}, cube[3] = {r, taps, in};
+    slr_val m = slr_reshape(g, mid, 3, (int64_t[]){r, r, taps});
+    m = slr_reshape(g, slr_permute(g, m, (int64_t[]){0, 2, 1}), 2, flat); /* [p*tap, q] */
+    slr_val d = slr_matmul(g, m, matrix(g, down), SLR_NONE, SLR_NONE, false, false, 1.0);
+    d = slr_permute(g, slr_reshape(g, d, 3, cube), (int64_t[]){0, 2, 1}); /* [p, in, tap] */
+    return slr_reshape(g, d, 2, (int64_t[]){r, in * taps});
+}
+
+static slr_val delta(const slr_apply *a, const slr_module *mod, slr_val w)
+{
+    (void)mod, (void)w;
+    slr_graph *g = a->g;
+    slr_val down = a->param[MID] == SLR_NONE ? matrix(g, a->param[DOWN])
+                                             : tucker_down(a, a->param[DOWN], a->param[MID]);
+    return slr_delta_shape(
+        a, slr_matmul(g, matrix(g, a->param[UP]), down, SLR_NONE, SLR_NONE, false, false, 1.0));
 }
 
 /* kohya: rank_dropout draws one mask per sample and rank channel. */
@@ -84,74 +116,77 @@ static slr_val drop_ranks(const slr_apply *a, slr_val d, double p)
     int64_t dim[SLR_MAX_RANK];
     for (int i = 0; i < s.rank; i++)
         dim[i] = i == 0 || i == s.rank - 1 ? s.dim[i] : 1;
-    return slr_mul(a->g, d, mask(a, s.rank, dim, p, a->stream + 1));
+    return slr_mul(a->g, d, slr_drop_mask(a, s.rank, dim, p, 1));
 }
 
-/* kohya: module_dropout skips the whole module for this pass and does not rescale the others. */
-static slr_val drop_module(const slr_apply *a, slr_val d, double p)
+static slr_val dropouts(const slr_apply *a, const slr_module *mod, slr_val d)
 {
-    slr_shape s = slr_shape_of(a->g, d);
-    int64_t dim[SLR_MAX_RANK];
-    for (int i = 0; i < s.rank; i++)
-        dim[i] = 1;
-    slr_val keep = slr_affine(a->g, mask(a, s.rank, dim, p, a->stream + 2), 1.0 - p, 0.0);
-    return slr_mul(a->g, d, keep);
-}
-
-static slr_val dropouts(const slr_apply *a, slr_val d)
-{
+    const slr_settings *set = mod->set;
     if (a->seed == SLR_NONE)
         return d;
-    double p = slr_network_arg(a->network, "network_dropout", 0);
-    if (p > 0)
-        d = slr_dropout(a->g, d, a->seed, p, a->stream, 1);
-    p = slr_network_arg(a->network, "rank_dropout", 0);
-    if (p > 0)
-        d = drop_ranks(a, d, p);
-    p = slr_network_arg(a->network, "module_dropout", 0);
-    if (p > 0)
-        d = drop_module(a, d, p);
-    return d;
+    if (set->dropout > 0)
+        d = slr_dropout(a->g, d, a->seed, set->dropout, a->stream, 1);
+    if (set->rank_dropout > 0)
+        d = drop_ranks(a, d, set->rank_dropout);
+    return slr_drop_module(a, mod, d);
 }
 
 static slr_val output(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y)
 {
     slr_graph *g = a->g;
-    bool spatial = mod->target.kh * mod->target.kw > 1;
-    slr_val d = spatial
-                    ? slr_conv2d(g, x, a->param[DOWN], SLR_NONE, SLR_NONE, a->layer->geometry, 1.0)
-                    : slr_linear(g, x, matrix(g, a->param[DOWN]), SLR_NONE, SLR_NONE);
-    d = dropouts(a, d);
-    return slr_matmul(g, d, matrix(g, a->param[UP]), SLR_NONE, y, false, true,
-                      slr_module_scale(mod));
+    slr_val up = matrix(g, a->param[UP]), mid = a->param[MID], scalar = a->param[SLR_LEAF_SCALAR];
+    slr_val kernel = mid == SLR_NONE ? a->param[DOWN] : mid, d = x;
+    if (mid != SLR_NONE)
+        d = slr_linear(g, d, matrix(g, a->param[DOWN]), SLR_NONE, SLR_NONE);
+    d = spatial(&mod->target)
+            ? slr_conv2d(g, d, kernel, SLR_NONE, SLR_NONE, a->layer->geometry, 1.0)
+            : slr_linear(g, d, matrix(g, kernel), SLR_NONE, SLR_NONE);
+    d = dropouts(a, mod, d);
+    if (scalar != SLR_NONE)
+        up = slr_mul(g, up, slr_reshape(g, scalar, 2, (int64_t[]){1, 1}));
+    return slr_matmul(g, d, up, SLR_NONE, y, false, true, mod->scale * a->strength);
 }
 
-/* Row by row: w[o] += s sum_p up[o,p] down[p]; one row of w and the rank rows of down stay in
- * cache. */
-static void merge(const slr_module *mod, const slr_network_slot *slots, const float *params,
-                  double strength, int64_t row_lo, int64_t row_hi, float *w)
+/* One row of a kernel that a tucker core spreads: down[p,i,tap] = sum_q mid[p,q,tap] first[q,i]. */
+static void tucker_row(const slr_module *mod, const float *mid, const float *first, float *row)
 {
-    int64_t width = mod->target.in * mod->target.kh * mod->target.kw;
-    const float *down = params + slots[DOWN].offset, *up = params + slots[UP].offset;
-    double scale = strength * slr_module_scale(mod);
-    for (int64_t o = row_lo; o < row_hi; o++) {
-        float *row = w + o * width;
-        for (int64_t p = 0; p < mod->rank; p++) {
-            float f = (float)(scale * up[o * mod->rank + p]);
-            const float *d = down + p * width;
-            for (int64_t i = 0; i < width; i++)
-                row[i] += f * d[i];
-        }
-    }
+    int64_t taps = mod->target.kh * mod->target.kw, in = mod->target.in;
+    memset(row, 0, (size_t)(in * taps) * sizeof *row);
+    for (int64_t q = 0; q < mod->rank; q++)
+        for (int64_t i = 0; i < in; i++)
+            for (int64_t k = 0; k < taps; k++)
+                row[i * taps + k] += mid[q * taps + k] * first[q * in + i];
+}
+
+static void factors(const slr_module *mod, const slr_network_slot *slots, const float *params,
+                    int64_t rank, float *down, float *up, int64_t up_stride)
+{
+    const slr_network_slot *mid = slr_module_slot(mod, slots, MID),
+                           *scalar = slr_module_slot(mod, slots, SLR_LEAF_SCALAR);
+    const float *first = params + slr_module_slot(mod, slots, DOWN)->offset,
+                *second = params + slr_module_slot(mod, slots, UP)->offset;
+    int64_t width = slr_target_fan_in(&mod->target), taps = mod->target.kh * mod->target.kw;
+    float scale = (float)(mod->scale * (scalar ? (double)params[scalar->offset] : 1.0));
+    for (int64_t p = 0; mid && p < rank; p++)
+        tucker_row(mod, params + mid->offset + p * mod->rank * taps, first, down + p * width);
+    if (!mid)
+        memcpy(down, first, (size_t)(rank * width) * sizeof *down);
+    for (int64_t o = 0; o < mod->target.out; o++)
+        for (int64_t p = 0; p < rank; p++)
+            up[o * up_stride + p] = scale * second[o * mod->rank + p];
 }
 
 const slr_kind slr_kind_lora = {
     .name = "lora",
-    .n_slots = 2,
-    .leaf = {[DOWN] = "lora_down.weight", [UP] = "lora_up.weight"},
-    .shapes = shapes,
-    .rank = rank_of,
+    .leaf = {[DOWN] = "lora_down.weight", [UP] = "lora_up.weight", [MID] = "lora_mid.weight"},
+    .proof = 1u << DOWN | 1u << UP,
+    .needs = 1u << DOWN | 1u << UP,
+    .plus = 1u << UP,
+    .scalar_into = UP,
+    .make = make,
+    .read = read,
     .init = init,
+    .delta = delta,
     .output = output,
-    .merge = merge,
+    .factors = factors,
 };

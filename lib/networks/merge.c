@@ -1,108 +1,243 @@
 /* SPDX-License-Identifier: MIT */
-/* Merging networks into weights: W + sum of strength * delta, summed in f32 and rounded once to the
- * base's type.  The base's tensors are never written, so dropping the result removes the networks
- * exactly. */
-#include "networks/kind.h"
+/* Merging networks into weights: each adapted tensor becomes a small graph of what its modules do
+ * to it, one after the other, in f32, and is rounded once to the base's type.  The base's tensors
+ * are never written, so dropping the result removes the networks exactly. */
+#include <stdio.h>
+#include <string.h>
 
 #include "base/status.h"
 #include "base/str.h"
-#include "base/thread.h"
+#include "graph/exec.h"
+#include "networks/kind.h"
 
-typedef struct merge_job {
+typedef struct merging {
+    slr_mem *m;
+    slr_devices *devices;
+    slr_weights *base, *out;
     const slr_stack_item *items;
     size_t n;
-    int threads, part;
-    const char *path;
-    float *w;
-} merge_job;
+    int part;
+} merging;
 
-#define ROWS_PER_PIECE 16
-
-static void merge_rows(void *arg, int64_t lo, int64_t hi)
+double slr_item_strength(const slr_stack_item *item, int part)
 {
-    const merge_job *job = arg;
-    for (size_t i = 0; i < job->n; i++) {
-        const slr_network *n = job->items[i].network;
-        const slr_module *mod = slr_network_find(n, job->part, job->path);
-        double strength = job->part == SLR_PART_UNET ? job->items[i].unet : job->items[i].te;
-        if (mod && strength != 0)
-            mod->kind->merge(mod, &n->slot[mod->slot], n->params, strength, lo, hi, job->w);
-    }
+    return part == SLR_PART_UNET ? item->unet : item->te;
 }
 
-static bool adapted(const merge_job *job)
+/* A network that was opened against another checkpoint must not be taken for one that fits. */
+static int check_fit(const slr_network *n, const slr_target *want, const char *name,
+                     const slr_tensor *t)
 {
-    for (size_t i = 0; i < job->n; i++)
-        if (slr_network_find(job->items[i].network, job->part, job->path))
+    int64_t count = want->norm ? want->out : want->out * slr_target_fan_in(want);
+    if (t->rank < 1 || t->dim[0] != want->out || slr_tensor_count(t) != count)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s: %s does not fit %s of this checkpoint",
+                        n->path ? n->path : n->name, want->name, name);
+    return SDLORA_OK;
+}
+
+/* "3.lora_unet_...lora_down.weight": two networks may hold the same keys. */
+static slr_val param(slr_graph *g, size_t item, const slr_network_slot *s)
+{
+    char name[SLR_LAYER_KEY + 64];
+    snprintf(name, sizeof name, "%zu.%s", item, s->key);
+    return slr_param(g, name, s->rank, s->dim);
+}
+
+static slr_val apply(const merging *w, slr_graph *g, size_t item, const slr_module *mod, int leaf,
+                     slr_val v)
+{
+    const slr_network *n = w->items[item].network;
+    const slr_target *t = &mod->target;
+    const slr_layer layer = {.part = t->part,
+                             .path = t->path,
+                             .conv = t->conv,
+                             .norm = t->norm,
+                             .out = t->out,
+                             .in = t->in,
+                             .kh = t->kh,
+                             .kw = t->kw};
+    slr_apply a = {.g = g,
+                   .network = n,
+                   .layer = &layer,
+                   .seed = SLR_NONE,
+                   .strength = slr_item_strength(&w->items[item], w->part)};
+    for (int i = 0; i < SLR_KIND_LEAVES; i++) {
+        const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
+        a.param[i] = s ? param(g, item, s) : SLR_NONE;
+    }
+    return slr_rebuild_param(&a, mod, leaf, v);
+}
+
+static int bind(const merging *w, slr_plan *p, size_t item, const slr_module *mod)
+{
+    const slr_network *n = w->items[item].network;
+    for (int i = 0; i < SLR_KIND_LEAVES; i++) {
+        const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
+        char name[SLR_LAYER_KEY + 64];
+        slr_val v;
+        if (!s)
+            continue;
+        snprintf(name, sizeof name, "%zu.%s", item, s->key);
+        if (slr_plan_find(p, name, &v) < 0)
+            slr_clear(); /* the formula at hand does not read it */
+        else
+            SLR_TRY(slr_plan_bind(p, v, n->params + s->offset));
+    }
+    return SDLORA_OK;
+}
+
+static const slr_module *module_of(const merging *w, size_t item, const char *path)
+{
+    return slr_network_find(w->items[item].network, w->part, path);
+}
+
+/* [K,C,1,1] is a matrix to a graph, as it is to the layers of a model. */
+static int graph_shape(const slr_target *t, int leaf, int64_t dim[4])
+{
+    dim[0] = t->out;
+    dim[1] = t->in;
+    dim[2] = t->kh;
+    dim[3] = t->kw;
+    return leaf == SLR_LEAF_BIAS || t->norm ? 1 : t->kh * t->kw > 1 ? 4 : 2;
+}
+
+static int build(const merging *w, slr_graph *g, const char *path, const slr_target *t, int leaf,
+                 bool present)
+{
+    int64_t dim[4];
+    int rank = graph_shape(t, leaf, dim);
+    slr_val in = present ? slr_input(g, "w", SDLORA_F32, rank, dim) : SLR_NONE, v = in;
+    for (size_t i = 0; i < w->n; i++) {
+        const slr_module *mod = module_of(w, i, path);
+        if (mod && slr_item_strength(&w->items[i], w->part) != 0)
+            v = apply(w, g, i, mod, leaf, v);
+    }
+    if (slr_graph_status(g) < 0 || v == SLR_NONE || v == in)
+        return slr_graph_status(g);
+    slr_output(g, v, "out");
+    SLR_TRY(slr_graph_status(g));
+    return 1;
+}
+
+/* Puts what the plan computes into the result, in the type of t, or f32 where the base has none. */
+static int put(const merging *w, slr_plan *p, const char *name, const slr_tensor *t)
+{
+    slr_val v;
+    slr_storage *storage;
+    const slr_dtype_row *type = slr_dtype(t->dtype);
+    size_t count = (size_t)slr_tensor_count(t);
+    SLR_TRY(slr_plan_find(p, "out", &v));
+    SLR_TRY(slr_storage_new(&storage, w->m, count * type->size));
+    type->from_f32(slr_storage_data(storage), slr_plan_data(p, v), count);
+    slr_tensor merged = *t;
+    merged.data = slr_storage_data(storage);
+    merged.storage = storage;
+    merged.id = slr_tensor_next_id();
+    int rc = slr_weights_put(w->out, name, &merged);
+    slr_storage_unref(storage);
+    return rc;
+}
+
+static int run(const merging *w, slr_graph *g, const char *path, const char *name,
+               const slr_tensor *base, const slr_tensor *t)
+{
+    slr_plan *p;
+    slr_val v;
+    SLR_TRY(slr_plan_new(&p, g, w->devices));
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < w->n; i++) {
+        const slr_module *mod = module_of(w, i, path);
+        if (mod)
+            rc = bind(w, p, i, mod);
+    }
+    if (rc >= 0)
+        rc = slr_plan_back(p);
+    if (rc >= 0 && base)
+        rc = slr_plan_find(p, "w", &v);
+    if (rc >= 0 && base)
+        rc = slr_tensor_to_f32(base, slr_plan_data(p, v));
+    if (rc >= 0)
+        rc = slr_plan_run(p, NULL);
+    if (rc >= 0)
+        rc = put(w, p, name, t);
+    slr_plan_free(p);
+    return rc;
+}
+
+static int merge_tensor(const merging *w, const char *path, const slr_module *first, int leaf)
+{
+    char name[SLR_LAYER_KEY];
+    slr_nn_path(name, leaf == SLR_LEAF_WEIGHT ? "%s.weight" : "%s.bias", path);
+    const slr_target *want = &first->target;
+    const slr_tensor *base = slr_weights_find(w->base, name);
+    const slr_tensor absent = {.dtype = SDLORA_F32, .rank = 1, .dim = {want->out}};
+    if (leaf == SLR_LEAF_WEIGHT && !base)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_weights_label(w->base), name);
+    for (size_t i = 0; i < w->n && leaf == SLR_LEAF_WEIGHT; i++) {
+        const slr_module *mod = module_of(w, i, path);
+        if (mod)
+            SLR_TRY(check_fit(w->items[i].network, &mod->target, name, base));
+    }
+    slr_graph *g;
+    SLR_TRY(slr_graph_new(&g, w->m, (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT}));
+    int rc = build(w, g, path, want, leaf, base != NULL);
+    if (rc > 0)
+        rc = run(w, g, path, name, base, base ? base : &absent);
+    slr_graph_free(g);
+    return rc;
+}
+
+/* Whether an earlier network has brought the layer's turn already. */
+static bool seen(const merging *w, size_t item, const char *path)
+{
+    for (size_t i = 0; i < item; i++)
+        if (module_of(w, i, path))
             return true;
     return false;
 }
 
-/* A network that was opened against another checkpoint must not write past a row. */
-static int check_fit(const merge_job *job, const char *name, const slr_tensor *t)
+static int merge_modules(const merging *w, bool (*which)(void *user, int part, const char *path),
+                         void *user)
 {
-    for (size_t i = 0; i < job->n; i++) {
-        const slr_network *n = job->items[i].network;
-        const slr_module *mod = slr_network_find(n, job->part, job->path);
-        const slr_target *want = mod ? &mod->target : NULL;
-        if (want && (t->rank < 2 || t->dim[0] != want->out ||
-                     slr_tensor_count(t) != want->out * want->in * want->kh * want->kw))
-            return slr_fail(SDLORA_EINVAL, __func__, "%s: %s does not fit %s of this checkpoint",
-                            n->path ? n->path : n->name, want->name, name);
+    for (size_t i = 0; i < w->n; i++) {
+        const slr_network *n = w->items[i].network;
+        for (size_t k = 0; k < n->n_modules; k++) {
+            const slr_module *mod = &n->module[k];
+            const char *path = mod->target.path;
+            if (mod->target.part != w->part || seen(w, i, path) ||
+                (which && !which(user, w->part, path)))
+                continue;
+            SLR_TRY(merge_tensor(w, path, mod, SLR_LEAF_WEIGHT));
+            SLR_TRY(merge_tensor(w, path, mod, SLR_LEAF_BIAS));
+        }
     }
     return SDLORA_OK;
 }
 
-static int merge_tensor(slr_weights *out, slr_mem *m, const char *name, const slr_tensor *t,
-                        merge_job *job)
-{
-    const slr_dtype_row *type = slr_dtype(t->dtype);
-    size_t count = (size_t)slr_tensor_count(t);
-    slr_storage *storage = NULL;
-    SLR_TRY(check_fit(job, name, t));
-    job->w = slr_calloc(m, count, sizeof(float));
-    int rc = job->w ? slr_tensor_to_f32(t, job->w) : SDLORA_ENOMEM;
-    if (rc >= 0)
-        rc = slr_storage_new(&storage, m, count * type->size);
-    if (rc >= 0) {
-        slr_parallel(job->threads, t->dim[0], ROWS_PER_PIECE, merge_rows, job);
-        type->from_f32(slr_storage_data(storage), job->w, count);
-        slr_tensor merged = *t;
-        merged.data = slr_storage_data(storage);
-        merged.storage = storage;
-        merged.id = slr_tensor_next_id();
-        rc = slr_weights_put(out, name, &merged);
-    }
-    slr_storage_unref(storage);
-    slr_free(m, job->w);
-    return rc;
-}
-
-int slr_merge_part(slr_weights **out, slr_mem *m, int threads, slr_weights *base, int part,
-                   const slr_stack_item *items, size_t n)
+int slr_merge_layers(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base,
+                     int part, const slr_stack_item *items, size_t n,
+                     bool (*which)(void *user, int part, const char *path), void *user)
 {
     *out = NULL;
-    slr_weights *merged = NULL;
-    int rc = slr_weights_new(&merged, m, slr_weights_label(base));
+    merging w = {.m = m, .devices = devices, .base = base, .items = items, .n = n, .part = part};
+    int rc = slr_weights_new(&w.out, m, slr_weights_label(base));
     for (size_t i = 0; rc >= 0 && i < slr_weights_count(base); i++) {
         const slr_tensor *t;
         const char *name = slr_weights_at(base, i, &t);
-        merge_job job = {.items = items, .n = n, .threads = threads, .part = part};
-        const bool weight = slr_ends(name, ".weight");
-        char *path = weight ? slr_strndup(m, name, slr_str_of(name).n - 7) : NULL;
-        job.path = path;
-        if (weight && !path)
-            rc = SDLORA_ENOMEM;
-        else if (path && adapted(&job))
-            rc = merge_tensor(merged, m, name, t, &job);
-        else
-            rc = slr_weights_put(merged, name, t);
-        slr_free(m, path);
+        rc = slr_weights_put(w.out, name, t);
     }
+    if (rc >= 0)
+        rc = merge_modules(&w, which, user);
     if (rc < 0) {
-        slr_weights_unref(merged);
+        slr_weights_unref(w.out);
         return rc;
     }
-    *out = merged;
+    *out = w.out;
     return SDLORA_OK;
+}
+
+int slr_merge_part(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base, int part,
+                   const slr_stack_item *items, size_t n)
+{
+    return slr_merge_layers(out, m, devices, base, part, items, n, NULL, NULL);
 }

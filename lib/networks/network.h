@@ -5,6 +5,7 @@
 #ifndef SLR_NETWORKS_NETWORK_H
 #define SLR_NETWORKS_NETWORK_H
 
+#include "backend/registry.h"
 #include "base/options.h"
 #include "base/rng.h"
 #include "models/checkpoint.h"
@@ -18,6 +19,7 @@ typedef struct slr_target {
     const char *name; /* kohya's: "lora_unet_down_blocks_0_attentions_0_proj_in" */
     const char *path; /* canonical module path */
     bool conv;        /* the weight is 4-D */
+    bool norm;        /* the weight is 1-D: out channels */
     int64_t out, in, kh, kw;
 } slr_target;
 
@@ -62,6 +64,7 @@ typedef struct slr_network_slot {
     const char *key; /* "lora_unet_....lora_down.weight" */
     int part;
     size_t module;
+    int leaf; /* of its module: see kind.h */
     int rank;
     int64_t dim[SLR_MAX_RANK];
     size_t offset,
@@ -73,6 +76,11 @@ float *slr_network_params(slr_network *n);            /* the block; 64-byte alig
 size_t slr_network_param_count(const slr_network *n); /* floats in the block, gaps included */
 /* [first, last) floats of the block that belong to a part. */
 void slr_network_part_range(const slr_network *n, int part, size_t *first, size_t *last);
+
+/* kohya's scale_weight_norms: n = max(|scale D|, max / 2), and where n > max the module is made
+ * smaller by max / n, its factors each by their share (two factors: the root).  Norms of kinds that
+ * are not two factors are refused with ENOTSUP. */
+int slr_network_scale_norms(slr_network *n, slr_devices *devices, double max);
 
 /* --- hooks into graphs --- */
 /* Training: the slots of every layer that is built become graph params named by their keys.  Fill
@@ -86,22 +94,28 @@ typedef struct slr_train_hook {
 } slr_train_hook;
 void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr_val *vals);
 
-/* Applying: any number of networks at once, each with its strengths.  A stack combines them per
- * layer (ranks concatenated, strength and alpha/rank folded into `up`), so that a layer pays one
- * thin pass. */
+/* Applying: any number of networks at once, each with its strengths.  Where all networks of a layer
+ * are two factors (LoRA), a stack combines them (ranks concatenated, strength and alpha/rank folded
+ * into `up`), so that the layer pays one thin pass.  Other layers get new weights, to which the
+ * networks were applied one after the other, as in AUTOMATIC1111. */
 typedef struct slr_stack slr_stack;
 typedef struct slr_stack_item {
     slr_network *network;
     double te, unet; /* strengths */
+    int64_t dyn;     /* use this many ranks at most; 0: all */
 } slr_stack_item;
 /* Checks every item against base first: EINVAL/EFORMAT names file and key, and nothing is applied.
  * Takes references. */
-int slr_stack_new(slr_stack **out, slr_mem *m, const slr_checkpoint *base,
+int slr_stack_new(slr_stack **out, slr_mem *m, slr_devices *devices, slr_checkpoint *base,
                   const slr_stack_item *items, size_t n);
 void slr_stack_free(slr_stack *s);
+/* The weights to build a part's graph with: the base's, but for layers that were made anew. */
+slr_weights *slr_stack_weights(slr_stack *s, int part);
 /* Live: factors become graph params, bound with slr_stack_bind after planning. */
 slr_adapter slr_stack_adapter(slr_stack *s);
-/* Other strengths for the same networks, without a new graph. */
+/* Whether other strengths can be set in graphs that stand: no layer has weights of its own. */
+bool slr_stack_live(const slr_stack *s);
+/* Other strengths for the same networks, without a new graph; EINVAL unless live. */
 int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n);
 /* Whether a network was written to since its factors were copied: slr_stack_set copies them again.
  */
@@ -110,10 +124,10 @@ bool slr_stack_stale(const slr_stack *s);
 struct slr_plan;
 int slr_stack_bind(slr_stack *s, struct slr_plan *p);
 
-/* Merged: new weights = W + sum of strength * delta, f32 sums, saved in the base's dtype; removal
- * is dropping the result (the base is untouched). *out holds replaced tensors over the base's.
- * threads: as many at once, with the same bytes whatever the number. */
-int slr_merge_part(slr_weights **out, slr_mem *m, int threads, slr_weights *base, int part,
+/* Merged: new weights = W with every network applied in turn, summed in f32, rounded once to the
+ * base's dtype; removal is dropping the result (the base is untouched).  *out holds replaced
+ * tensors over the base's; the same bytes whatever the number of threads. */
+int slr_merge_part(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base, int part,
                    const slr_stack_item *items, size_t n);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Applying networks live: all modules of a layer become one pair of factors, ranks concatenated and
  * strengths folded into `up`, so any number of LoRAs costs one thin pass and a change of strength
- * rewrites only the `up` factors. Refuses to know prompts and files. */
+ * rewrites only the `up` factors.  A layer with a module that is not two factors gets new weights
+ * (merge.c).  Refuses to know prompts and files. */
 #include "networks/kind.h"
 
 #include <string.h>
@@ -14,12 +15,16 @@
 typedef struct stack_layer {
     const slr_target *target; /* borrowed from the first network that has it */
     int64_t rank;             /* summed */
+    bool rebuilt;             /* has weights of its own instead of factors */
     float *down, *up;         /* [rank, in*kh*kw], [out, rank]; in the block */
     const char *down_name, *up_name;
 } stack_layer;
 
 struct slr_stack {
     slr_mem *m;
+    slr_devices *devices;
+    slr_checkpoint *base;
+    slr_weights *own[SLR_PART_COUNT]; /* NULL: the base's serve */
     slr_arena *texts;
     slr_stack_item *item;
     uint64_t *version; /* of each item's parameters when they were copied */
@@ -40,7 +45,13 @@ static const char *factor_name(slr_stack *s, const char *key, const char *which)
     return name;
 }
 
-static int add_module(slr_stack *s, const slr_module *mod)
+/* How many ranks of a module take part. */
+static int64_t rank_of(const slr_stack_item *item, const slr_module *mod)
+{
+    return item->dyn > 0 && item->dyn < mod->rank ? item->dyn : mod->rank;
+}
+
+static int add_module(slr_stack *s, const slr_stack_item *item, const slr_module *mod)
 {
     char key[SLR_LAYER_KEY];
     int64_t at;
@@ -56,7 +67,9 @@ static int add_module(slr_stack *s, const slr_module *mod)
         if (!s->layer[at].down_name || !s->layer[at].up_name)
             return SDLORA_ENOMEM;
     }
-    s->layer[at].rank += mod->rank;
+    s->layer[at].rank += rank_of(item, mod);
+    if (!mod->kind->factors || slr_module_has(mod, SLR_LEAF_DORA))
+        s->layer[at].rebuilt = true;
     return SDLORA_OK;
 }
 
@@ -65,30 +78,35 @@ static size_t round16(size_t floats)
     return (floats + 15) / 16 * 16;
 }
 
-static int64_t fan_in(const slr_target *t)
+static size_t down_floats(const stack_layer *l)
 {
-    return t->in * t->kh * t->kw;
+    return round16((size_t)(l->rank * slr_target_fan_in(l->target)));
+}
+
+static size_t up_floats(const stack_layer *l)
+{
+    return round16((size_t)(l->target->out * l->rank));
 }
 
 /* Places every layer's factors in one block. */
 static int lay_out(slr_stack *s)
 {
     size_t total = 0;
-    for (size_t i = 0; i < s->n_layers; i++) {
-        const stack_layer *l = &s->layer[i];
-        total += round16((size_t)(l->rank * fan_in(l->target))) +
-                 round16((size_t)(l->target->out * l->rank));
-    }
+    for (size_t i = 0; i < s->n_layers; i++)
+        if (!s->layer[i].rebuilt)
+            total += down_floats(&s->layer[i]) + up_floats(&s->layer[i]);
     s->block = slr_calloc(s->m, total ? total : 1, sizeof(float));
     if (!s->block)
         return SDLORA_ENOMEM;
     float *at = s->block;
     for (size_t i = 0; i < s->n_layers; i++) {
         stack_layer *l = &s->layer[i];
+        if (l->rebuilt)
+            continue;
         l->down = at;
-        at += round16((size_t)(l->rank * fan_in(l->target)));
+        at += down_floats(l);
         l->up = at;
-        at += round16((size_t)(l->target->out * l->rank));
+        at += up_floats(l);
     }
     return SDLORA_OK;
 }
@@ -101,23 +119,18 @@ static stack_layer *find_layer(const slr_stack *s, int part, const char *path)
                                                                                : NULL;
 }
 
-static double strength_of(const slr_stack_item *item, int part)
-{
-    return part == SLR_PART_UNET ? item->unet : item->te;
-}
-
 /* Writes one module's rows of `down` and columns of `up` at rank offset `at`. */
-static void write_module(const slr_network *n, const slr_module *mod, const stack_layer *l,
-                         int64_t at, double strength)
+static void write_module(const slr_stack_item *item, const slr_module *mod, const stack_layer *l,
+                         int64_t at)
 {
-    const slr_network_slot *slots = &n->slot[mod->slot];
-    memcpy(l->down + at * fan_in(l->target), n->params + slots[0].offset,
-           slots[0].count * sizeof(float));
-    const float *up = n->params + slots[1].offset;
-    float scale = (float)(strength * slr_module_scale(mod));
-    for (int64_t o = 0; o < l->target->out; o++)
-        for (int64_t p = 0; p < mod->rank; p++)
-            l->up[o * l->rank + at + p] = scale * up[o * mod->rank + p];
+    const slr_network *n = item->network;
+    int64_t rank = rank_of(item, mod), rows = l->target->out;
+    float *up = l->up + at, strength = (float)slr_item_strength(item, mod->target.part);
+    mod->kind->factors(mod, &n->slot[mod->slot], n->params, rank,
+                       l->down + at * slr_target_fan_in(l->target), up, l->rank);
+    for (int64_t o = 0; o < rows; o++)
+        for (int64_t p = 0; p < rank; p++)
+            up[o * l->rank + p] *= strength;
 }
 
 static int write_factors(slr_stack *s)
@@ -131,8 +144,10 @@ static int write_factors(slr_stack *s)
         for (size_t k = 0; k < n->n_modules; k++) {
             const slr_module *mod = &n->module[k];
             stack_layer *l = find_layer(s, mod->target.part, mod->target.path);
-            write_module(n, mod, l, at[l - s->layer], strength_of(&s->item[i], mod->target.part));
-            at[l - s->layer] += mod->rank;
+            if (l->rebuilt)
+                continue;
+            write_module(&s->item[i], mod, l, at[l - s->layer]);
+            at[l - s->layer] += rank_of(&s->item[i], mod);
         }
     }
     slr_free(s->m, at);
@@ -153,10 +168,31 @@ static int check_item(const slr_targets *targets, const slr_network *n)
     return SDLORA_OK;
 }
 
-static int fill(slr_stack *s, const slr_checkpoint *base, const slr_stack_item *items, size_t n)
+static bool is_rebuilt(void *user, int part, const char *path)
+{
+    const stack_layer *l = find_layer(user, part, path);
+    return l && l->rebuilt;
+}
+
+/* New weights for the parts that have layers to rebuild. */
+static int rebuild(slr_stack *s)
+{
+    bool wanted[SLR_PART_COUNT] = {false};
+    for (size_t i = 0; i < s->n_layers; i++)
+        if (s->layer[i].rebuilt)
+            wanted[s->layer[i].target->part] = true;
+    for (int part = 0; part < SLR_PART_COUNT; part++)
+        if (wanted[part])
+            SLR_TRY(slr_merge_layers(&s->own[part], s->m, s->devices,
+                                     slr_checkpoint_part(s->base, part), part, s->item, s->n_items,
+                                     is_rebuilt, s));
+    return SDLORA_OK;
+}
+
+static int fill(slr_stack *s, const slr_stack_item *items, size_t n)
 {
     slr_targets *targets = NULL;
-    SLR_TRY(slr_targets_new(&targets, s->m, base));
+    SLR_TRY(slr_targets_new(&targets, s->m, s->base));
     int rc = SDLORA_OK;
     for (size_t i = 0; rc >= 0 && i < n; i++)
         rc = check_item(targets, items[i].network);
@@ -172,13 +208,14 @@ static int fill(slr_stack *s, const slr_checkpoint *base, const slr_stack_item *
         slr_network_ref(items[i].network);
         s->n_items = i + 1;
         for (size_t k = 0; k < items[i].network->n_modules; k++)
-            SLR_TRY(add_module(s, &items[i].network->module[k]));
+            SLR_TRY(add_module(s, &items[i], &items[i].network->module[k]));
     }
     SLR_TRY(lay_out(s));
+    SLR_TRY(rebuild(s));
     return write_factors(s);
 }
 
-int slr_stack_new(slr_stack **out, slr_mem *m, const slr_checkpoint *base,
+int slr_stack_new(slr_stack **out, slr_mem *m, slr_devices *devices, slr_checkpoint *base,
                   const slr_stack_item *items, size_t n)
 {
     *out = NULL;
@@ -186,11 +223,13 @@ int slr_stack_new(slr_stack **out, slr_mem *m, const slr_checkpoint *base,
     if (!s)
         return SDLORA_ENOMEM;
     s->m = m;
+    s->devices = slr_devices_ref(devices);
+    s->base = slr_checkpoint_ref(base);
     int rc = slr_arena_new(&s->texts, m);
     if (rc >= 0)
         rc = slr_map_new(&s->by_path, m);
     if (rc >= 0)
-        rc = fill(s, base, items, n);
+        rc = fill(s, items, n);
     if (rc < 0) {
         slr_stack_free(s);
         return rc;
@@ -205,6 +244,10 @@ void slr_stack_free(slr_stack *s)
         return;
     for (size_t i = 0; i < s->n_items; i++)
         slr_network_unref(s->item[i].network);
+    for (int part = 0; part < SLR_PART_COUNT; part++)
+        slr_weights_unref(s->own[part]);
+    slr_devices_unref(s->devices);
+    slr_checkpoint_unref(s->base);
     slr_free(s->m, s->item);
     slr_free(s->m, s->version);
     slr_free(s->m, s->layer);
@@ -214,13 +257,29 @@ void slr_stack_free(slr_stack *s)
     slr_free(s->m, s);
 }
 
+slr_weights *slr_stack_weights(slr_stack *s, int part)
+{
+    return s->own[part] ? s->own[part] : slr_checkpoint_part(s->base, part);
+}
+
+bool slr_stack_live(const slr_stack *s)
+{
+    for (int part = 0; part < SLR_PART_COUNT; part++)
+        if (s->own[part])
+            return false;
+    return true;
+}
+
 int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n)
 {
+    if (!slr_stack_live(s))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "the stack holds weights of its own, which a strength cannot change");
     if (n != s->n_items)
         return slr_fail(SDLORA_EINVAL, __func__, "the stack holds %zu networks, not %zu",
                         s->n_items, n);
     for (size_t i = 0; i < n; i++)
-        if (items[i].network != s->item[i].network)
+        if (items[i].network != s->item[i].network || items[i].dyn != s->item[i].dyn)
             return slr_fail(SDLORA_EINVAL, __func__, "network %zu of the stack is another one", i);
     for (size_t i = 0; i < n; i++) {
         s->item[i].te = items[i].te;
@@ -241,7 +300,7 @@ static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val 
 {
     const slr_stack *s = user;
     const stack_layer *l = find_layer(s, layer->part, layer->path);
-    if (!l)
+    if (!l || l->rebuilt)
         return y;
     const slr_target *t = l->target;
     bool spatial = t->kh * t->kw > 1;
@@ -262,6 +321,8 @@ int slr_stack_bind(slr_stack *s, slr_plan *p)
 {
     for (size_t i = 0; i < s->n_layers; i++) {
         slr_val v;
+        if (s->layer[i].rebuilt)
+            continue;
         if (slr_plan_find(p, s->layer[i].down_name, &v) < 0) {
             slr_clear();
             continue; /* a layer of another part's graph */

@@ -50,6 +50,7 @@ static int add_layer(void *user, const slr_layer *layer)
 
     slr_target target = {.part = layer->part,
                          .conv = layer->conv,
+                         .norm = layer->norm,
                          .out = layer->out,
                          .in = layer->in,
                          .kh = layer->kh,
@@ -138,6 +139,8 @@ static const struct {
 
 int slr_target_rule(const slr_target *t)
 {
+    if (t->norm)
+        return SLR_TARGET_NEVER;
     for (size_t i = 0; i < sizeof containers / sizeof *containers; i++) {
         if (containers[i].part != t->part || !strstr(t->path, containers[i].inside))
             continue;

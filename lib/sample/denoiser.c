@@ -144,7 +144,7 @@ static bool same_networks(const slr_denoiser *d, const slr_stack_item *items, si
     if (n != d->n_items)
         return false;
     for (size_t i = 0; i < n; i++)
-        if (items[i].network != d->item[i].network)
+        if (items[i].network != d->item[i].network || items[i].dyn != d->item[i].dyn)
             return false;
     return true;
 }
@@ -163,7 +163,7 @@ static int replace_stack(slr_denoiser *d, const slr_stack_item *items, size_t n)
     slr_stack *stack = NULL;
     slr_stack_item *copy = NULL;
     if (n) {
-        SLR_TRY(slr_stack_new(&stack, d->m, d->base, items, n));
+        SLR_TRY(slr_stack_new(&stack, d->m, d->devices, d->base, items, n));
         copy = slr_calloc(d->m, n, sizeof *copy);
         if (!copy) {
             slr_stack_free(stack);
@@ -188,6 +188,8 @@ int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size
         drop_text(d);
     if (same_strengths(d, items, n) && !(d->stack && slr_stack_stale(d->stack)))
         return SDLORA_OK;
+    if (!slr_stack_live(d->stack))
+        return replace_stack(d, items, n);
     SLR_TRY(slr_stack_set(d->stack, items, n));
     memcpy(d->item, items, n * sizeof *items);
     drop_text(d);
@@ -196,9 +198,14 @@ int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size
 
 /* --- graphs --- */
 
+static slr_weights *weights_of(slr_denoiser *d, int part)
+{
+    return d->stack ? slr_stack_weights(d->stack, part) : slr_checkpoint_part(d->base, part);
+}
+
 static void build_text(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter, const kept *k)
 {
-    slr_nn nn = {g, slr_checkpoint_part(d->base, SLR_PART_TE), SLR_PART_TE, adapter};
+    slr_nn nn = {g, weights_of(d, SLR_PART_TE), SLR_PART_TE, adapter};
     int64_t dim[2] = {k->a, ROW};
     slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
     slr_graph_push(g, "text_encoder");
@@ -209,7 +216,7 @@ static void build_text(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter
 
 static void build_unet(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter, const kept *k)
 {
-    slr_nn nn = {g, slr_checkpoint_part(d->base, SLR_PART_UNET), SLR_PART_UNET, adapter};
+    slr_nn nn = {g, weights_of(d, SLR_PART_UNET), SLR_PART_UNET, adapter};
     int64_t image[4] = {k->a, k->c >> 16, k->c & 0xffff, d->unet.in_channels}, one[1] = {k->a};
     int64_t text[3] = {k->a, k->b, d->clip.width};
     slr_val x = slr_input(g, "x", SDLORA_F32, 4, image), t = slr_input(g, "t", SDLORA_F32, 1, one);

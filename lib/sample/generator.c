@@ -201,7 +201,7 @@ static int add_item(run *s, slr_network *network, double te, double unet)
     if (!grown)
         return SDLORA_ENOMEM;
     s->item = grown;
-    s->item[s->n_items++] = (slr_stack_item){slr_network_ref(network), te, unet};
+    s->item[s->n_items++] = (slr_stack_item){.network = slr_network_ref(network), .te = te, .unet = unet};
     return SDLORA_OK;
 }
 

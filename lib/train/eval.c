@@ -27,7 +27,7 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
     else
         SLR_TRY(slr_bpe_new(&e->bpe, c->mem));
     if (n)
-        SLR_TRY(slr_stack_new(&e->stack, c->mem, c->base, items, n));
+        SLR_TRY(slr_stack_new(&e->stack, c->mem, c->devices, c->base, items, n));
     SLR_TRY(slr_feed_open(&e->feed, c, c->data, e->precision.vae, seed, 0, &e->cancel));
     slr_text_config text = {.mem = c->mem,
                             .base = c->base,

@@ -45,6 +45,11 @@ static const slr_adapter *adapter_of(const building *b, slr_adapter *stacked)
     return b->c->network ? &b->hook.adapter : NULL;
 }
 
+static slr_weights *weights_of(const slr_step_config *c, int part)
+{
+    return c->stack ? slr_stack_weights(c->stack, part) : slr_checkpoint_part(c->base, part);
+}
+
 static int64_t tokens_of(int n_chunks)
 {
     return n_chunks == 1 ? 77 : 75 * (int64_t)n_chunks + 2;
@@ -58,7 +63,7 @@ static slr_val build_text(building *b, const slr_adapter *adapter)
         return b->text = slr_input(b->g, "states", SDLORA_F32, 3, dim);
     }
     int64_t dim[2] = {c->n * c->n_chunks, 77};
-    slr_nn nn = {b->g, slr_checkpoint_part(c->base, SLR_PART_TE), SLR_PART_TE, adapter};
+    slr_nn nn = {b->g, weights_of(c, SLR_PART_TE), SLR_PART_TE, adapter};
     b->text = slr_input(b->g, "ids", SDLORA_I32, 2, dim);
     slr_graph_push(b->g, "text_encoder");
     slr_val states = slr_clip_build(&nn, slr_checkpoint_family(c->base), b->text, c->clip_skip);
@@ -86,7 +91,7 @@ static void build_forward(building *b)
 
     const slr_adapter *adapter = adapter_of(b, &stacked);
     slr_val context = build_text(b, adapter);
-    slr_nn nn = {b->g, slr_checkpoint_part(c->base, SLR_PART_UNET), SLR_PART_UNET, adapter};
+    slr_nn nn = {b->g, weights_of(c, SLR_PART_UNET), SLR_PART_UNET, adapter};
     slr_graph_push(b->g, "unet");
     slr_val pred = slr_unet_build(&nn, slr_checkpoint_family(c->base), b->x, b->t, context);
     slr_graph_pop(b->g);

@@ -42,7 +42,9 @@ static int plan_graph(slr_text *t, slr_graph *g, slr_val *vals)
         adapter = &hook.adapter;
     }
     int64_t dim[2] = {t->c.n_chunks, 77};
-    slr_nn nn = {g, slr_checkpoint_part(t->c.base, SLR_PART_TE), SLR_PART_TE, adapter};
+    slr_weights *te = t->c.stack ? slr_stack_weights(t->c.stack, SLR_PART_TE)
+                                 : slr_checkpoint_part(t->c.base, SLR_PART_TE);
+    slr_nn nn = {g, te, SLR_PART_TE, adapter};
     slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
     slr_val states = slr_clip_build(&nn, slr_checkpoint_family(t->c.base), ids, t->c.clip_skip);
     states = slr_cast(g, slr_clip_join(g, states, t->c.n_chunks), SDLORA_F32);

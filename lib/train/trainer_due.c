@@ -217,44 +217,9 @@ int slr_trainer_due(slr_trainer *t)
 
 /* --- scale_weight_norms --- */
 
-/* || s up down ||_F without forming the product: trace of (up^T up)(down down^T). */
-static double module_norm(const slr_network_slot *down, const slr_network_slot *up,
-                          const float *params, int64_t rank, double scale)
-{
-    int64_t width = (int64_t)down->count / rank, rows = (int64_t)up->count / rank;
-    const float *d = params + down->offset, *u = params + up->offset;
-    double sum = 0;
-    for (int64_t a = 0; a < rank; a++)
-        for (int64_t b = 0; b < rank; b++) {
-            double dd = 0, uu = 0;
-            for (int64_t i = 0; i < width; i++)
-                dd += (double)d[a * width + i] * d[b * width + i];
-            for (int64_t o = 0; o < rows; o++)
-                uu += (double)u[o * rank + a] * u[o * rank + b];
-            sum += dd * uu;
-        }
-    return scale * sqrt(fmax(0.0, sum));
-}
-
 int slr_trainer_scale_norms(slr_trainer *t)
 {
     double max =
         slr_opt_has(t->o, "scale_weight_norms") ? slr_opt_real(t->o, "scale_weight_norms") : 0;
-    if (max <= 0)
-        return SDLORA_OK;
-    float *params = slr_network_params(t->c.network);
-    for (size_t i = 0; i + 1 < slr_network_slots(t->c.network); i += 2) {
-        const slr_network_slot *down = slr_network_slot_at(t->c.network, i), *up = down + 1;
-        int64_t rank = slr_network_rank(t->c.network, down->module);
-        double scale = slr_network_alpha(t->c.network, down->module) / (double)rank;
-        double norm = fmax(module_norm(down, up, params, rank, scale), max / 2);
-        float ratio = (float)sqrt(fmin(norm, max) / norm);
-        if (ratio == 1.0f)
-            continue;
-        for (size_t k = 0; k < down->count; k++)
-            params[down->offset + k] *= ratio;
-        for (size_t k = 0; k < up->count; k++)
-            params[up->offset + k] *= ratio;
-    }
-    return SDLORA_OK;
+    return max > 0 ? slr_network_scale_norms(t->c.network, t->c.devices, max) : SDLORA_OK;
 }

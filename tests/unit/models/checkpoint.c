@@ -392,13 +392,18 @@ static void failed_allocations(void **state)
 /* ---- architectures ---- */
 
 typedef struct tally {
-    size_t n, in_attentions, in_resnets, samplers, convs;
+    size_t n, norms, in_attentions, in_resnets, samplers, convs;
     char first[192], last[192];
 } tally;
 
 static int count_layer(void *user, const slr_layer *l)
 {
     tally *t = user;
+    if (l->norm) {
+        t->norms++;
+        assert_true(l->weight->rank == 1 && l->weight->dim[0] == l->out && l->in == 1);
+        return SDLORA_OK;
+    }
     if (t->n++ == 0)
         snprintf(t->first, sizeof t->first, "%s", l->path);
     snprintf(t->last, sizeof t->last, "%s", l->path);
@@ -416,17 +421,19 @@ static int stop_at_third(void *user, const slr_layer *l)
     return ++*(int *)user == 3 ? slr_fail(SDLORA_ECANCELED, __func__, "enough") : SDLORA_OK;
 }
 
-/* The counts of training.md 1.3, 1.4 and 1.6: what kohya's trainers adapt. */
+/* The counts of training.md 1.3, 1.4 and 1.6: what kohya's trainers adapt.  Norms: two to a resnet,
+ * four to a transformer of one block and three to each block more, conv_norm_out; two to a layer of
+ * text and the last one. */
 static void layers_of_real_architectures(void **state)
 {
     static const struct {
         const char *name;
-        size_t attentions, resnets, samplers, text;
+        size_t attentions, resnets, samplers, text, norms, text_norms;
     } CASES[] = {
-        {"sd15", 192, 80, 6, 72},
-        {"sd21", 192, 80, 6, 138},
-        {"sdxl", 722, 62, 4, 0},
-        {"tiny", 10 * 12, 0, 4, 36},
+        {"sd15", 192, 80, 6, 72, 22 * 2 + 16 * 4 + 1, 25},
+        {"sd21", 192, 80, 6, 138, 22 * 2 + 16 * 4 + 1, 47},
+        {"sdxl", 722, 62, 4, 0, 17 * 2 + 11 + (5 * 2 + 6 * 10) * 3 + 1, 0},
+        {"tiny", 10 * 12, 0, 4, 36, 0, 13},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         slr_checkpoint *c;
@@ -442,6 +449,8 @@ static void layers_of_real_architectures(void **state)
         if (CASES[i].resnets)
             assert_int_equal(t.in_resnets, CASES[i].resnets);
         assert_int_equal(t.samplers, CASES[i].samplers);
+        if (CASES[i].norms)
+            assert_int_equal(t.norms, CASES[i].norms);
         assert_string_equal(t.first, "time_embedding.linear_1");
         assert_string_equal(t.last, "conv_out");
         assert_int_equal(slr_unet_layers(family, unet, stop_at_third, &n), SDLORA_ECANCELED);
@@ -450,6 +459,7 @@ static void layers_of_real_architectures(void **state)
         if (CASES[i].text)
             assert_int_equal(slr_clip_layers(family, te, count_layer, &t), SDLORA_OK);
         assert_int_equal(t.n, CASES[i].text);
+        assert_int_equal(t.norms, CASES[i].text_norms);
         slr_checkpoint_unref(c);
     }
 }

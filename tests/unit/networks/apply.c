@@ -156,7 +156,7 @@ static float *stacked(pass_fn fn, slr_weights *w, const slr_stack_item *items, s
                       size_t *n)
 {
     slr_stack *s;
-    ok(slr_stack_new(&s, NULL, base, items, n_items));
+    ok(slr_stack_new(&s, NULL, devices, base, items, n_items));
     float *y = once(fn, w, s, n);
     slr_stack_free(s);
     return y;
@@ -166,7 +166,7 @@ static float *merged(pass_fn fn, slr_weights *w, int part, const slr_stack_item 
                      size_t n_items, size_t *n)
 {
     slr_weights *m;
-    ok(slr_merge_part(&m, NULL, 2, w, part, items, n_items));
+    ok(slr_merge_part(&m, NULL, devices, w, part, items, n_items));
     float *y = once(fn, m, NULL, n);
     slr_weights_unref(m);
     return y;
@@ -196,7 +196,7 @@ static void third_party_file(void **state)
     assert_string_equal(slr_meta_get(slr_network_meta(net), "ss_output_name"), "openmoji");
     for (size_t i = 0; i < slr_network_modules(net); i++)
         assert_true(slr_network_rank(net, i) == 16 && slr_network_alpha(net, i) == 8);
-    const slr_stack_item item = {net, 1, 1};
+    const slr_stack_item item = {net, 1, 1, 0};
     double change =
         distance(stacked(unet_pass, unet, &item, 1, &n), once(unet_pass, unet, NULL, &n), &n);
     double text = distance(stacked(text_pass, te, &item, 1, &n), once(text_pass, te, NULL, &n), &n);
@@ -214,7 +214,7 @@ static void merged_and_live(void **state)
 {
     (void)state;
     slr_network *net = make(base, LOCON, 4, 0.15);
-    const slr_stack_item item = {net, 0.8, 0.8};
+    const slr_stack_item item = {net, 0.8, 0.8, 0};
     size_t n;
     char before[65], after[65];
     base_hash(base, before);
@@ -246,7 +246,7 @@ static void sums(void **state)
                     base,
                     (const char *[]){"network_dim", "1", "network_train_unet_only", "true", NULL},
                     6, 0.1);
-    const slr_stack_item items[] = {{a, 1, 0.5}, {b, 1, -1.5}, {c, 1, 2}, {a, 1, 0.25}};
+    const slr_stack_item items[] = {{a, 1, 0.5, 0}, {b, 1, -1.5, 0}, {c, 1, 2, 0}, {a, 1, 0.25, 0}};
     size_t n;
     double e = distance(stacked(unet_pass, unet32, items, 4, &n),
                         merged(unet_pass, unet32, SLR_PART_UNET, items, 4, &n), &n);
@@ -254,7 +254,7 @@ static void sums(void **state)
     slr_weights *w = slr_weights_ref(unet32);
     for (int i = 3; i >= 0; i--) {
         slr_weights *next;
-        ok(slr_merge_part(&next, NULL, 2, w, SLR_PART_UNET, &items[i], 1));
+        ok(slr_merge_part(&next, NULL, devices, w, SLR_PART_UNET, &items[i], 1));
         slr_weights_unref(w);
         w = next;
     }
@@ -262,7 +262,7 @@ static void sums(void **state)
         distance(stacked(unet_pass, unet32, items, 4, &n), once(unet_pass, w, NULL, &n), &n);
     double twice = 0, part = distance(stacked(unet_pass, unet32, items, 3, &n),
                                       stacked(unet_pass, unet32, items, 4, &n), &n);
-    const slr_stack_item three_quarters = {a, 1, 0.75}, a_twice[] = {items[0], items[3]};
+    const slr_stack_item three_quarters = {a, 1, 0.75, 0}, a_twice[] = {items[0], items[3]};
     twice = distance(stacked(unet_pass, unet32, a_twice, 2, &n),
                      stacked(unet_pass, unet32, &three_quarters, 1, &n), &n);
     print_message("four at once: %.3g, one by one %.3g, one twice %.3g\n", e, one_by_one, twice);
@@ -293,12 +293,14 @@ static void strengths(void **state)
 {
     (void)state;
     slr_network *a = make(base, LOCON, 4, 0.1), *b = make(base, NULL, 5, 0.1);
-    const slr_stack_item first[] = {{a, 1, 1}, {b, 1, 1}}, second[] = {{a, 0.3, -2}, {b, 0, 0.5}},
-                         none[] = {{a, 0, 0}, {b, 0, 0}}, text[] = {{a, 0.7, 0}, {b, 0.7, 0}},
-                         picture[] = {{a, 0, 0.7}, {b, 0, 0.7}};
+    const slr_stack_item first[] = {{a, 1, 1, 0}, {b, 1, 1, 0}},
+                         second[] = {{a, 0.3, -2, 0}, {b, 0, 0.5, 0}},
+                         none[] = {{a, 0, 0, 0}, {b, 0, 0, 0}},
+                         text[] = {{a, 0.7, 0, 0}, {b, 0.7, 0, 0}},
+                         picture[] = {{a, 0, 0.7, 0}, {b, 0, 0.7, 0}};
     slr_stack *s;
     size_t n, tn;
-    ok(slr_stack_new(&s, NULL, base, first, 2));
+    ok(slr_stack_new(&s, NULL, devices, base, first, 2));
     pass u = unet_pass(unet, s), t = text_pass(te, s);
     n = u.n;
     tn = t.n;
@@ -327,7 +329,7 @@ static void strengths(void **state)
     ok(slr_stack_set(s, picture, 2));
 
     /* the stack is of these networks, in this order */
-    const slr_stack_item swapped[] = {{b, 1, 1}, {a, 1, 1}};
+    const slr_stack_item swapped[] = {{b, 1, 1, 0}, {a, 1, 1, 0}};
     assert_int_equal(slr_stack_set(s, swapped, 2), SDLORA_EINVAL);
     assert_int_equal(slr_stack_set(s, first, 1), SDLORA_EINVAL);
     assert_same(run(&t), once(text_pass, te, NULL, &tn), &tn);
@@ -344,10 +346,10 @@ static void removal(void **state)
     size_t n;
     float *before = once(unet_pass, unet, NULL, &n);
     slr_network *a = make(base, LOCON, 4, 0.1);
-    const slr_stack_item item = {a, 1, 1};
+    const slr_stack_item item = {a, 1, 1, 0};
     slr_weights *w;
     slr_free(NULL, stacked(unet_pass, unet, &item, 1, &n));
-    ok(slr_merge_part(&w, NULL, 2, unet, SLR_PART_UNET, &item, 1));
+    ok(slr_merge_part(&w, NULL, devices, unet, SLR_PART_UNET, &item, 1));
     slr_weights_unref(w);
     slr_network_unref(a);
     assert_same(once(unet_pass, unet, NULL, &n), before, &n);
@@ -362,12 +364,13 @@ static void another_shape(void **state)
     ok(slr_checkpoint_shapes(&other, "sd15", &CONFIG));
     slr_network *good = make(base, NULL, 4, 0.1),
                 *bad = make(other, (const char *[]){"network_dim", "1", NULL}, 4, 0.1);
-    const slr_stack_item items[] = {{good, 1, 1}, {bad, 1, 1}};
-    assert_int_equal(slr_stack_new(&s, NULL, base, items, 2), SDLORA_EINVAL);
+    const slr_stack_item items[] = {{good, 1, 1, 0}, {bad, 1, 1, 0}};
+    assert_int_equal(slr_stack_new(&s, NULL, devices, base, items, 2), SDLORA_EINVAL);
     assert_null(s);
     says("lora_te_text_model_encoder_layers_0_"); /* a name that both have */
     says("does not fit");
-    assert_int_equal(slr_merge_part(&w, NULL, 2, unet, SLR_PART_UNET, items, 2), SDLORA_EINVAL);
+    assert_int_equal(slr_merge_part(&w, NULL, devices, unet, SLR_PART_UNET, items, 2),
+                     SDLORA_EINVAL);
     assert_null(w);
     says("does not fit");
     slr_network_unref(good);

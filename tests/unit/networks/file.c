@@ -8,10 +8,13 @@
 #define GOLDEN TEST_ROOT "/golden/"
 
 static slr_checkpoint *base, *sd15;
+static slr_devices *devices;
 
 static int setup(void **state)
 {
     (void)state;
+    const slr_devices_config config = {.cpu_features = slr_cpu_features(), .backend = "cpu"};
+    ok(slr_devices_open(&devices, &config));
     ok(slr_checkpoint_open(&base, TINYSD, &CONFIG));
     ok(slr_checkpoint_shapes(&sd15, "sd15", &CONFIG));
     return 0;
@@ -22,6 +25,7 @@ static int teardown(void **state)
     (void)state;
     slr_checkpoint_unref(base);
     slr_checkpoint_unref(sd15);
+    slr_devices_unref(devices);
     return 0;
 }
 
@@ -240,9 +244,9 @@ static void network_args(void **state)
         assert_null(n);
     }
     assert_int_equal(
-        make_rc(&n, base, (const char *[]){"network_module", "lycoris.kohya", NULL}, 1),
+        make_rc(&n, base, (const char *[]){"network_module", "networks.none", NULL}, 1),
         SDLORA_ENOTSUP);
-    says("lycoris.kohya");
+    says("networks.none");
     assert_int_equal(make_rc(&n, base,
                              (const char *[]){"network_train_unet_only", "true",
                                               "network_train_text_encoder_only", "true", NULL},
@@ -429,14 +433,14 @@ static int open_apply_save(slr_mem *m, const char *path, const char *copy)
     slr_weights *merged = NULL;
     slr_meta *meta = NULL;
     int rc = slr_network_open(&n, m, base, path);
-    const slr_stack_item items[] = {{n, 1, 1}, {n, 0.5, 0.5}};
+    const slr_stack_item items[] = {{n, 1, 1, 0}, {n, 0.5, 0.5, 0}};
     if (rc >= 0)
-        rc = slr_stack_new(&s, m, base, items, 2);
+        rc = slr_stack_new(&s, m, devices, base, items, 2);
     if (rc >= 0)
         rc = slr_stack_set(s, items, 2);
     if (rc >= 0)
-        rc = slr_merge_part(&merged, m, 2, slr_checkpoint_part(base, SLR_PART_TE), SLR_PART_TE,
-                            items, 1);
+        rc = slr_merge_part(&merged, m, devices, slr_checkpoint_part(base, SLR_PART_TE),
+                            SLR_PART_TE, items, 1);
     if (rc >= 0)
         rc = slr_meta_new(&meta, m);
     if (rc >= 0)

@@ -351,7 +351,7 @@ static void tags_are_networks(void **state)
     slr_network *n = network_of(&common, 0.05f);
     slr_request r = request("red , apple");
     render(&common, &r, plain);
-    const slr_stack_item items[] = {{n, 0.5, 0.25}};
+    const slr_stack_item items[] = {{n, 0.5, 0.25, 0}};
     r.networks = items;
     r.n_networks = 1;
     render(&common, &r, item);
@@ -384,7 +384,7 @@ static void parameters_text(void **state)
     slr_picture p;
     slr_network *n;
     ok(slr_network_open(&n, common.m, common.base, LORA));
-    const slr_stack_item items[] = {{n, 1, 1}};
+    const slr_stack_item items[] = {{n, 1, 1, 0}};
     slr_request r = request("red apple\n(fruit:1.2)");
     r.negative = "food";
     r.cfg = 7.5;
@@ -410,7 +410,7 @@ static void what_is_not_finite_is_told(void **state)
     slr_request r = request("red apple");
     render(&common, &r, before);
     slr_network *n = network_of(&common, 1e30f);
-    const slr_stack_item items[] = {{n, 0, 1}};
+    const slr_stack_item items[] = {{n, 0, 1, 0}};
     r.networks = items;
     r.n_networks = 1;
     refused(&common, &r, SDLORA_ENAN, "finite");

@@ -314,8 +314,8 @@ static void strengths(void **state)
         char name[80];
         slr_network *net = open_network(which[i]);
         slr_stack *stack;
-        slr_stack_item item = {net, 0.6, 0.6};
-        ok(slr_stack_new(&stack, slr_checkpoint_mem(base), base, &item, 1));
+        slr_stack_item item = {net, 0.6, 0.6, 0};
+        ok(slr_stack_new(&stack, slr_checkpoint_mem(base), devices, base, &item, 1));
         slr_step *s = make_step(NULL, stack, 0);
         fill(s, which[i], 0);
         ok(slr_step_run(s, NULL));

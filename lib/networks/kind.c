@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of network algorithms and what their files share: names of leaves, forms, initial
+ * values.  Refuses to know any single algorithm. */
+#include "networks/kind.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/status.h"
+
+/* In the order in which AUTOMATIC1111 tries them on a module. */
+static const slr_kind *const kinds[] = {&slr_kind_lora};
+
+const slr_kind *slr_kind_at(size_t i)
+{
+    return i < sizeof kinds / sizeof *kinds ? kinds[i] : NULL;
+}
+
+const slr_kind *slr_kind_named(const char *algo)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (!strcmp(kinds[i]->name, algo))
+            return kinds[i];
+    return NULL;
+}
+
+const char *slr_kind_leaf(const slr_kind *kind, int leaf)
+{
+    if (leaf == SLR_LEAF_DORA)
+        return "dora_scale";
+    if (leaf == SLR_LEAF_SCALAR)
+        return "scalar";
+    return leaf < SLR_KIND_OWN ? kind->leaf[leaf] : NULL;
+}
+
+/* --- forms --- */
+
+int64_t slr_target_fan_in(const slr_target *t)
+{
+    return t->in * t->kh * t->kw;
+}
+
+double slr_form_scale(const slr_form *form)
+{
+    return form->rank > 0 && !isnan(form->alpha) ? form->alpha / (double)form->rank : 1.0;
+}
+
+void slr_form_add(slr_form *form, int leaf, int rank, const int64_t *dim)
+{
+    form->have |= 1u << leaf;
+    form->leaf[leaf].rank = rank;
+    memcpy(form->leaf[leaf].dim, dim, (size_t)rank * sizeof *dim);
+}
+
+int slr_form_refuse(const char *label, const slr_target *t, const char *leaf,
+                    const slr_tensor *have, const char *wanted)
+{
+    char shape[96];
+    return slr_fail(
+        SDLORA_EFORMAT, __func__,
+        "%s: %s.%s is %s, wanted %s: the layer takes %lld inputs to %lld outputs with a "
+        "%lldx%lld kernel",
+        label, t->name, leaf, slr_shape_text(have->dim, have->rank, shape), wanted,
+        (long long)t->in, (long long)t->out, (long long)t->kh, (long long)t->kw);
+}
+
+void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form)
+{
+    *form = (slr_form){
+        .rank = mod->rank, .alpha = mod->alpha, .scale = mod->scale, .marked = mod->marked};
+    for (int i = 0; i < SLR_KIND_LEAVES; i++)
+        if (mod->at[i] >= 0) {
+            const slr_network_slot *s = &n->slot[mod->slot + (size_t)mod->at[i]];
+            slr_form_add(form, i, s->rank, s->dim);
+        }
+}
+
+/* --- modules --- */
+
+bool slr_module_has(const slr_module *mod, int leaf)
+{
+    return mod->at[leaf] >= 0;
+}
+
+const slr_network_slot *slr_module_slot(const slr_module *mod, const slr_network_slot *slots,
+                                        int leaf)
+{
+    return mod->at[leaf] < 0 ? NULL : &slots[mod->at[leaf]];
+}
+
+/* --- initial values --- */
+
+void slr_init_kaiming(float *p, size_t n, int64_t fan_in, slr_rng *rng)
+{
+    double bound = 1.0 / sqrt((double)fan_in);
+    for (size_t i = 0; i < n; i++)
+        p[i] = (float)((2.0 * slr_rng_real(rng) - 1.0) * bound);
+}
+
+void slr_init_normal(float *p, size_t n, double std, slr_rng *rng)
+{
+    slr_rng_normal(rng, p, n);
+    for (size_t i = 0; i < n; i++)
+        p[i] *= (float)std;
+}
+
+/* --- values --- */
+
+slr_val slr_delta_shape(const slr_apply *a, slr_val v)
+{
+    const slr_layer *l = a->layer;
+    int64_t dim[4] = {l->out, l->in, l->kh, l->kw};
+    return slr_reshape(a->g, v, l->norm ? 1 : l->kh * l->kw > 1 ? 4 : 2, dim);
+}

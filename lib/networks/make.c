@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/* A new network by the options: which layers, of what kind and form, with what initial values.
+ * Refuses to know formulas (kind rows) and files. */
+#include <math.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "networks/args.h"
+
+static const slr_settings *keep_settings(slr_network *n, const slr_settings *set)
+{
+    slr_settings *kept = slr_arena_alloc(n->texts, sizeof *kept, _Alignof(slr_settings));
+    if (kept)
+        *kept = *set;
+    return kept;
+}
+
+/* LyCORIS and kohya: rs_lora divides by the root of the rank, and writes an alpha that makes naive
+ * readers do the same. */
+static void scale_by(const slr_settings *set, slr_form *form)
+{
+    form->rank = set->dim;
+    form->alpha = set->alpha;
+    if (set->rs_lora)
+        form->alpha *= sqrt((double)set->dim);
+    form->scale = slr_form_scale(form);
+}
+
+/* The norm of W stands in dora_scale at first: rows, or columns as LyCORIS before 3.2. */
+static void add_common(const slr_settings *set, const slr_target *t, slr_form *form)
+{
+    int rank = t->conv ? 4 : 2;
+    int64_t dim[4] = {set->wd_on_output ? t->out : 1, set->wd_on_output ? 1 : t->in, 1, 1};
+    if (set->dora && !t->norm)
+        slr_form_add(form, SLR_LEAF_DORA, rank, dim);
+    if (set->scalar)
+        slr_form_add(form, SLR_LEAF_SCALAR, 1, (int64_t[]){1});
+}
+
+static int add_module(slr_network *n, const slr_kind *kind, const slr_target *t,
+                      const slr_settings *set)
+{
+    slr_form form = {0};
+    if (kind->takes ? !kind->takes(t) : t->norm)
+        return SDLORA_OK;
+    scale_by(set, &form);
+    SLR_TRY(kind->make(set, t, &form));
+    add_common(set, t, &form);
+    return slr_network_add(n, kind, t, &form, set);
+}
+
+static int add_targets(slr_network *n, const slr_targets *targets, const slr_arguments *a)
+{
+    slr_opt o = slr_network_options(n);
+    bool no_te = slr_opt_bool(o, "network_train_unet_only");
+    bool no_unet = slr_opt_bool(o, "network_train_text_encoder_only");
+    slr_settings conv_set = a->set;
+    conv_set.dim = a->conv_dim;
+    conv_set.alpha = a->conv_alpha;
+    const slr_settings *lin = keep_settings(n, &a->set), *conv = keep_settings(n, &conv_set);
+    if (!lin || !conv)
+        return SDLORA_ENOMEM;
+
+    for (size_t i = 0; i < slr_targets_count(targets); i++) {
+        const slr_target *t = slr_targets_at(targets, i);
+        int rule = slr_target_rule(t);
+        bool skip = (t->part == SLR_PART_UNET ? no_unet : no_te) || rule == SLR_TARGET_NEVER ||
+                    (rule != SLR_TARGET_LINEAR && a->conv_dim <= 0);
+        if (!skip)
+            SLR_TRY(add_module(n, a->kind, t, rule == SLR_TARGET_CONV ? conv : lin));
+    }
+    if (!n->n_modules)
+        return slr_fail(SDLORA_EINVAL, __func__, "the options leave no module to train");
+    return SDLORA_OK;
+}
+
+/* |W| along the axis that dora_scale has. */
+static int init_dora(const slr_network *n, const slr_module *mod, const slr_checkpoint *base)
+{
+    const slr_network_slot *slot = slr_module_slot(mod, &n->slot[mod->slot], SLR_LEAF_DORA);
+    char name[SLR_LAYER_KEY];
+    const slr_tensor *t;
+    if (!slot)
+        return SDLORA_OK;
+    slr_nn_path(name, "%s.weight", mod->target.path);
+    SLR_TRY(slr_weights_get(slr_checkpoint_part(base, mod->target.part), name, &t));
+
+    int64_t width = slr_target_fan_in(&mod->target), taps = mod->target.kh * mod->target.kw;
+    bool rows = slot->dim[0] == mod->target.out && slot->dim[1] == 1;
+    float *w = slr_alloc(n->m, (size_t)(mod->target.out * width) * sizeof *w);
+    double *sum = slr_calloc(n->m, slot->count, sizeof *sum);
+    int rc = w && sum ? slr_tensor_to_f32(t, w) : SDLORA_ENOMEM;
+    for (int64_t i = 0; rc >= 0 && i < mod->target.out * width; i++)
+        sum[rows ? i / width : i % width / taps] += (double)w[i] * w[i];
+    for (size_t i = 0; rc >= 0 && i < slot->count; i++)
+        n->params[slot->offset + i] = (float)sqrt(sum[i]);
+    slr_free(n->m, sum);
+    slr_free(n->m, w);
+    return rc;
+}
+
+/* A scalar starts at zero, so that the whole does. */
+static int init_params(slr_network *n, const slr_checkpoint *base, uint64_t seed)
+{
+    for (size_t i = 0; i < n->n_modules; i++) {
+        slr_rng rng;
+        slr_rng_init(&rng, seed, SLR_STREAM_INIT, (uint32_t)i);
+        const slr_module *mod = &n->module[i];
+        if (mod->kind->init)
+            mod->kind->init(mod, &n->slot[mod->slot], n->params, &rng);
+        SLR_TRY(init_dora(n, mod, base));
+    }
+    return SDLORA_OK;
+}
+
+static int check_options(slr_opt o)
+{
+    if (slr_opt_bool(o, "network_train_unet_only") &&
+        slr_opt_bool(o, "network_train_text_encoder_only"))
+        return slr_fail(
+            SDLORA_EINVAL, __func__,
+            "network_train_unet_only and network_train_text_encoder_only leave nothing to train");
+    return SDLORA_OK;
+}
+
+int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
+                     uint64_t seed)
+{
+    *out = NULL;
+    SLR_TRY(check_options((slr_opt){opts, "network"}));
+
+    slr_network *n = NULL;
+    slr_targets *targets = NULL;
+    slr_arguments args;
+    slr_mem *m = slr_checkpoint_mem(base);
+    int rc = slr_network_new(&n, m, base);
+    if (rc >= 0 && opts)
+        rc = slr_options_copy(&n->opts, opts);
+    if (rc >= 0)
+        rc = slr_arguments_read(&args, n);
+    if (rc >= 0)
+        rc = slr_targets_new(&targets, m, base);
+    if (rc >= 0)
+        rc = add_targets(n, targets, &args);
+    if (rc >= 0)
+        rc = slr_network_layout(n);
+    if (rc >= 0)
+        rc = init_params(n, base, seed);
+    slr_targets_free(targets);
+    if (rc < 0) {
+        slr_network_unref(n);
+        return rc;
+    }
+    *out = n;
+    return SDLORA_OK;
+}
+
+static const slr_network_slot *same_slot(const slr_network *from, const slr_network *n, size_t i)
+{
+    const slr_network_slot *a = &n->slot[i];
+    const slr_module *to = &n->module[a->module];
+    const slr_module *mod = slr_network_find(from, a->part, to->target.path);
+    return mod && mod->kind == to->kind ? slr_module_slot(mod, &from->slot[mod->slot], a->leaf)
+                                        : NULL;
+}
+
+int slr_network_load_into(slr_network *n, const slr_network *from)
+{
+    if (n->n_slots != from->n_slots)
+        return slr_fail(
+            SDLORA_EINVAL, __func__,
+            "%s has %zu tensors, the network to train has %zu: same rank and modules are needed",
+            from->path ? from->path : "the network", from->n_slots, n->n_slots);
+    for (size_t i = 0; i < n->n_slots; i++) {
+        const slr_network_slot *a = &n->slot[i], *b = same_slot(from, n, i);
+        if (!b || b->count != a->count)
+            return slr_fail(SDLORA_EINVAL, __func__,
+                            "%s has no %s of the size that is trained here",
+                            from->path ? from->path : "the network", a->key);
+        memcpy(n->params + a->offset, from->params + b->offset, a->count * sizeof(float));
+    }
+    return SDLORA_OK;
+}
+
+/* --- made like another one (dim_from_weights) --- */
+
+static void drop_modules(slr_network *n)
+{
+    slr_free(n->m, n->params);
+    slr_map_clear(n->by_path);
+    n->params = NULL;
+    n->n_params = n->n_modules = n->n_slots = 0;
+}
+
+static void copy_values(slr_network *n, const slr_network *from)
+{
+    for (size_t i = 0; i < n->n_slots; i++) {
+        const slr_network_slot *a = &n->slot[i], *b = same_slot(from, n, i);
+        memcpy(n->params + a->offset, from->params + b->offset, a->count * sizeof(float));
+    }
+    slr_network_touch(n);
+}
+
+/* Modules of the parts that the options train; set: dropout and its kin. */
+static int copy_modules(slr_network *n, const slr_network *from, const slr_settings *set)
+{
+    slr_opt o = slr_network_options(n);
+    bool no_te = slr_opt_bool(o, "network_train_unet_only");
+    bool no_unet = slr_opt_bool(o, "network_train_text_encoder_only");
+    for (size_t i = 0; i < from->n_modules; i++) {
+        const slr_module *mod = &from->module[i];
+        slr_form form;
+        slr_module_form(from, mod, &form);
+        if (!(mod->target.part == SLR_PART_UNET ? no_unet : no_te))
+            SLR_TRY(slr_network_add(n, mod->kind, &mod->target, &form, set));
+    }
+    if (!n->n_modules)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "%s has no module of the part that is to be trained",
+                        from->path ? from->path : "the network");
+    return slr_network_layout(n);
+}
+
+int slr_network_make_like(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
+                          const slr_network *from)
+{
+    slr_network *n;
+    SLR_TRY(slr_network_make(&n, base, opts, 0)); /* reads and checks the options */
+    *out = NULL;
+    const slr_settings *set = n->module[0].set;
+    drop_modules(n);
+    int rc = copy_modules(n, from, set);
+    if (rc < 0) {
+        slr_network_unref(n);
+        return rc;
+    }
+    copy_values(n, from);
+    *out = n;
+    return SDLORA_OK;
+}

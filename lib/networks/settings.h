@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* What a new module is made by: network_dim and its kin and network_args, read once and checked.
+ * Names are LyCORIS' and kohya's. */
+#ifndef SLR_NETWORKS_SETTINGS_H
+#define SLR_NETWORKS_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct slr_settings {
+    int64_t dim;  /* network_dim or conv_dim, as the layer wants */
+    double alpha; /* never 0: absent means dim */
+    bool tucker, scalar, rs_lora, bypass;
+    bool dora, wd_on_output;
+    bool rank_dropout_scale;
+    double dropout, rank_dropout, module_dropout;
+    int64_t factor; /* LoKr; -1: as even as can be */
+    bool decompose_both, full_matrix, unbalanced;
+    double constraint; /* OFT, BOFT */
+    bool rescaled;
+    int64_t block_size; /* DyLoRA: ranks that are trained together */
+} slr_settings;
+
+#endif
