@@ -49,6 +49,10 @@ typedef struct slr_writer slr_writer;
 int slr_writer_open(slr_writer **out, slr_mem *m, const char *path);
 int slr_writer_put(slr_writer *w, const void *bytes,
                    size_t n); /* after a failure: the same again */
+/* Before the first put: asks the file system for that much room.  EIO when it has not got it. */
+int slr_writer_reserve(slr_writer *w, uint64_t bytes);
+/* Reads back what was put. */
+int slr_writer_read(slr_writer *w, uint64_t at, void *bytes, size_t n);
 /* The file appears whole under its name; *w becomes NULL even on failure. */
 int slr_writer_commit(slr_writer **w);
 void slr_writer_abort(slr_writer **w); /* leaves no trace; NULL-safe */

@@ -310,7 +310,7 @@ static int job_make(job *j, slr_mem *m, const slr_st_entry *e, size_t n, const s
     return SDLORA_OK;
 }
 
-static int put(void *user, const void *bytes, size_t n)
+static int put_piece(void *user, const void *bytes, size_t n)
 {
     return slr_writer_put(user, bytes, n);
 }
@@ -326,7 +326,7 @@ int slr_safetensors_write(slr_mem *m, const char *path, const slr_st_entry *e, s
     if (rc == SDLORA_OK)
         rc = slr_writer_open(&w, m, path);
     if (rc == SDLORA_OK) {
-        st_sink sink = {put, NULL, w};
+        st_sink sink = {put_piece, NULL, w};
         if (st_write(&sink, j.items, n, meta ? j.pairs : NULL, n_meta, &alloc, &err) != ST_OK)
             rc = slr_writer_put(w, NULL, 0); /* a failed put has said why, and says it again */
         if (rc == SDLORA_OK && err.code != ST_OK)
@@ -336,6 +336,162 @@ int slr_safetensors_write(slr_mem *m, const char *path, const slr_st_entry *e, s
     if (rc == SDLORA_OK)
         return slr_writer_commit(&w);
     slr_writer_abort(&w);
+    return rc;
+}
+
+/* ---- streaming ---- */
+
+typedef struct stream {
+    slr_mem *m;
+    const char *path;
+    const slr_st_entry *e;
+    slr_st_read *read;
+    slr_st_put *put;
+    void *user;
+    slr_writer *w;
+    size_t entry;         /* that was read last; SIZE_MAX: none yet */
+    uint64_t at;          /* bytes compared so far */
+    unsigned char *piece; /* [SLR_ST_PIECE] of the file; comparing only */
+    int rc;               /* of the callback that failed */
+} stream;
+
+static int stream_read(void *user, size_t i, uint64_t at, void *to, size_t n)
+{
+    stream *s = user;
+    s->entry = i;
+    return s->rc = s->read(s->user, i, at, to, n);
+}
+
+static int stream_put(void *user, const void *bytes, size_t n)
+{
+    stream *s = user;
+    return s->rc = s->put(s->user, bytes, n);
+}
+
+static int stream_write(void *user, const void *bytes, size_t n)
+{
+    stream *s = user;
+    return s->rc = slr_writer_put(s->w, bytes, n);
+}
+
+static int stream_compare(void *user, const void *bytes, size_t n)
+{
+    stream *s = user;
+    const unsigned char *want = bytes;
+    while (n && s->rc == SDLORA_OK) {
+        size_t k = n < SLR_ST_PIECE ? n : SLR_ST_PIECE;
+        s->rc = slr_writer_read(s->w, s->at, s->piece, k);
+        if (s->rc == SDLORA_OK && memcmp(s->piece, want, k) != 0)
+            s->rc = slr_fail(SDLORA_EIO, "slr_safetensors_stream",
+                             "%s: %s does not lie on the disk as it was written", s->path,
+                             s->entry == SIZE_MAX ? "the header" : s->e[s->entry].name);
+        s->at += k;
+        want += k;
+        n -= k;
+    }
+    return s->rc;
+}
+
+/* One pass over all bytes of the file to be. */
+static int stream_pass(stream *s, const job *j, size_t n, const st_pair *pairs, size_t n_pairs,
+                       int (*write)(void *, const void *, size_t))
+{
+    st_sink sink = {write, s->read ? stream_read : NULL, s};
+    st_alloc alloc = hooks(s->m);
+    st_error err = {ST_OK, ""};
+    s->rc = SDLORA_OK;
+    s->entry = SIZE_MAX;
+    int st = st_write(&sink, j->items, n, pairs, n_pairs, &alloc, &err);
+    if (s->rc != SDLORA_OK)
+        return s->rc < 0
+                   ? s->rc
+                   : slr_fail(SDLORA_ERROR, __func__, "%s: a callback returned %d", s->path, s->rc);
+    return st == ST_OK ? SDLORA_OK : failed(&err, s->path);
+}
+
+/* The header as a reader meets it, then every byte. */
+static int verify_stream(stream *s, const job *j, size_t n, const st_pair *pairs, size_t n_pairs,
+                         const st_plan *plan)
+{
+    st_limits limits = {0};
+    st_alloc alloc = hooks(s->m);
+    st_error err;
+    st_doc doc;
+    size_t head = (size_t)plan->head_size;
+    unsigned char *bytes = slr_alloc(s->m, head);
+    if (!bytes)
+        return SDLORA_ENOMEM;
+    int rc = slr_writer_read(s->w, 0, bytes, head);
+    if (rc == SDLORA_OK) {
+        if (st_parse(&doc, bytes + 8, head - 8, plan->file_size, &limits, &alloc, &err) == ST_OK)
+            st_free(&doc);
+        else
+            rc = failed(&err, s->path);
+    }
+    slr_free(s->m, bytes);
+    SLR_TRY(rc);
+    s->at = 0;
+    s->piece = slr_alloc(s->m, SLR_ST_PIECE);
+    rc = s->piece ? stream_pass(s, j, n, pairs, n_pairs, stream_compare) : SDLORA_ENOMEM;
+    slr_free(s->m, s->piece);
+    return rc;
+}
+
+static int stream_plan(st_plan *plan, slr_mem *m, const job *j, size_t n, const st_pair *pairs,
+                       size_t n_pairs, const char *label)
+{
+    st_alloc alloc = hooks(m);
+    st_error err;
+    if (st_plan_make(plan, j->items, n, pairs, n_pairs, &alloc, &err) == ST_OK)
+        return SDLORA_OK;
+    memset(plan, 0, sizeof *plan);
+    return failed(&err, label);
+}
+
+int slr_safetensors_stream(slr_mem *m, const char *path, const slr_st_entry *e, size_t n,
+                           const slr_st_pair *meta, size_t n_meta, slr_st_read *read, void *user,
+                           bool verify)
+{
+    stream s = {.m = m, .path = path, .e = e, .read = read, .user = user};
+    st_plan plan = {0};
+    job j;
+    int rc = job_make(&j, m, e, n, meta, n_meta);
+    const st_pair *pairs = meta ? j.pairs : NULL;
+    if (rc == SDLORA_OK)
+        rc = stream_plan(&plan, m, &j, n, pairs, n_meta, path);
+    if (rc == SDLORA_OK)
+        rc = slr_writer_open(&s.w, m, path);
+    if (rc == SDLORA_OK)
+        rc = slr_writer_reserve(s.w, plan.file_size);
+    if (rc == SDLORA_OK)
+        rc = stream_pass(&s, &j, n, pairs, n_meta, stream_write);
+    if (rc == SDLORA_OK && verify)
+        rc = verify_stream(&s, &j, n, pairs, n_meta, &plan);
+    st_plan_free(&plan);
+    job_free(&j);
+    if (rc == SDLORA_OK)
+        return slr_writer_commit(&s.w);
+    slr_writer_abort(&s.w);
+    return rc;
+}
+
+int slr_safetensors_emit(slr_mem *m, const slr_st_entry *e, size_t n, const slr_st_pair *meta,
+                         size_t n_meta, slr_st_read *read, slr_st_put *put, void *user,
+                         uint64_t *data_start)
+{
+    stream s = {.m = m, .path = "safetensors", .e = e, .read = read, .put = put, .user = user};
+    st_plan plan = {0};
+    job j;
+    int rc = job_make(&j, m, e, n, meta, n_meta);
+    const st_pair *pairs = meta ? j.pairs : NULL;
+    if (rc == SDLORA_OK)
+        rc = stream_plan(&plan, m, &j, n, pairs, n_meta, s.path);
+    if (rc == SDLORA_OK && data_start)
+        *data_start = plan.head_size;
+    st_plan_free(&plan);
+    if (rc == SDLORA_OK)
+        rc = stream_pass(&s, &j, n, pairs, n_meta, stream_put);
+    job_free(&j);
     return rc;
 }
 

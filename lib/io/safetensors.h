@@ -39,6 +39,23 @@ typedef struct slr_st_pair {
  * meta NULL: no `__metadata__`; else it is written in the caller's order. */
 int slr_safetensors_write(slr_mem *m, const char *path, const slr_st_entry *e, size_t n,
                           const slr_st_pair *meta, size_t n_meta);
+/* Where the bytes of an entry without data come from: [at, at + n) of entry i, as they stand in the
+ * file.  Entries are asked for in the file's order (width of the type descending, then name), each
+ * from 0 on in ascending pieces of at most SLR_ST_PIECE bytes, cut at multiples of that. */
+#define SLR_ST_PIECE ((size_t)1 << 20)
+typedef int slr_st_read(void *user, size_t i, uint64_t at, void *to, size_t n);
+/* Writes the same file piece by piece: memory is one piece, whatever the size.  Room on the disk is
+ * asked for first.  A read that fails ends it with its code, and what stood at path stays.
+ * verify: before the file takes its name its header is parsed, and every entry is read a second
+ * time and compared with what lies on the disk; EIO names the first that differs. */
+int slr_safetensors_stream(slr_mem *m, const char *path, const slr_st_entry *e, size_t n,
+                           const slr_st_pair *meta, size_t n_meta, slr_st_read *read, void *user,
+                           bool verify);
+/* Hands those bytes to put instead; *data_start (Nullable) is set before the first. */
+typedef int slr_st_put(void *user, const void *bytes, size_t n);
+int slr_safetensors_emit(slr_mem *m, const slr_st_entry *e, size_t n, const slr_st_pair *meta,
+                         size_t n_meta, slr_st_read *read, slr_st_put *put, void *user,
+                         uint64_t *data_start);
 /* The same bytes in memory. Caller frees. */
 int slr_safetensors_encode(slr_mem *m, const slr_st_entry *e, size_t n, const slr_st_pair *meta,
                            size_t n_meta, void **bytes, size_t *n_bytes, uint64_t *data_start);

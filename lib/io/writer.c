@@ -66,7 +66,7 @@ static int open_nameless(slr_writer *w)
 {
     if (access("/proc/self/fd", X_OK) != 0)
         return -1;
-    return openat(w->dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+    return openat(w->dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0666);
 }
 
 static int open_temp(slr_writer *w)
@@ -76,7 +76,7 @@ static int open_temp(slr_writer *w)
         return SDLORA_OK;
     for (int i = 0; i < TRIES && w->fd < 0; i++) {
         name_temp(w, i);
-        w->fd = openat(w->dir, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        w->fd = openat(w->dir, w->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (w->fd < 0 && errno != EEXIST)
             break;
     }
@@ -168,6 +168,30 @@ int slr_writer_put(slr_writer *w, const void *bytes, size_t n)
         memcpy(w->buffer + w->held, bytes, n);
     w->held += n;
     return SDLORA_OK;
+}
+
+/* Blocks are set aside without changing the size, so that a disk that is too small says so before
+ * hours of work.  File systems that can't are left to fail at the write. */
+int slr_writer_reserve(slr_writer *w, uint64_t bytes)
+{
+    if (w->error < 0)
+        return w->error;
+    if (bytes == 0 || bytes > INT64_MAX)
+        return SDLORA_OK;
+    if (fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes) == 0 ||
+        (errno != ENOSPC && errno != EFBIG && errno != EDQUOT))
+        return SDLORA_OK;
+    w->error = slr_fail(SDLORA_EIO, __func__, "%s: needs %llu bytes: %s", w->path,
+                        (unsigned long long)bytes, strerror(errno));
+    return w->error;
+}
+
+int slr_writer_read(slr_writer *w, uint64_t at, void *bytes, size_t n)
+{
+    if (w->error < 0)
+        return w->error;
+    SLR_TRY(flush(w));
+    return slr_file_fd_read(w->fd, w->path, at, bytes, n);
 }
 
 /* Gives a nameless file a name: the target's own if that is free, else a temporary one. */
