@@ -19,6 +19,8 @@ enum {
     PICKLE_MAX = 64 << 20, /* bytes; a full SDXL training state takes about one million */
     DEPTH_MAX = 64,
     NAME_MAX_BYTES = 1024,
+    VALUES_MAX = 1000,
+    VALUE_DEPTH = 2, /* names of at most so many keys */
     LEGACY_VERSION = 1001
 };
 
@@ -38,6 +40,8 @@ struct slr_torchfile {
     uint64_t size;
     named *item;
     size_t n, cap;
+    slr_torch_value *value;
+    size_t n_values, value_cap;
 };
 
 /* What one opening needs besides the result. */
@@ -211,6 +215,41 @@ static bool is_text(const slr_value *v, const char *want)
     return v->kind == SLR_PY_STR && v->n == strlen(want) && !memcmp(v->u.text, want, v->n);
 }
 
+static const struct {
+    int kind, type;
+} plain[] = {
+    {SLR_PY_NONE, SLR_TORCH_NONE},  {SLR_PY_BOOL, SLR_TORCH_BOOL}, {SLR_PY_INT, SLR_TORCH_INT},
+    {SLR_PY_FLOAT, SLR_TORCH_REAL}, {SLR_PY_STR, SLR_TORCH_TEXT},
+};
+enum { N_PLAIN = sizeof plain / sizeof *plain };
+
+/* Keeps a number or a text under the path as it stands. */
+static int add_value(job *j, const slr_value *v)
+{
+    slr_torchfile *f = j->f;
+    size_t row = 0;
+    while (row < N_PLAIN && plain[row].kind != v->kind)
+        row++;
+    if (row == N_PLAIN || f->n_values >= VALUES_MAX ||
+        (v->kind == SLR_PY_STR &&
+         (memchr(v->u.text, 0, v->n) || slr_utf8_valid(v->u.text, v->n) != v->n)))
+        return SDLORA_OK;
+    SLR_TRY(slr_grow(f->m, &f->value, &f->value_cap, f->n_values + 1, sizeof *f->value));
+    slr_torch_value *to = &f->value[f->n_values];
+    *to = (slr_torch_value){.name = slr_strdup(f->m, j->path), .type = plain[row].type};
+    if (!to->name)
+        return SDLORA_ENOMEM;
+    f->n_values++; /* from here on close() frees it */
+    if (v->kind == SLR_PY_STR) {
+        to->text = slr_strndup(f->m, v->u.text, v->n);
+        return to->text ? SDLORA_OK : SDLORA_ENOMEM;
+    }
+    if (v->kind == SLR_PY_BOOL || v->kind == SLR_PY_INT)
+        to->i = v->u.i;
+    to->f = v->kind == SLR_PY_FLOAT ? v->u.f : (double)to->i;
+    return SDLORA_OK;
+}
+
 /* Puts a key behind the path; DONE for keys that can't be part of a name. */
 static int push_key(job *j, size_t *len, const slr_value *key)
 {
@@ -244,9 +283,11 @@ static int walk_child(job *j, const slr_value *key, const slr_value *v, size_t l
      * byte of pickle of its own, and more than one as a rule. */
     if (++j->visits > j->p.n || depth >= DEPTH_MAX)
         return refuse(j, SDLORA_EFORMAT, "has values inside values without end");
-    if (!v->touches && v->kind != SLR_PY_DICT && v->kind != SLR_PY_LIST)
+    if (!v->touches && depth >= VALUE_DEPTH && v->kind != SLR_PY_DICT && v->kind != SLR_PY_LIST)
         return SDLORA_OK; /* a number, a text: no tensor can be in it */
     rc = push_key(j, &below, key);
+    if (rc == SDLORA_OK && depth < VALUE_DEPTH)
+        SLR_TRY(add_value(j, v));
     if (rc == SDLORA_OK)
         rc = walk(j, v, below, depth + 1, false);
     j->path[len] = '\0';
@@ -552,6 +593,11 @@ void slr_torchfile_close(slr_torchfile *f)
             slr_storage_unref(f->item[i].t.storage);
         slr_free(m, f->item[i].name);
     }
+    for (size_t i = 0; i < f->n_values; i++) {
+        slr_free(m, f->value[i].name);
+        slr_free(m, f->value[i].text);
+    }
+    slr_free(m, f->value);
     slr_free(m, f->item);
     slr_storage_unref(f->map);
     slr_free(m, f);
@@ -573,4 +619,22 @@ const char *slr_torchfile_at(const slr_torchfile *f, size_t i, slr_tensor *t)
 slr_storage *slr_torchfile_map(const slr_torchfile *f)
 {
     return f->map;
+}
+
+size_t slr_torchfile_values(const slr_torchfile *f)
+{
+    return f->n_values;
+}
+
+const slr_torch_value *slr_torchfile_value_at(const slr_torchfile *f, size_t i)
+{
+    return &f->value[i];
+}
+
+const slr_torch_value *slr_torchfile_value(const slr_torchfile *f, const char *name)
+{
+    for (size_t i = 0; i < f->n_values; i++)
+        if (!strcmp(f->value[i].name, name))
+            return &f->value[i];
+    return NULL;
 }
