@@ -97,6 +97,7 @@ const slr_kind *slr_kind_named(const char *algo); /* NULL: unknown */
 /* "lora_down.weight" for any of a kind's leaves, the common ones included; NULL: it has no such. */
 const char *slr_kind_leaf(const slr_kind *kind, int leaf);
 extern const slr_kind slr_kind_lora;
+extern const slr_kind slr_kind_embedding; /* not among them: it adapts no layer */
 
 /* --- shared by kinds --- */
 
@@ -123,6 +124,8 @@ slr_val slr_delta_shape(const slr_apply *a, slr_val v);
 
 /* --- rebuild.c: what every kind shares --- */
 
+/* The change alone, of a weight in f32 and without strength: scale * scalar * D, through DoRA. */
+slr_val slr_rebuild_delta(const slr_apply *a, const slr_module *mod, slr_val w);
 /* The frozen value with the module's change: W + strength * (scale * scalar * D, through DoRA). */
 slr_val slr_rebuild_param(const slr_apply *a, const slr_module *mod, int leaf, slr_val v);
 /* Whether a module of a training graph is better served by its kind's output(). */
@@ -147,6 +150,10 @@ struct slr_network {
     size_t arg_cap;
     const char *name, *path;
     slr_meta *meta;
+    slr_network **bundle; /* embeddings that came in the file */
+    size_t n_bundle, bundle_cap;
+    const char **skipped; /* keys of the file that nothing was made of */
+    size_t n_skipped, skipped_cap;
 
     slr_module *module;
     size_t n_modules, module_cap;
@@ -166,6 +173,7 @@ int slr_network_new(slr_network **out, slr_mem *m, const slr_checkpoint *base);
 /* set: Nullable. */
 int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target,
                     const slr_form *form, const slr_settings *set);
+int slr_network_skip(slr_network *n, const char *key); /* notes a key that was left out */
 int slr_network_layout(slr_network *n); /* slots and the flat block (zeros) */
 /* The form of a module that stands in a network. */
 void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form);

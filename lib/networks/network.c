@@ -49,11 +49,15 @@ void slr_network_unref(slr_network *n)
     if (!n || !slr_refs_put(&n->refs))
         return;
     slr_mem *m = n->m;
+    for (size_t i = 0; i < n->n_bundle; i++)
+        slr_network_unref(n->bundle[i]);
+    slr_free(m, n->bundle);
     slr_options_unref(n->opts);
     slr_meta_free(n->meta);
     slr_map_free(n->args);
     slr_map_free(n->by_path);
     slr_free(m, n->arg_value);
+    slr_free(m, n->skipped);
     slr_free(m, n->module);
     slr_free(m, n->form);
     slr_free(m, n->slot);
@@ -112,6 +116,13 @@ int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *targ
     SLR_TRY(slr_map_set(n->by_path, key, (int64_t)n->n_modules));
     n->n_modules++;
     return SDLORA_OK;
+}
+
+int slr_network_skip(slr_network *n, const char *key)
+{
+    SLR_TRY(slr_grow(n->m, &n->skipped, &n->skipped_cap, n->n_skipped + 1, sizeof *n->skipped));
+    n->skipped[n->n_skipped] = slr_arena_strdup(n->texts, key);
+    return n->skipped[n->n_skipped++] ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
 static int slot_key(slr_network *n, const slr_module *mod, int leaf, const char **out)
@@ -239,6 +250,16 @@ const slr_family *slr_network_family(const slr_network *n)
 const slr_meta *slr_network_meta(const slr_network *n)
 {
     return n->meta;
+}
+
+size_t slr_network_skipped(const slr_network *n)
+{
+    return n->n_skipped;
+}
+
+const char *slr_network_skipped_at(const slr_network *n, size_t i)
+{
+    return i < n->n_skipped ? n->skipped[i] : NULL;
 }
 
 bool slr_network_has_dropout(const slr_network *n)

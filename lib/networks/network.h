@@ -6,6 +6,7 @@
 #define SLR_NETWORKS_NETWORK_H
 
 #include "backend/registry.h"
+#include "base/log.h"
 #include "base/options.h"
 #include "base/rng.h"
 #include "models/checkpoint.h"
@@ -31,6 +32,17 @@ int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora
 /* A file: every module is checked against the base first, and nothing is made unless all of it
  * fits. */
 int slr_network_open(slr_network **out, slr_mem *m, const slr_checkpoint *base, const char *path);
+/* The same with a say on tensors that belong to no layer of this base, or to no kind: refused, or
+ * skipped as long as something is left.  What is there and broken is refused either way. */
+typedef struct slr_open_config {
+    bool skip;
+    const slr_log *log; /* Nullable: told what was skipped */
+} slr_open_config;
+int slr_network_open_with(slr_network **out, slr_mem *m, const slr_checkpoint *base,
+                          const char *path, const slr_open_config *config);
+/* Keys of the file that were skipped, in its order; NULL past the last. */
+size_t slr_network_skipped(const slr_network *n);
+const char *slr_network_skipped_at(const slr_network *n, size_t i);
 /* The same, initial values of an equally shaped network (network_weights): EINVAL when ranks or
  * modules differ. */
 int slr_network_load_into(slr_network *n, const slr_network *from);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The adaptable layers of a checkpoint under kohya's names, and kohya's rule of which of them a new
  * network trains (training.md §1.2-1.4).  The table is made from the model builders' own list of
- * layers; names are looked up, never parsed, since '_' is also inside module names. */
+ * layers; names are looked up, never parsed, since '_' is also inside module names.  SDXL's UNet
+ * has LDM's names with kohya. */
 #ifndef SLR_NETWORKS_TARGET_H
 #define SLR_NETWORKS_TARGET_H
 
@@ -16,6 +17,12 @@ size_t slr_targets_count(const slr_targets *t);
 const slr_target *slr_targets_at(const slr_targets *t, size_t i);
 const slr_target *slr_targets_find(const slr_targets *t, const char *name,
                                    size_t n); /* NULL: none */
+
+/* A module path with '_' for '.' in any naming that is known: diffusers', LDM's, OpenCLIP's.  NULL:
+ * none. */
+const slr_target *slr_targets_spelled(const slr_targets *t, int part, const char *path);
+/* SDXL: the model has two text encoders, "te1" and "te2" in files. */
+bool slr_targets_two(const slr_targets *t);
 
 /* What kohya does with a layer. */
 enum {

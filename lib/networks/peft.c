@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads and writes the settings of PEFT's adapters.  A pattern of ranks or alphas is PEFT's regular
+ * expression; here it is a module path or the end of one, which is all that programs write.
+ * Refuses to guess: settings that change the base or contradict the tensors end the opening. */
+#include "networks/peft.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "base/str.h"
+#include "io/file.h"
+#include "io/json.h"
+
+#define CONFIG_NAME   "adapter_config.json"
+#define CONFIG_LIMIT  (16u << 20) /* bytes; patterns name modules, of which there are thousands */
+#define DEFAULT_ALPHA 8.0         /* PEFT's own, of LoRA, LoHa and LoKr */
+#define MAX_RANK      1e6         /* that a configuration may speak of */
+
+struct slr_peft {
+    slr_mem *m;
+    char *label; /* what messages call it */
+    json_t *root;
+    bool by_part; /* diffusers': each name has its part before it */
+};
+
+static const char *const part_prefix[SLR_PART_COUNT] = {
+    [SLR_PART_UNET] = "unet.", [SLR_PART_TE] = "text_encoder.", [SLR_PART_TE2] = "text_encoder_2."};
+
+static json_t *get(const slr_peft *p, int part, const char *name)
+{
+    char key[64];
+    if (!p->by_part)
+        return json_object_get(p->root, name);
+    snprintf(key, sizeof key, "%s%s", part_prefix[part], name);
+    return json_object_get(p->root, key);
+}
+
+/* Ways of starting a LoRA that take it out of the base: the file means nothing on the base that
+ * everybody has. */
+static int check_base(const slr_peft *p)
+{
+    static const char *const changed[] = {"pissa", "olora", "corda", "loftq"};
+    for (int part = 0; part < SLR_PART_COUNT; part++) {
+        const char *how =
+            part_prefix[part] ? json_string_value(get(p, part, "init_lora_weights")) : NULL;
+        for (size_t i = 0; how && i < sizeof changed / sizeof *changed; i++)
+            if (slr_starts(how, changed[i]))
+                return slr_fail(SDLORA_ENOTSUP, __func__,
+                                "%s: init_lora_weights is %s: the adapter belongs to a base that "
+                                "its training changed",
+                                p->label, how);
+    }
+    return SDLORA_OK;
+}
+
+static char *label_of(slr_mem *m, const char *file, const char *what)
+{
+    slr_buf b;
+    slr_buf_init(&b, m);
+    slr_buf_printf(&b, "%s: %s", file, what);
+    char *text = slr_buf_ok(&b) >= 0 ? slr_buf_take(&b) : NULL;
+    slr_buf_free(&b);
+    return text;
+}
+
+/* "folder/adapter_config.json" of "folder/adapter_model.safetensors". */
+static char *config_path(slr_mem *m, const char *file)
+{
+    slr_buf b;
+    slr_buf_init(&b, m);
+    slr_buf_add(&b, file, (size_t)(slr_path_base(file) - file));
+    slr_buf_puts(&b, CONFIG_NAME);
+    char *text = slr_buf_ok(&b) >= 0 ? slr_buf_take(&b) : NULL;
+    slr_buf_free(&b);
+    return text;
+}
+
+static int load(slr_peft *p, const char *file, const char *metadata)
+{
+    p->by_part = metadata != NULL;
+    p->label = metadata ? label_of(p->m, file, SLR_PEFT_METADATA) : config_path(p->m, file);
+    if (!p->label)
+        return SDLORA_ENOMEM;
+    if (metadata)
+        SLR_TRY(slr_json_parse(&p->root, metadata, strlen(metadata), p->label));
+    else
+        SLR_TRY(slr_json_read(&p->root, p->m, p->label, CONFIG_LIMIT));
+    if (!json_is_object(p->root))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s is not a JSON object", p->label);
+    return check_base(p);
+}
+
+int slr_peft_open(slr_peft **out, slr_mem *m, const char *file, const char *metadata, bool beside)
+{
+    *out = NULL;
+    if (!metadata) {
+        char *path = beside ? config_path(m, file) : NULL;
+        bool there = path && slr_file_exists(path);
+        slr_free(m, path);
+        if (beside && !path)
+            return SDLORA_ENOMEM;
+        if (!there)
+            return SDLORA_OK;
+    }
+    slr_peft *p = slr_calloc(m, 1, sizeof *p);
+    if (!p)
+        return SDLORA_ENOMEM;
+    p->m = m;
+    int rc = load(p, file, metadata);
+    if (rc < 0) {
+        slr_peft_free(p);
+        return rc;
+    }
+    *out = p;
+    return SDLORA_OK;
+}
+
+void slr_peft_free(slr_peft *p)
+{
+    if (!p)
+        return;
+    json_decref(p->root);
+    slr_free(p->m, p->label);
+    slr_free(p->m, p);
+}
+
+/* --- patterns --- */
+
+/* Whether a path is what the pattern names: all of it, or its end after a '.'.  An escaped dot is a
+ * dot; -1: an expression that is more than a name. */
+static int names_path(const char *pattern, const char *path)
+{
+    char plain[SLR_LAYER_KEY];
+    size_t n = 0, k = strlen(path);
+    bool whole = *pattern == '^';
+    for (pattern += whole; *pattern; pattern++) {
+        bool escaped = pattern[0] == '\\' && pattern[1] == '.';
+        bool last = pattern[0] == '$' && !pattern[1];
+        if (last)
+            break;
+        pattern += escaped;
+        if ((!escaped && strchr("\\*+?()[]{}|^$", *pattern)) || n + 1 == sizeof plain)
+            return -1;
+        plain[n++] = *pattern;
+    }
+    plain[n] = '\0';
+    if (n > k || strcmp(path + k - n, plain) != 0)
+        return 0;
+    return n == k || (!whole && path[k - n - 1] == '.');
+}
+
+/* The first pattern that fits, or the value for all; NULL: neither. */
+static int pick(const slr_peft *p, const slr_target *t, const char *patterns, const char *all,
+                json_t **out)
+{
+    const char *pattern;
+    json_t *value;
+    *out = get(p, t->part, all);
+    json_object_foreach(get(p, t->part, patterns), pattern, value)
+    {
+        int fits = names_path(pattern, t->path);
+        if (fits < 0)
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "%s: %s has the expression '%.60s'; only module paths are read",
+                            p->label, patterns, pattern);
+        if (fits) {
+            *out = value;
+            break;
+        }
+    }
+    return SDLORA_OK;
+}
+
+static int number(const slr_peft *p, const slr_target *t, json_t *value, const char *what,
+                  double *out)
+{
+    if (!value)
+        return SDLORA_OK; /* what stands in *out */
+    *out = json_number_value(value);
+    if (!json_is_number(value) || !isfinite(*out))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s of %s is not a number", p->label, what,
+                        t->name);
+    return SDLORA_OK;
+}
+
+int slr_peft_scale(const slr_peft *p, const slr_target *t, int64_t rank, double *scale)
+{
+    json_t *r, *a;
+    double told = (double)rank, alpha = DEFAULT_ALPHA;
+    *scale = NAN;
+    if (!p || (p->by_part && !get(p, t->part, "r")))
+        return SDLORA_OK;
+    SLR_TRY(pick(p, t, "rank_pattern", "r", &r));
+    SLR_TRY(
+        pick(p, t, "alpha_pattern", get(p, t->part, "lora_alpha") ? "lora_alpha" : "alpha", &a));
+    SLR_TRY(number(p, t, r, "the rank", &told));
+    SLR_TRY(number(p, t, a, "the alpha", &alpha));
+    if (!(told >= 1 && told <= MAX_RANK) || (rank > 0 && told != (double)rank))
+        return slr_fail(SDLORA_EFORMAT, __func__,
+                        "%s gives %s the rank %.15g, but its tensors have %lld", p->label, t->name,
+                        told, (long long)rank);
+    *scale = alpha / (json_is_true(get(p, t->part, "use_rslora")) ? sqrt(told) : told);
+    return SDLORA_OK;
+}
+
+bool slr_peft_feedforward(const slr_peft *p, const slr_target *t)
+{
+    json_t *list = p ? get(p, t->part, "feedforward_modules") : NULL, *item;
+    size_t i;
+    json_array_foreach(list, i, item)
+    {
+        const char *name = json_string_value(item);
+        if (name && names_path(name, t->path) > 0)
+            return true;
+    }
+    return false;
+}
