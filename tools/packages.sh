@@ -4,7 +4,7 @@
 # Runs apt-get as root, or through sudo; does nothing when all are there.
 set -eu
 build='gcc g++ meson ninja-build pkg-config python3 libopenblas-openmp-dev libpng-dev libturbojpeg0-dev libwebp-dev
-       zlib1g-dev libjansson-dev libutf8proc-dev libssl-dev libdnnl-dev liblua5.4-dev lua5.4'
+       zlib1g-dev libjansson-dev libutf8proc-dev libssl-dev libtomlplusplus-dev libdnnl-dev liblua5.4-dev lua5.4'
 test='libcmocka-dev python3-numpy python3-pil abigail-tools binutils valgrind'
 case ${1:-build} in
 build) want=$build ;;

@@ -103,9 +103,22 @@ def weights():
                                                      pickle_protocol=4))
 
 
+def toml():
+    golden = json.loads((HERE.parent.parent / "golden" / "toml.json").read_text())["documents"]
+    put("toml", "lines", "\n".join(d["text"] for d in golden if d["tree"] is not None).encode())
+    put("toml", "preset", max((d["text"] for d in golden), key=len).encode())
+    put("toml", "broken", "\n".join(d["text"] for d in golden if d["tree"] is None).encode())
+    put("toml", "nested", b"a = " + b"[" * 60 + b"{b = 1}" + b"]" * 60)
+    put("toml", "dotted", b"[" + b".".join([b"a"] * 64) + b"]\n" + b".".join([b"b"] * 64) + b" = 1")
+    for i, d in enumerate(golden):
+        if d["tree"] is not None and i % 4 == 0:
+            put("toml", f"good_{i}", d["text"].encode())
+
+
 if __name__ == "__main__":
     exif()
     pictures()
     texts()
     prompts()
+    toml()
     weights()
