@@ -64,6 +64,7 @@ enum {
  *              axis but the last is folded into rows (when ta: a is rank 2 after folding the
  *              same way).  c may share memory with add.
  *   BMM        a[B,M,K] b[B,K,N] -> c[B,M,N]; ints: ta, tb; reals: alpha
+ *   INVERSE    x[B,N,N] f32 -> y[B,N,N] f32: the inverse of each matrix; NaN where there is none
  * Convolution (weights as files have them: [K, C/groups, R, S])
  *   CONV2D     x[N,H,W,C] w[K,C/g,R,S] bias[K]? add[N,H',W',K]? -> y[N,H',W',K]
  *              ints: stride_h stride_w pad_top pad_left pad_bottom pad_right groups
@@ -75,8 +76,10 @@ enum {
  *                 ints: groups, act (SDLORA_ACT_* applied after the affine); reals: eps
  *   GROUP_NORM_BX dy x g? b? mean rstd add[N,...,C]? -> dx + add; ints and reals as above.
  *                 dx may share memory with add.
+ *   GROUP_NORM_BW dy x g? b? mean rstd -> dg[C] f32, db[C] f32; ints as above
  *   LAYER_NORM    x[...,C] g[C]? b[C]? -> y, mean[rows] f32, rstd[rows] f32; reals: eps
  *   LAYER_NORM_BX dy x g? mean rstd add[...,C]? -> dx + add; dx may share memory with add.
+ *   LAYER_NORM_BW dy x mean rstd -> dg[C] f32, db[C] f32
  * Attention
  *   ATTENTION     q[N,Tq,h*d] k[N,Tk,h*d] v[N,Tk,h*d] -> o[N,Tq,h*d], lse[N,h,Tq] f32
  *                 ints: heads, causal; reals: scale.  The stride of axis 1 is honoured in q, k, v
@@ -119,6 +122,7 @@ enum {
 enum {
     SDLORA_OP_MATMUL        = 10,
     SDLORA_OP_BMM           = 11,
+    SDLORA_OP_INVERSE       = 12,
     SDLORA_OP_CONV2D        = 20,
     SDLORA_OP_CONV2D_BX     = 21,
     SDLORA_OP_CONV2D_BW     = 22,
@@ -126,6 +130,8 @@ enum {
     SDLORA_OP_GROUP_NORM_BX = 31,
     SDLORA_OP_LAYER_NORM    = 32,
     SDLORA_OP_LAYER_NORM_BX = 33,
+    SDLORA_OP_GROUP_NORM_BW = 34,
+    SDLORA_OP_LAYER_NORM_BW = 35,
     SDLORA_OP_ATTENTION     = 40,
     SDLORA_OP_ATTENTION_B   = 41,
     SDLORA_OP_ADD           = 50,

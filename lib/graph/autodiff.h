@@ -45,6 +45,7 @@ int slr_recompute(slr_graph *g, size_t n_forward, const slr_val *grads, size_t n
 
 int slr_grad_matmul(slr_grad *c);
 int slr_grad_bmm(slr_grad *c);
+int slr_grad_inverse(slr_grad *c);
 int slr_grad_conv2d(slr_grad *c);
 int slr_grad_group_norm(slr_grad *c);
 int slr_grad_layer_norm(slr_grad *c);

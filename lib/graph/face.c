@@ -28,6 +28,11 @@ slr_val slr_bmm(slr_graph *g, slr_val a, slr_val b, bool ta, bool tb, double alp
     return slr_op(g, SDLORA_OP_BMM, 2, in, 2, ints, 1, &alpha, NULL);
 }
 
+slr_val slr_inverse(slr_graph *g, slr_val x)
+{
+    return slr_op(g, SDLORA_OP_INVERSE, 1, &x, 0, NULL, 0, NULL, NULL);
+}
+
 slr_val slr_conv2d(slr_graph *g, slr_val x, slr_val w, slr_val bias, slr_val add, slr_conv c,
                    double alpha)
 {

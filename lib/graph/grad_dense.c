@@ -70,6 +70,16 @@ int slr_grad_bmm(slr_grad *c)
     return SDLORA_OK;
 }
 
+/* dx = -y^T g y^T */
+int slr_grad_inverse(slr_grad *c)
+{
+    factors f = {.op = SDLORA_OP_BMM, .alpha = -1.0};
+    slr_val y = c->node.out, left = product(c, 0, &f, y, c->dy[0], true, false);
+    f.alpha = 1.0;
+    slr_grad_give(c, 0, product(c, 0, &f, left, y, false, true));
+    return SDLORA_OK;
+}
+
 /* The convolution's ints, then the two lengths that the gradient by input i cannot see. */
 static slr_val conv_grad(slr_grad *c, int i, uint32_t op, slr_val other, int64_t h, int64_t w)
 {
@@ -97,13 +107,23 @@ int slr_grad_conv2d(slr_grad *c)
     return SDLORA_OK;
 }
 
-/* What the norms' rules do not take: gradients through the statistics and by gain and shift. */
+/* What the norms' rules do not take: gradients through the statistics. */
 static int norm_limits(const slr_grad *c)
 {
     SLR_TRY(slr_grad_unread(c, 1));
-    SLR_TRY(slr_grad_unread(c, 2));
-    SLR_TRY(slr_grad_refuse(c, 1));
-    return slr_grad_refuse(c, 2);
+    return slr_grad_unread(c, 2);
+}
+
+/* Gradients by gain and shift, which are inputs 1 and 2. */
+static void give_affine(slr_grad *c, uint32_t op, int n_in, const slr_val *in)
+{
+    slr_val d[SLR_MAX_OUT];
+    if (!slr_grad_wants(c, 1) && !slr_grad_wants(c, 2))
+        return;
+    slr_op(c->g, op, n_in, in, c->node.n_int, c->node.ints, 0, NULL, d);
+    for (int i = 1; i <= 2; i++)
+        if (slr_grad_wants(c, i))
+            slr_grad_give(c, i, d[i - 1]);
 }
 
 int slr_grad_group_norm(slr_grad *c)
@@ -111,8 +131,11 @@ int slr_grad_group_norm(slr_grad *c)
     SLR_TRY(norm_limits(c));
     slr_val in[6] = {c->dy[0],      c->node.in[0],   c->node.in[1],
                      c->node.in[2], c->node.out + 1, c->node.out + 2};
-    slr_grad_give(
-        c, 0, slr_grad_op(c, 0, SDLORA_OP_GROUP_NORM_BX, 6, in, 2, c->node.ints, 1, c->node.reals));
+    give_affine(c, SDLORA_OP_GROUP_NORM_BW, 6, in);
+    if (slr_grad_wants(c, 0))
+        slr_grad_give(
+            c, 0,
+            slr_grad_op(c, 0, SDLORA_OP_GROUP_NORM_BX, 6, in, 2, c->node.ints, 1, c->node.reals));
     return SDLORA_OK;
 }
 
@@ -120,7 +143,10 @@ int slr_grad_layer_norm(slr_grad *c)
 {
     SLR_TRY(norm_limits(c));
     slr_val in[5] = {c->dy[0], c->node.in[0], c->node.in[1], c->node.out + 1, c->node.out + 2};
-    slr_grad_give(c, 0, slr_grad_op(c, 0, SDLORA_OP_LAYER_NORM_BX, 5, in, 0, NULL, 0, NULL));
+    slr_val bare[4] = {c->dy[0], c->node.in[0], c->node.out + 1, c->node.out + 2};
+    give_affine(c, SDLORA_OP_LAYER_NORM_BW, 4, bare);
+    if (slr_grad_wants(c, 0))
+        slr_grad_give(c, 0, slr_grad_op(c, 0, SDLORA_OP_LAYER_NORM_BX, 5, in, 0, NULL, 0, NULL));
     return SDLORA_OK;
 }
 

@@ -70,6 +70,7 @@ slr_val slr_matmul(slr_graph *g, slr_val a, slr_val b, slr_val bias, slr_val add
 /* x[...,K], w[N,K] as files have it: x w^T + bias + add */
 slr_val slr_linear(slr_graph *g, slr_val x, slr_val w, slr_val bias, slr_val add);
 slr_val slr_bmm(slr_graph *g, slr_val a, slr_val b, bool ta, bool tb, double alpha);
+slr_val slr_inverse(slr_graph *g, slr_val x);
 typedef struct slr_conv {
     int stride, pad_top, pad_left, pad_bottom, pad_right; /* stride: both axes; groups is 1 */
 } slr_conv;

@@ -38,13 +38,16 @@ void slr_infer_out(slr_infer *c, int o, uint32_t dtype, int rank, const int64_t 
 
 int slr_infer_matmul(slr_infer *c);
 int slr_infer_bmm(slr_infer *c);
+int slr_infer_inverse(slr_infer *c);
 int slr_infer_conv2d(slr_infer *c);
 int slr_infer_conv2d_bx(slr_infer *c);
 int slr_infer_conv2d_bw(slr_infer *c);
 int slr_infer_group_norm(slr_infer *c);
 int slr_infer_group_norm_bx(slr_infer *c);
+int slr_infer_group_norm_bw(slr_infer *c);
 int slr_infer_layer_norm(slr_infer *c);
 int slr_infer_layer_norm_bx(slr_infer *c);
+int slr_infer_layer_norm_bw(slr_infer *c);
 int slr_infer_attention(slr_infer *c);
 int slr_infer_attention_b(slr_infer *c);
 int slr_infer_binary(slr_infer *c);

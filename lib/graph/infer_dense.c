@@ -44,6 +44,19 @@ int slr_infer_bmm(slr_infer *c)
     return SDLORA_OK;
 }
 
+/* x[B,N,N] f32 */
+int slr_infer_inverse(slr_infer *c)
+{
+    const slr_shape *x = slr_infer_in(c, 0);
+    SLR_TRY(slr_infer_rank(c, 0, 3));
+    if (x->dim[1] != x->dim[2])
+        return slr_infer_bad(c, 0, "must hold square matrices");
+    if (x->dtype != SDLORA_F32)
+        return slr_infer_bad(c, 0, "must be f32");
+    slr_infer_out(c, 0, SDLORA_F32, 3, x->dim);
+    return SDLORA_OK;
+}
+
 /* The ints that all three directions share. */
 typedef struct conv_ints {
     int64_t stride_h, stride_w, top, left, bottom, right, groups;
@@ -167,18 +180,39 @@ static int same_dims(const slr_infer *c, int i, int j)
                                                                  : slr_infer_misfit(c, i, j);
 }
 
-int slr_infer_group_norm_bx(slr_infer *c)
+/* What both gradients of a group norm check: dy x g? b? mean rstd */
+static int group_norm_back(const slr_infer *c)
 {
-    const slr_shape *x = slr_infer_in(c, 1);
     slr_shape stats;
     SLR_TRY(group_norm_read(c, 1, &stats));
     SLR_TRY(same_dims(c, 0, 1));
     if (!slr_same_dims(slr_infer_in(c, 4), &stats))
         return slr_infer_misfit(c, 4, 1);
-    SLR_TRY(same_dims(c, 5, 4));
+    return same_dims(c, 5, 4);
+}
+
+/* dg[C] db[C] of x in input 1 */
+static void vectors_out(slr_infer *c)
+{
+    int64_t channels = slr_last(slr_infer_in(c, 1));
+    slr_infer_out(c, 0, SDLORA_F32, 1, &channels);
+    slr_infer_out(c, 1, SDLORA_F32, 1, &channels);
+}
+
+int slr_infer_group_norm_bx(slr_infer *c)
+{
+    const slr_shape *x = slr_infer_in(c, 1);
+    SLR_TRY(group_norm_back(c));
     if (slr_infer_has(c, 6))
         SLR_TRY(same_dims(c, 6, 1));
     slr_infer_out(c, 0, slr_infer_keep(c, 1), x->rank, x->dim);
+    return SDLORA_OK;
+}
+
+int slr_infer_group_norm_bw(slr_infer *c)
+{
+    SLR_TRY(group_norm_back(c));
+    vectors_out(c);
     return SDLORA_OK;
 }
 
@@ -209,6 +243,19 @@ int slr_infer_layer_norm_bx(slr_infer *c)
     if (slr_infer_has(c, 5))
         SLR_TRY(same_dims(c, 5, 1));
     slr_infer_out(c, 0, slr_infer_keep(c, 1), x->rank, x->dim);
+    return SDLORA_OK;
+}
+
+int slr_infer_layer_norm_bw(slr_infer *c)
+{
+    const slr_shape *x = slr_infer_in(c, 1);
+    if (x->rank < 1)
+        return slr_infer_bad(c, 1, "must have an axis");
+    int64_t rows = slr_count(x) / slr_last(x);
+    SLR_TRY(same_dims(c, 0, 1));
+    SLR_TRY(slr_infer_vector(c, 2, rows, 1));
+    SLR_TRY(slr_infer_vector(c, 3, rows, 1));
+    vectors_out(c);
     return SDLORA_OK;
 }
 

@@ -120,6 +120,9 @@ static double value(const check_call *c, char how, int64_t i)
         return 0.05 + uniform();
     case 's': /* seeds */
         return floor(uniform() * 4294967296.0) - 2147483648.0;
+    case 'd': /* square matrices with a heavy diagonal */
+        n = (double)c->in[0].dim[2];
+        return (i / (int64_t)n % (int64_t)n == i % (int64_t)n ? 2 * sqrt(n) : 0) + check_random();
     case 't': /* time steps */
         return floor(uniform() * 1000);
     case 'i': /* ids into a table that is input 1 or output 0; the first one behind it */
@@ -141,6 +144,8 @@ static void fill_saved(check_call *c)
     } rows[] = {
         {SDLORA_OP_GROUP_NORM_BX, SDLORA_OP_GROUP_NORM, {1, 2, 3}, {-1, 4, 5}},
         {SDLORA_OP_LAYER_NORM_BX, SDLORA_OP_LAYER_NORM, {1, 2, -1}, {-1, 3, 4}},
+        {SDLORA_OP_GROUP_NORM_BW, SDLORA_OP_GROUP_NORM, {1, 2, 3}, {-1, 4, 5}},
+        {SDLORA_OP_LAYER_NORM_BW, SDLORA_OP_LAYER_NORM, {1, -1, -1}, {-1, 2, 3}},
         {SDLORA_OP_ATTENTION_B, SDLORA_OP_ATTENTION, {1, 2, 3}, {4, 5, -1}},
     };
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {

@@ -29,6 +29,7 @@ typedef struct group_job {
     const float *g, *b;
     void *y; /* dx on the way back */
     float *mean, *rstd;
+    float *db;   /* of the gradient by gain and shift; dg is y */
     float *part; /* [n * blocks][2][c]: the sums of blocks */
     float *chan; /* [n][6][c]: slr_cpu_chan */
 } group_job;
@@ -247,6 +248,45 @@ static int group_bx_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *
     return SDLORA_OK;
 }
 
+/* dg and db of channels lo..hi. */
+static void bw_join_body(void *arg, int64_t lo, int64_t hi)
+{
+    const group_job *j = arg;
+    float *dg = j->y;
+    for (int64_t ch = lo; ch < hi; ch++) {
+        double s, q, sum = 0, weighted = 0;
+        for (int64_t image = 0; image < j->k->n; image++) {
+            join(j, image, ch, &s, &q);
+            sum += s;
+            weighted += q;
+        }
+        dg[ch] = (float)weighted;
+        j->db[ch] = (float)sum;
+    }
+}
+
+static int group_bw_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
+                           void *scratch)
+{
+    const group_kernel *k = (const group_kernel *)kernel;
+    group_job j = {.k = k,
+                   .dy = ptr[0],
+                   .x = ptr[1],
+                   .g = ptr[2],
+                   .b = ptr[3],
+                   .mean = ptr[4],
+                   .rstd = ptr[5],
+                   .y = ptr[6],
+                   .db = ptr[7],
+                   .part = scratch};
+    j.chan = j.part + k->n * k->blocks * 2 * k->c;
+    slr_cpu_parallel(env, k->n * k->groups, k->n * k->groups, bx_chan_body, &j);
+    slr_cpu_parallel(env, k->n * k->blocks, block_grain(k), bx_sums_body, &j);
+    int64_t grain = SLR_CPU_GRAIN / 4 / (k->n * k->blocks);
+    slr_cpu_parallel(env, k->c, grain > 0 ? grain : 1, bw_join_body, &j);
+    return SDLORA_OK;
+}
+
 /* Input i is absent, or f32[n]. */
 static bool vector_fits(const sdlora_opdesc *op, uint32_t i, int64_t n)
 {
@@ -275,6 +315,35 @@ static bool add_fits(const sdlora_opdesc *op, const sdlora_tdesc *x, uint32_t ad
            (!has_add(op, add) || slr_cpu_same_shape(&op->in[add], x));
 }
 
+/* Both results are f32[c]. */
+static bool gives_vectors(const sdlora_opdesc *op, int64_t c)
+{
+    return op->n_out == 2 && slr_cpu_f32(&op->out[0]) && slr_cpu_f32(&op->out[1]) &&
+           slr_cpu_count(&op->out[0]) == c && slr_cpu_count(&op->out[1]) == c;
+}
+
+/* A kernel for x [n,...,c] whose shapes were checked; ints are those of a group norm. */
+static group_kernel *
+group_new(const slr_cpu_env *env, const sdlora_opdesc *op, const sdlora_tdesc *x, uint64_t *scratch,
+          int (*launch)(sdlora_kernel *, const slr_cpu_env *, void *const *, void *))
+{
+    group_kernel *k = slr_cpu_kernel_new(env, sizeof *k, launch);
+    if (!k)
+        return NULL;
+    k->fns = SLR_CPU_PICK(env, slr_cpu_norm, x->dtype);
+    k->size = slr_cpu_size(x);
+    k->n = x->dim[0];
+    k->c = x->dim[x->rank - 1];
+    k->rows = slr_cpu_count(x) / (k->n * k->c);
+    k->groups = op->ints[0];
+    k->act = op->n_int > 1 ? op->ints[1] : 0;
+    int64_t fit = BLOCK / k->c, rows = fit < 1 ? 1 : fit > MAX_ROWS ? MAX_ROWS : fit;
+    k->blocks = (k->rows + rows - 1) / rows;
+    k->block_rows = (k->rows + k->blocks - 1) / k->blocks;
+    *scratch = (uint64_t)(k->n * (k->blocks * 2 + 6) * k->c) * sizeof(float);
+    return k;
+}
+
 static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
                          const sdlora_opdesc *op)
 {
@@ -293,21 +362,34 @@ static int group_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
         return slr_fail(SDLORA_EINVAL, __func__,
                         "cpu: GROUP_NORM of %lld channels in %lld groups: the shapes do not fit",
                         (long long)c, (long long)groups);
-    group_kernel *k = slr_cpu_kernel_new(env, sizeof *k, back ? group_bx_launch : group_launch);
+    group_kernel *k = group_new(env, op, x, scratch, back ? group_bx_launch : group_launch);
     if (!k)
         return SDLORA_ENOMEM;
-    k->fns = SLR_CPU_PICK(env, slr_cpu_norm, x->dtype);
-    k->size = slr_cpu_size(x);
-    k->n = x->dim[0];
-    k->c = c;
-    k->rows = slr_cpu_count(x) / (k->n * c);
-    k->groups = groups;
-    k->act = act;
     k->eps = (float)op->reals[0];
-    int64_t rows = BLOCK / c < 1 ? 1 : BLOCK / c > MAX_ROWS ? MAX_ROWS : BLOCK / c;
-    k->blocks = (k->rows + rows - 1) / rows;
-    k->block_rows = (k->rows + k->blocks - 1) / k->blocks;
-    *scratch = (uint64_t)(k->n * (k->blocks * 2 + 6) * c) * sizeof(float);
+    *out = &k->head;
+    return SDLORA_OK;
+}
+
+/* dy x g? b? mean rstd -> dg db */
+static int group_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                            const sdlora_opdesc *op)
+{
+    const sdlora_tdesc *x = &op->in[1];
+    int64_t groups = op->ints[0], act = op->ints[1], c = x->rank ? x->dim[x->rank - 1] : 0;
+    if (!slr_cpu_stored(x) || !slr_cpu_stored_as(&op->in[0], x->dtype) || act < 0 ||
+        act >= SLR_N_ACTS)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: GROUP_NORM_BW takes dense tensors of one type, f32 or bf16");
+    if (op->n_in != 6 || x->rank < 2 || groups < 1 || c % groups ||
+        !slr_cpu_same_shape(x, &op->in[0]) || !vector_fits(op, 2, c) || !vector_fits(op, 3, c) ||
+        !vector_fits(op, 4, x->dim[0] * groups) || !vector_fits(op, 5, x->dim[0] * groups) ||
+        !gives_vectors(op, c))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "cpu: GROUP_NORM_BW of %lld channels in %lld groups: the shapes do not fit",
+                        (long long)c, (long long)groups);
+    group_kernel *k = group_new(env, op, x, scratch, group_bw_launch);
+    if (!k)
+        return SDLORA_ENOMEM;
     *out = &k->head;
     return SDLORA_OK;
 }
@@ -416,10 +498,97 @@ static int layer_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_e
     return SDLORA_OK;
 }
 
+/* --- layer norm, gradients by gain and shift: sums down blocks of rows, joined in double */
+
+typedef struct layer_bw_kernel {
+    sdlora_kernel head;
+    const slr_cpu_norm_fns *fns;
+    int64_t rows, c, size, blocks, block_rows;
+} layer_bw_kernel;
+
+typedef struct layer_bw_job {
+    const layer_bw_kernel *k;
+    const void *dy, *x;
+    const float *mean, *rstd;
+    float *dg, *db;
+    float *part; /* [blocks][2][c] */
+} layer_bw_job;
+
+static void layer_bw_body(void *arg, int64_t lo, int64_t hi)
+{
+    const layer_bw_job *j = arg;
+    const layer_bw_kernel *k = j->k;
+    for (int64_t i = lo; i < hi; i++) {
+        int64_t at = i * k->block_rows, left = k->rows - at;
+        float *s = j->part + i * 2 * k->c;
+        k->fns->layer_bw(left < k->block_rows ? left : k->block_rows, k->c,
+                         slr_cpu_at(j->dy, at * k->c, k->size),
+                         slr_cpu_at(j->x, at * k->c, k->size), j->mean + at, j->rstd + at, s,
+                         s + k->c);
+    }
+}
+
+static void layer_join_body(void *arg, int64_t lo, int64_t hi)
+{
+    const layer_bw_job *j = arg;
+    int64_t c = j->k->c;
+    for (int64_t ch = lo; ch < hi; ch++) {
+        double sum = 0, weighted = 0;
+        for (int64_t i = 0; i < j->k->blocks; i++) {
+            sum += j->part[i * 2 * c + ch];
+            weighted += j->part[(i * 2 + 1) * c + ch];
+        }
+        j->dg[ch] = (float)weighted;
+        j->db[ch] = (float)sum;
+    }
+}
+
+static int layer_bw_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
+                           void *scratch)
+{
+    const layer_bw_kernel *k = (const layer_bw_kernel *)kernel;
+    layer_bw_job j = {k, ptr[0], ptr[1], ptr[2], ptr[3], ptr[4], ptr[5], scratch};
+    int64_t grain = SLR_CPU_GRAIN / (k->block_rows * k->c);
+    slr_cpu_parallel(env, k->blocks, grain > 0 ? grain : 1, layer_bw_body, &j);
+    grain = SLR_CPU_GRAIN / 4 / k->blocks;
+    slr_cpu_parallel(env, k->c, grain > 0 ? grain : 1, layer_join_body, &j);
+    return SDLORA_OK;
+}
+
+/* dy x mean rstd -> dg db */
+static int layer_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                            const sdlora_opdesc *op)
+{
+    const sdlora_tdesc *x = &op->in[1];
+    if (!slr_cpu_stored(x) || !slr_cpu_stored_as(&op->in[0], x->dtype))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "cpu: LAYER_NORM_BW takes dense tensors of one type, f32 or bf16");
+    int64_t c = x->rank ? x->dim[x->rank - 1] : 1, rows = slr_cpu_count(x) / (c ? c : 1);
+    if (op->n_in != 4 || c < 1 || !slr_cpu_same_shape(x, &op->in[0]) || !vector_fits(op, 2, rows) ||
+        !vector_fits(op, 3, rows) || !gives_vectors(op, c))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "cpu: LAYER_NORM_BW of %lld channels: the shapes do not fit", (long long)c);
+    layer_bw_kernel *k = slr_cpu_kernel_new(env, sizeof *k, layer_bw_launch);
+    if (!k)
+        return SDLORA_ENOMEM;
+    k->fns = SLR_CPU_PICK(env, slr_cpu_norm, x->dtype);
+    k->size = slr_cpu_size(x);
+    k->rows = rows;
+    k->c = c;
+    int64_t fit = BLOCK / c, most = fit < 1 ? 1 : fit > MAX_ROWS ? MAX_ROWS : fit;
+    k->blocks = (rows + most - 1) / most;
+    k->block_rows = (rows + k->blocks - 1) / k->blocks;
+    *scratch = (uint64_t)(k->blocks * 2 * c) * sizeof(float);
+    *out = &k->head;
+    return SDLORA_OK;
+}
+
 const slr_cpu_row slr_cpu_rows_norm[] = {
     {SDLORA_OP_GROUP_NORM, .prepare = group_prepare},
     {SDLORA_OP_GROUP_NORM_BX, .prepare = group_prepare},
     {SDLORA_OP_LAYER_NORM, .prepare = layer_prepare},
     {SDLORA_OP_LAYER_NORM_BX, .prepare = layer_prepare},
+    {SDLORA_OP_GROUP_NORM_BW, .prepare = group_bw_prepare},
+    {SDLORA_OP_LAYER_NORM_BW, .prepare = layer_bw_prepare},
     {0},
 };

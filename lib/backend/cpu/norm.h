@@ -30,6 +30,9 @@ typedef struct slr_cpu_norm_fns {
                   float *mean, float *rstd);
     void (*layer_bx)(int64_t c, void *dx, const void *dy, const void *x, const void *add,
                      const float *g, float mean, float rstd);
+    /* With u = (x - mean) rstd of each row: s[c] = sum of dy, q[c] = sum of dy u, over the rows */
+    void (*layer_bw)(int64_t rows, int64_t c, const void *dy, const void *x, const float *mean,
+                     const float *rstd, float *s, float *q);
 } slr_cpu_norm_fns;
 
 SLR_CPU_DECLARE(slr_cpu_norm_fns, slr_cpu_norm);

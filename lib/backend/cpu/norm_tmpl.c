@@ -257,6 +257,36 @@ static void layer_bx(int64_t c, void *to, const void *up, const void *from, cons
     }
 }
 
+/* A register of channels down all rows: n is VN, or less in the last, partial one. */
+ALWAYS void layer_bw_cols(int64_t n, int64_t rows, int64_t c, const elem *dy, const elem *x,
+                          const float *mean, const float *rstd, float *s, float *q)
+{
+    vf vs = {0}, vq = {0};
+    for (int64_t r = 0; r < rows; r++, dy += c, x += c) {
+        vf d = n < VN ? ld_n(dy, n) : ld(dy);
+        vs += d;
+        vq += d * (((n < VN ? ld_n(x, n) : ld(x)) - mean[r]) * rstd[r]);
+    }
+    if (n < VN) {
+        vstore_n(s, vs, n);
+        vstore_n(q, vq, n);
+    } else {
+        vstore(s, vs);
+        vstore(q, vq);
+    }
+}
+
+static void layer_bw(int64_t rows, int64_t c, const void *up, const void *from, const float *mean,
+                     const float *rstd, float *s, float *q)
+{
+    const elem *dy = up, *x = from;
+    int64_t i = 0;
+    for (; i + VN <= c; i += VN)
+        layer_bw_cols(VN, rows, c, dy + i, x + i, mean, rstd, s + i, q + i);
+    if (i < c)
+        layer_bw_cols(c - i, rows, c, dy + i, x + i, mean, rstd, s + i, q + i);
+}
+
 #define APPLY_ROW(kind, name)    [kind] = apply_##name,
 #define BX_SUMS_ROW(kind, name)  [kind] = bx_sums_##name,
 #define BX_APPLY_ROW(kind, name) [kind] = bx_apply_##name,
@@ -268,4 +298,5 @@ const slr_cpu_norm_fns SLR_ISA_SYM(slr_cpu_norm) = {
     .bx_apply = {SLR_ACTS(BX_APPLY_ROW)},
     .layer = layer,
     .layer_bx = layer_bx,
+    .layer_bw = layer_bw,
 };

@@ -46,6 +46,55 @@ static void bmm(const slr_ref_call *c)
              c->op->reals[0], c->out[0] + i * m * n);
 }
 
+enum { MAX_INVERSE = 1024 };
+
+/* Gauss and Jordan's in place: row k of y is divided by its pivot, whose place takes 1 / pivot, and
+ * taken from the other rows.  The largest of a column comes first; the exchanges of rows are
+ * exchanges of the inverse's columns, undone in the opposite order. */
+static void invert(int64_t n, double *y)
+{
+    int64_t from[MAX_INVERSE];
+    for (int64_t k = 0; k < n; k++) {
+        from[k] = k;
+        for (int64_t i = k; i < n; i++)
+            from[k] = fabs(y[i * n + k]) > fabs(y[from[k] * n + k]) ? i : from[k];
+        for (int64_t j = 0; j < n; j++) {
+            double keep = y[from[k] * n + j];
+            y[from[k] * n + j] = y[k * n + j];
+            y[k * n + j] = keep;
+        }
+        double pivot = y[k * n + k];
+        y[k * n + k] = 1;
+        for (int64_t j = 0; j < n; j++)
+            y[k * n + j] /= pivot;
+        for (int64_t i = 0; i < n; i++) {
+            double by = y[i * n + k];
+            if (i != k)
+                y[i * n + k] = 0;
+            for (int64_t j = 0; i != k && j < n; j++)
+                y[i * n + j] -= by * y[k * n + j];
+        }
+    }
+    for (int64_t k = n; k-- > 0;)
+        for (int64_t i = 0; i < n; i++) {
+            double keep = y[i * n + from[k]];
+            y[i * n + from[k]] = y[i * n + k];
+            y[i * n + k] = keep;
+        }
+}
+
+static void inverse(const slr_ref_call *c)
+{
+    int64_t n = c->op->in[0].dim[2];
+    for (int64_t i = 0; i < c->op->in[0].dim[0]; i++) {
+        double *y = c->out[0] + i * n * n;
+        for (int64_t k = 0; k < n * n; k++)
+            y[k] = n > MAX_INVERSE ? NAN : c->in[0][i * n * n + k];
+        if (n <= MAX_INVERSE)
+            invert(n, y);
+    }
+}
+
 /* --- convolution: all three directions visit the same (output, tap) pairs */
 
 typedef struct conv_shape {
@@ -220,6 +269,38 @@ static void norm_backward(const norm_shape *s, const double *dy, const double *x
     }
 }
 
+/* dg = sum of dz u, db = sum of dz, with z = u g + b and dz = dL/dz. */
+static void norm_params(const norm_shape *s, const double *dy, const double *x, const double *g,
+                        const double *b, const double *mean, const double *rstd, int64_t act,
+                        double *dg, double *db)
+{
+    memset(dg, 0, (size_t)s->c * sizeof *dg);
+    memset(db, 0, (size_t)s->c * sizeof *db);
+    for (int64_t set = 0; set < s->n_sets; set++)
+        for (int64_t i = 0; i < s->n; i++) {
+            int64_t at = norm_at(s, set, i), ch = at % s->c;
+            double u = (x[at] - mean[set]) * rstd[set];
+            double z = u * (g ? g[ch] : 1) + (b ? b[ch] : 0);
+            double dz = dy[at] * slr_ref_act_slope(act, z);
+            dg[ch] += dz * u;
+            db[ch] += dz;
+        }
+}
+
+static void group_norm_bw(const slr_ref_call *c)
+{
+    norm_shape s = group_shape(c->op, &c->op->in[1]);
+    norm_params(&s, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->op->ints[1],
+                c->out[0], c->out[1]);
+}
+
+static void layer_norm_bw(const slr_ref_call *c)
+{
+    norm_shape s = layer_shape(&c->op->in[1]);
+    norm_params(&s, c->in[0], c->in[1], NULL, NULL, c->in[2], c->in[3], SDLORA_ACT_NONE, c->out[0],
+                c->out[1]);
+}
+
 static void group_norm(const slr_ref_call *c)
 {
     norm_shape s = group_shape(c->op, &c->op->in[0]);
@@ -328,6 +409,7 @@ static void attention_b(const slr_ref_call *c)
 const slr_ref_row slr_ref_dense[] = {
     {SDLORA_OP_MATMUL, matmul},
     {SDLORA_OP_BMM, bmm},
+    {SDLORA_OP_INVERSE, inverse},
     {SDLORA_OP_CONV2D, conv2d},
     {SDLORA_OP_CONV2D_BX, conv2d_bx},
     {SDLORA_OP_CONV2D_BW, conv2d_bw},
@@ -335,6 +417,8 @@ const slr_ref_row slr_ref_dense[] = {
     {SDLORA_OP_GROUP_NORM_BX, group_norm_bx},
     {SDLORA_OP_LAYER_NORM, layer_norm},
     {SDLORA_OP_LAYER_NORM_BX, layer_norm_bx},
+    {SDLORA_OP_GROUP_NORM_BW, group_norm_bw},
+    {SDLORA_OP_LAYER_NORM_BW, layer_norm_bw},
     {SDLORA_OP_ATTENTION, attention},
     {SDLORA_OP_ATTENTION_B, attention_b},
     {0},
