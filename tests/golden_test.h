@@ -80,6 +80,30 @@ static inline float *golden_nhwc(const golden *f, const char *name, slr_tensor *
     return y;
 }
 
+/* The step of thin() in tests/golden/make_lycoris.py: 1, or the smallest prime above 3 that leaves
+ * at most `kept` of n numbers. */
+static inline size_t golden_stride(size_t n, size_t kept)
+{
+    size_t k = 1;
+    bool prime = true;
+    while (!prime || (n + k - 1) / k > kept) {
+        k = k < 5 ? 5 : k + 2;
+        prime = true;
+        for (size_t d = 2; d * d <= k; d++)
+            prime = prime && k % d;
+    }
+    return k;
+}
+
+/* Every stride-th of n numbers, in place; returns how many are left. */
+static inline size_t golden_thin(float *x, size_t n, size_t kept)
+{
+    size_t k = golden_stride(n, kept), m = 0;
+    for (size_t i = 0; i < n; i += k)
+        x[m++] = x[i];
+    return m;
+}
+
 typedef struct golden_error {
     double l2;  /* |got - want| / |want|, Euclidean */
     double max; /* largest difference / largest wanted magnitude */

@@ -31,34 +31,34 @@ const char *slr_dialect_name(int dialect)
 #define TE2  1u << SLR_PART_TE2
 #define ANY  (UNET | TE | TE2)
 
-/* The first that fits is taken: longer ones stand before those that they start with. */
+/* The first that fits is taken: longer ones stand before those that they start with.  te1 is
+ * SDXL's, but diffusers calls the only text encoder of SD 1 so as well. */
 static const struct {
     const char *text;
     int dialect;
     uint32_t parts;
-    bool two;
 } prefixes[] = {
-    {"lora_unet_", SLR_DIALECT_KOHYA, UNET, false},
-    {"lora_te1_", SLR_DIALECT_KOHYA, TE, true},
-    {"lora_te2_", SLR_DIALECT_KOHYA, TE2, true},
-    {"lora_te_", SLR_DIALECT_KOHYA, TE, false},
-    {"oft_unet_", SLR_DIALECT_KOHYA, UNET, false},
-    {"lycoris_unet_", SLR_DIALECT_LYCORIS, UNET, false},
-    {"lycoris_te1_", SLR_DIALECT_LYCORIS, TE, true},
-    {"lycoris_te2_", SLR_DIALECT_LYCORIS, TE2, true},
-    {"lycoris_te_", SLR_DIALECT_LYCORIS, TE, false},
-    {"lycoris_", SLR_DIALECT_LYCORIS, ANY, false},
-    {"base_model.model.unet.", SLR_DIALECT_PEFT, UNET, false},
-    {"base_model.model.text_encoder.", SLR_DIALECT_PEFT, TE, false},
-    {"base_model.model.text_encoder_2.", SLR_DIALECT_PEFT, TE2, true},
-    {"base_model.model.", SLR_DIALECT_PEFT, ANY, false},
-    {"unet.", SLR_DIALECT_DIFFUSERS, UNET, false},
-    {"text_encoder.", SLR_DIALECT_DIFFUSERS, TE, false},
-    {"text_encoder_2.", SLR_DIALECT_DIFFUSERS, TE2, true},
-    {"text_encoders.clip_l.transformer.", SLR_DIALECT_NATIVE, TE, false},
-    {"text_encoders.clip_g.transformer.", SLR_DIALECT_NATIVE, TE2, true},
-    {"diffusion_model.", SLR_DIALECT_NATIVE, UNET, false},
-    {"", SLR_DIALECT_DIFFUSERS, ANY, false},
+    {"lora_unet_", SLR_DIALECT_KOHYA, UNET},
+    {"lora_te1_", SLR_DIALECT_KOHYA, TE},
+    {"lora_te2_", SLR_DIALECT_KOHYA, TE2},
+    {"lora_te_", SLR_DIALECT_KOHYA, TE},
+    {"oft_unet_", SLR_DIALECT_KOHYA, UNET},
+    {"lycoris_unet_", SLR_DIALECT_LYCORIS, UNET},
+    {"lycoris_te1_", SLR_DIALECT_LYCORIS, TE},
+    {"lycoris_te2_", SLR_DIALECT_LYCORIS, TE2},
+    {"lycoris_te_", SLR_DIALECT_LYCORIS, TE},
+    {"lycoris_", SLR_DIALECT_LYCORIS, ANY},
+    {"base_model.model.unet.", SLR_DIALECT_PEFT, UNET},
+    {"base_model.model.text_encoder.", SLR_DIALECT_PEFT, TE},
+    {"base_model.model.text_encoder_2.", SLR_DIALECT_PEFT, TE2},
+    {"base_model.model.", SLR_DIALECT_PEFT, ANY},
+    {"unet.", SLR_DIALECT_DIFFUSERS, UNET},
+    {"text_encoder.", SLR_DIALECT_DIFFUSERS, TE},
+    {"text_encoder_2.", SLR_DIALECT_DIFFUSERS, TE2},
+    {"text_encoders.clip_l.transformer.", SLR_DIALECT_NATIVE, TE},
+    {"text_encoders.clip_g.transformer.", SLR_DIALECT_NATIVE, TE2},
+    {"diffusion_model.", SLR_DIALECT_NATIVE, UNET},
+    {"", SLR_DIALECT_DIFFUSERS, ANY},
 };
 
 static const struct {
@@ -233,15 +233,12 @@ bool slr_key_read(slr_key *out, const char *key)
     out->peft =
         out->peft && (out->dialect == SLR_DIALECT_DIFFUSERS || out->dialect == SLR_DIALECT_PEFT);
     out->parts = prefixes[p].parts;
-    out->two = prefixes[p].two;
     return !glued || unglue(out->module);
 }
 
 const slr_target *slr_key_target(const slr_targets *t, const slr_key *key)
 {
     static const int order[] = {SLR_PART_UNET, SLR_PART_TE, SLR_PART_TE2};
-    if (key->two && !slr_targets_two(t))
-        return NULL; /* SDXL's, which must not be taken for SD 1's only because the names agree */
     for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
         const slr_target *found =
             key->parts >> order[i] & 1u ? slr_targets_spelled(t, order[i], key->module) : NULL;

@@ -31,7 +31,6 @@ enum {
 typedef struct slr_key {
     int dialect;
     uint32_t parts;             /* bit p: the prefix may mean part p */
-    bool two;                   /* only of models with two text encoders */
     bool peft;                  /* its alpha stands in a configuration, if anywhere */
     char module[SLR_LAYER_KEY]; /* path with '_' for '.', without prefix */
     const char *leaf;           /* as kinds and netread.c name it; static, or inside the key */

@@ -9,7 +9,7 @@
 #include "base/status.h"
 
 /* In the order in which AUTOMATIC1111 tries them on a module. */
-static const slr_kind *const kinds[] = {&slr_kind_lora};
+static const slr_kind *const kinds[] = {&slr_kind_lora, &slr_kind_loha, &slr_kind_lokr};
 
 const slr_kind *slr_kind_at(size_t i)
 {
@@ -105,6 +105,35 @@ void slr_init_normal(float *p, size_t n, double std, slr_rng *rng)
 }
 
 /* --- values --- */
+
+bool slr_fits(const slr_tensor *t, int64_t a, int64_t b, int64_t kh, int64_t kw)
+{
+    if (t->rank < 2 || t->dim[0] != a)
+        return false;
+    if (t->rank == 2)
+        return t->dim[1] == b * kh * kw;
+    return t->rank == 4 && t->dim[1] == b && t->dim[2] == kh && t->dim[3] == kw;
+}
+
+slr_val slr_matrix(slr_graph *g, slr_val v)
+{
+    int64_t dim[2] = {slr_dim(g, v, 0), 1};
+    slr_shape s = slr_shape_of(g, v);
+    for (int i = 1; i < s.rank; i++)
+        dim[1] *= s.dim[i];
+    return slr_reshape(g, v, 2, dim);
+}
+
+slr_val slr_tucker_rows(slr_graph *g, slr_val core, slr_val side)
+{
+    int64_t p = slr_dim(g, core, 0), q = slr_dim(g, core, 1), in = slr_dim(g, side, 1),
+            taps = slr_dim(g, core, 2) * slr_dim(g, core, 3);
+    slr_val m = slr_reshape(g, core, 3, (int64_t[]){p, q, taps});
+    m = slr_reshape(g, slr_permute(g, m, (int64_t[]){0, 2, 1}), 2, (int64_t[]){p * taps, q});
+    slr_val d = slr_matmul(g, m, slr_matrix(g, side), SLR_NONE, SLR_NONE, false, false, 1.0);
+    d = slr_permute(g, slr_reshape(g, d, 3, (int64_t[]){p, taps, in}), (int64_t[]){0, 2, 1});
+    return slr_reshape(g, d, 2, (int64_t[]){p, in * taps});
+}
 
 slr_val slr_delta_shape(const slr_apply *a, slr_val v)
 {

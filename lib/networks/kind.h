@@ -66,7 +66,7 @@ struct slr_kind {
     uint32_t needs;                     /* bit i: no module without leaf i */
     bool (*mine)(const slr_tensor *t);  /* Nullable: tells kinds with one proof apart */
     uint32_t plus;                      /* LoRA+ raises the rate of these */
-    int scalar_into;                    /* the leaf that takes the scalar when it is saved */
+    uint32_t scalar_into;               /* bit i: leaf i takes the scalar when it is saved */
     const char *marker;                 /* Nullable: a bool tensor, form.marked */
     bool no_alpha;                      /* files have none */
     bool (*takes)(const slr_target *t); /* NULL: every layer with a matrix */
@@ -96,7 +96,7 @@ const slr_kind *slr_kind_at(size_t i);            /* NULL: no more */
 const slr_kind *slr_kind_named(const char *algo); /* NULL: unknown */
 /* "lora_down.weight" for any of a kind's leaves, the common ones included; NULL: it has no such. */
 const char *slr_kind_leaf(const slr_kind *kind, int leaf);
-extern const slr_kind slr_kind_lora;
+extern const slr_kind slr_kind_lora, slr_kind_loha, slr_kind_lokr;
 extern const slr_kind slr_kind_embedding; /* not among them: it adapts no layer */
 
 /* --- shared by kinds --- */
@@ -119,6 +119,13 @@ bool slr_module_has(const slr_module *mod, int leaf);
 slr_val slr_drop_mask(const slr_apply *a, int rank, const int64_t *dim, double p, int which);
 /* module_dropout: the whole module is left out of this pass, and the others are not made larger. */
 slr_val slr_drop_module(const slr_apply *a, const slr_module *mod, slr_val d);
+/* Whether t is [a,b,kh,kw]; or [a,b*kh*kw], which is the same in memory. */
+bool slr_fits(const slr_tensor *t, int64_t a, int64_t b, int64_t kh, int64_t kw);
+/* [a, all the rest] */
+slr_val slr_matrix(slr_graph *g, slr_val v);
+/* A tucker core's first half: core [p,q,kh,kw], side [q,i] -> [p, i*kh*kw], in the order of a
+ * convolution's weight. */
+slr_val slr_tucker_rows(slr_graph *g, slr_val core, slr_val side);
 /* v with the shape of w: [out,in*kh*kw] -> [out,in,kh,kw] where the layer has a kernel. */
 slr_val slr_delta_shape(const slr_apply *a, slr_val v);
 
@@ -174,7 +181,7 @@ int slr_network_new(slr_network **out, slr_mem *m, const slr_checkpoint *base);
 int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target,
                     const slr_form *form, const slr_settings *set);
 int slr_network_skip(slr_network *n, const char *key); /* notes a key that was left out */
-int slr_network_layout(slr_network *n); /* slots and the flat block (zeros) */
+int slr_network_layout(slr_network *n);                /* slots and the flat block (zeros) */
 /* The form of a module that stands in a network. */
 void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form);
 /* "0:down_blocks.0...": one layer of one part.  Takes no memory, so that a layer cannot lose its

@@ -32,24 +32,14 @@ static int make(const slr_settings *set, const slr_target *t, slr_form *form)
     return SDLORA_OK;
 }
 
-/* True for [a,b], and for [a,b,kh,kw]; a 1x1 may be written either way. */
-static bool fits(const slr_tensor *t, int64_t a, int64_t b, int64_t kh, int64_t kw)
-{
-    if (t->rank < 2 || t->dim[0] != a || t->dim[1] != b)
-        return false;
-    if (t->rank == 2)
-        return kh == 1 && kw == 1;
-    return t->rank == 4 && t->dim[2] == kh && t->dim[3] == kw;
-}
-
 static int read(const slr_target *t, const slr_tensor *leaf, const char *label, slr_form *form)
 {
     char down[96], up[96], mid[96];
     bool tucker = form->have >> MID & 1u;
     int64_t r = leaf[DOWN].rank > 0 ? leaf[DOWN].dim[0] : 0;
-    bool good = (form->have & 3u) == 3u && r >= 1 && fits(&leaf[UP], t->out, r, 1, 1) &&
-                fits(&leaf[DOWN], r, t->in, tucker ? 1 : t->kh, tucker ? 1 : t->kw) &&
-                (!tucker || (spatial(t) && fits(&leaf[MID], r, r, t->kh, t->kw)));
+    bool good = (form->have & 3u) == 3u && r >= 1 && slr_fits(&leaf[UP], t->out, r, 1, 1) &&
+                slr_fits(&leaf[DOWN], r, t->in, tucker ? 1 : t->kh, tucker ? 1 : t->kw) &&
+                (!tucker || (spatial(t) && slr_fits(&leaf[MID], r, r, t->kh, t->kw)));
     if (!good)
         return slr_fail(SDLORA_EFORMAT, __func__,
                         "%s: %s has down %s and up %s%s%s, but the layer takes %lld inputs to %lld "
@@ -77,36 +67,14 @@ static void init(const slr_module *mod, const slr_network_slot *slots, float *pa
         slr_init_kaiming(params + mid->offset, mid->count, (int64_t)mid->count / mod->rank, rng);
 }
 
-static slr_val matrix(slr_graph *g, slr_val v)
-{
-    int64_t dim[2] = {slr_dim(g, v, 0), 1};
-    slr_shape s = slr_shape_of(g, v);
-    for (int i = 1; i < s.rank; i++)
-        dim[1] *= s.dim[i];
-    return slr_reshape(g, v, 2, dim);
-}
-
-/* mid[p,q,...] down[q,i] -> [r, in*kh*kw] in the order of a convolution's weight. */
-static slr_val tucker_down(const slr_apply *a, slr_val down, slr_val mid)
-{
-    slr_graph *g = a->g;
-    int64_t r = slr_dim(g, mid, 0), taps = slr_dim(g, mid, 2) * slr_dim(g, mid, 3);
-    int64_t in = slr_dim(g, down, 1), flat[2] = {r * taps, r}, cube[3] = {r, taps, in};
-    slr_val m = slr_reshape(g, mid, 3, (int64_t[]){r, r, taps});
-    m = slr_reshape(g, slr_permute(g, m, (int64_t[]){0, 2, 1}), 2, flat); /* [p*tap, q] */
-    slr_val d = slr_matmul(g, m, matrix(g, down), SLR_NONE, SLR_NONE, false, false, 1.0);
-    d = slr_permute(g, slr_reshape(g, d, 3, cube), (int64_t[]){0, 2, 1}); /* [p, in, tap] */
-    return slr_reshape(g, d, 2, (int64_t[]){r, in * taps});
-}
-
 static slr_val delta(const slr_apply *a, const slr_module *mod, slr_val w)
 {
     (void)mod, (void)w;
     slr_graph *g = a->g;
-    slr_val down = a->param[MID] == SLR_NONE ? matrix(g, a->param[DOWN])
-                                             : tucker_down(a, a->param[DOWN], a->param[MID]);
+    slr_val down = a->param[MID] == SLR_NONE ? slr_matrix(g, a->param[DOWN])
+                                             : slr_tucker_rows(g, a->param[MID], a->param[DOWN]);
     return slr_delta_shape(
-        a, slr_matmul(g, matrix(g, a->param[UP]), down, SLR_NONE, SLR_NONE, false, false, 1.0));
+        a, slr_matmul(g, slr_matrix(g, a->param[UP]), down, SLR_NONE, SLR_NONE, false, false, 1.0));
 }
 
 /* kohya: rank_dropout draws one mask per sample and rank channel. */
@@ -134,13 +102,14 @@ static slr_val dropouts(const slr_apply *a, const slr_module *mod, slr_val d)
 static slr_val output(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y)
 {
     slr_graph *g = a->g;
-    slr_val up = matrix(g, a->param[UP]), mid = a->param[MID], scalar = a->param[SLR_LEAF_SCALAR];
+    slr_val up = slr_matrix(g, a->param[UP]), mid = a->param[MID],
+            scalar = a->param[SLR_LEAF_SCALAR];
     slr_val kernel = mid == SLR_NONE ? a->param[DOWN] : mid, d = x;
     if (mid != SLR_NONE)
-        d = slr_linear(g, d, matrix(g, a->param[DOWN]), SLR_NONE, SLR_NONE);
+        d = slr_linear(g, d, slr_matrix(g, a->param[DOWN]), SLR_NONE, SLR_NONE);
     d = spatial(&mod->target)
             ? slr_conv2d(g, d, kernel, SLR_NONE, SLR_NONE, a->layer->geometry, 1.0)
-            : slr_linear(g, d, matrix(g, kernel), SLR_NONE, SLR_NONE);
+            : slr_linear(g, d, slr_matrix(g, kernel), SLR_NONE, SLR_NONE);
     d = dropouts(a, mod, d);
     if (scalar != SLR_NONE)
         up = slr_mul(g, up, slr_reshape(g, scalar, 2, (int64_t[]){1, 1}));
@@ -182,7 +151,7 @@ const slr_kind slr_kind_lora = {
     .proof = 1u << DOWN | 1u << UP,
     .needs = 1u << DOWN | 1u << UP,
     .plus = 1u << UP,
-    .scalar_into = UP,
+    .scalar_into = 1u << UP,
     .make = make,
     .read = read,
     .init = init,

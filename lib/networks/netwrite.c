@@ -67,7 +67,7 @@ static int add_slot(writing *w, const slr_network *n, const slr_network_slot *s,
     slr_st_entry *e = &w->entry[w->n++];
     *e = (slr_st_entry){.name = s->key, .t = {.rank = s->rank}};
     memcpy(e->t.dim, s->dim, sizeof e->t.dim);
-    if (!scalar || s->leaf != mod->kind->scalar_into)
+    if (!scalar || !(mod->kind->scalar_into >> s->leaf & 1u))
         return convert(w, e, dtype, src, s->count);
 
     float *folded = slr_alloc(w->m, s->count * sizeof *folded);

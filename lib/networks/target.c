@@ -198,11 +198,6 @@ const slr_target *slr_targets_spelled(const slr_targets *t, int part, const char
                                                                                   : NULL;
 }
 
-bool slr_targets_two(const slr_targets *t)
-{
-    return t->two;
-}
-
 /* kohya's container classes by what the canonical path passes through. */
 static const struct {
     int part;

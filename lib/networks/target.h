@@ -21,8 +21,6 @@ const slr_target *slr_targets_find(const slr_targets *t, const char *name,
 /* A module path with '_' for '.' in any naming that is known: diffusers', LDM's, OpenCLIP's.  NULL:
  * none. */
 const slr_target *slr_targets_spelled(const slr_targets *t, int part, const char *path);
-/* SDXL: the model has two text encoders, "te1" and "te2" in files. */
-bool slr_targets_two(const slr_targets *t);
 
 /* What kohya does with a layer. */
 enum {

@@ -98,4 +98,26 @@ static inline void base_hash(const slr_checkpoint *c, char hex[65])
     ok(slr_sha256_hex(&sha, hex));
 }
 
+/* The same weights in f32. */
+static inline slr_weights *widened(slr_weights *w)
+{
+    slr_weights *out;
+    ok(slr_weights_new(&out, NULL, "f32"));
+    for (size_t i = 0; i < slr_weights_count(w); i++) {
+        const slr_tensor *t;
+        slr_storage *storage;
+        const char *name = slr_weights_at(w, i, &t);
+        slr_tensor wide = *t;
+        ok(slr_storage_new(&storage, NULL, (size_t)slr_tensor_count(t) * sizeof(float)));
+        ok(slr_tensor_to_f32(t, slr_storage_data(storage)));
+        wide.dtype = SDLORA_F32;
+        wide.data = slr_storage_data(storage);
+        wide.storage = storage;
+        wide.id = 0;
+        ok(slr_weights_put(out, name, &wide));
+        slr_storage_unref(storage);
+    }
+    return out;
+}
+
 #endif

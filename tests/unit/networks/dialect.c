@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+/* Files of other programs: each opens, adapts the layers that its writer meant, and changes weights
+ * and outputs as there (tests/golden/make_dialects.py).  Keys of SDXL by names and shapes.  What is
+ * written in another dialect means the same when it is read again. */
+#include "network_test.h"
+
+#include "io/json.h"
+#include "models/clip.h"
+#include "networks/dialect.h"
+#include "networks/info.h"
+
+#define DIALECTS TEST_ROOT "/golden/dialects/"
+
+/* A change is read off as the difference of two f32 weights, so it has their rounding: weights are
+ * some ten times larger than changes.  Measured 2e-6 at worst. */
+#define TOL_DELTA 2e-5
+/* Sums of a whole pass in another order, both in f32.  Measured 8e-7. */
+#define TOL_PASS 1e-5
+
+static slr_devices *devices;
+static slr_checkpoint *base;
+static slr_weights *unet, *te; /* in f32 */
+static golden expected;
+
+static slr_weights *widened(slr_weights *w)
+{
+    slr_weights *out;
+    ok(slr_weights_new(&out, NULL, "f32"));
+    for (size_t i = 0; i < slr_weights_count(w); i++) {
+        const slr_tensor *t;
+        slr_storage *storage;
+        const char *name = slr_weights_at(w, i, &t);
+        slr_tensor wide = *t;
+        ok(slr_storage_new(&storage, NULL, (size_t)slr_tensor_count(t) * sizeof(float)));
+        ok(slr_tensor_to_f32(t, slr_storage_data(storage)));
+        wide.dtype = SDLORA_F32;
+        wide.data = slr_storage_data(storage);
+        wide.storage = storage;
+        wide.id = 0;
+        ok(slr_weights_put(out, name, &wide));
+        slr_storage_unref(storage);
+    }
+    return out;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    const slr_devices_config config = {.cpu_features = slr_cpu_features(), .backend = "cpu"};
+    ok(slr_devices_open(&devices, &config));
+    ok(slr_checkpoint_open(&base, TINYSD, &CONFIG));
+    unet = widened(slr_checkpoint_part(base, SLR_PART_UNET));
+    te = widened(slr_checkpoint_part(base, SLR_PART_TE));
+    expected = golden_open(DIALECTS "expected.safetensors");
+    return expected.file ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    golden_close(&expected);
+    slr_weights_unref(unet);
+    slr_weights_unref(te);
+    slr_checkpoint_unref(base);
+    slr_devices_unref(devices);
+    return 0;
+}
+
+/* ---- what a network does ---- */
+
+static float *run(slr_graph *graph, slr_val y, const char *const *names, const void *const *data,
+                  const size_t *bytes)
+{
+    slr_plan *p;
+    slr_val v;
+    slr_output(graph, y, "y");
+    ok(slr_graph_status(graph));
+    ok(slr_plan_new(&p, graph, devices));
+    for (int i = 0; names[i]; i++) {
+        ok(slr_plan_find(p, names[i], &v));
+        memcpy(slr_plan_data(p, v), data[i], bytes[i]);
+    }
+    ok(slr_plan_run(p, NULL));
+    ok(slr_plan_find(p, "y", &v));
+    size_t n = 1;
+    slr_shape s = slr_shape_of(graph, y);
+    for (int i = 0; i < s.rank; i++)
+        n *= (size_t)s.dim[i];
+    float *out = slr_alloc(NULL, n * sizeof *out);
+    memcpy(out, slr_plan_data(p, v), n * sizeof *out);
+    slr_plan_free(p);
+    slr_graph_free(graph);
+    return out;
+}
+
+static float *text_states(slr_weights *w, slr_tensor *shape)
+{
+    slr_tensor t;
+    slr_graph *graph;
+    int32_t *ids = golden_i32(&expected, "ids", &t);
+    ok(slr_graph_new(&graph, NULL, (slr_policy){.storage = SDLORA_F32}));
+    slr_nn nn = {.g = graph, .w = w, .part = SLR_PART_TE};
+    slr_val y = slr_clip_build(&nn, slr_checkpoint_family(base),
+                               slr_input(graph, "ids", SDLORA_I32, 2, t.dim), 1);
+    slr_shape s = slr_shape_of(graph, y);
+    *shape = (slr_tensor){.rank = s.rank};
+    memcpy(shape->dim, s.dim, sizeof s.dim);
+    float *out = run(graph, y, (const char *[]){"ids", NULL}, (const void *[]){ids},
+                     (size_t[]){slr_tensor_bytes(&t)});
+    slr_free(NULL, ids);
+    return out;
+}
+
+static float *eps(slr_weights *w, const float *text, const slr_tensor *ts)
+{
+    slr_tensor xs, steps;
+    slr_graph *graph;
+    float *x = golden_nhwc(&expected, "latents", &xs), *t = golden_f32(&expected, "t", &steps);
+    ok(slr_graph_new(&graph, NULL, (slr_policy){.storage = SDLORA_F32}));
+    slr_nn nn = {.g = graph, .w = w, .part = SLR_PART_UNET};
+    slr_val y = slr_unet_build(&nn, slr_checkpoint_family(base),
+                               slr_input(graph, "x", SDLORA_F32, 4, xs.dim),
+                               slr_input(graph, "t", SDLORA_F32, 1, steps.dim),
+                               slr_input(graph, "ctx", SDLORA_F32, 3, ts->dim));
+    float *out =
+        run(graph, y, (const char *[]){"x", "t", "ctx", NULL}, (const void *[]){x, t, text},
+            (size_t[]){(size_t)slr_tensor_count(&xs) * 4, 4, (size_t)slr_tensor_count(ts) * 4});
+    slr_free(NULL, x);
+    slr_free(NULL, t);
+    return out;
+}
+
+/* Each "<name>.delta.<part>:<path>" of the oracle. */
+static size_t compare_deltas(const char *name, slr_weights *const merged[SLR_PART_COUNT])
+{
+    size_t seen = 0;
+    for (size_t i = 0; i < slr_safetensors_count(expected.file); i++) {
+        slr_tensor t;
+        const slr_tensor *before, *after;
+        const char *key = slr_safetensors_at(expected.file, i, &t), *colon = strchr(key, ':');
+        size_t n = strlen(name);
+        char weight[256];
+        if (strncmp(key, name, n) || strncmp(key + n, ".delta.", 7) || !colon)
+            continue;
+        int part = strncmp(key + n + 7, "unet", 4) ? SLR_PART_TE : SLR_PART_UNET;
+        snprintf(weight, sizeof weight, "%s.weight", colon + 1);
+        ok(slr_weights_get(part == SLR_PART_UNET ? unet : te, weight, &before));
+        ok(slr_weights_get(merged[part], weight, &after));
+        float *want = golden_f32(&expected, key, NULL);
+        size_t count = (size_t)slr_tensor_count(&t);
+        float *got = slr_alloc(NULL, count * sizeof *got);
+        assert_int_equal(slr_tensor_count(after), slr_tensor_count(&t));
+        for (size_t k = 0; k < count; k++)
+            got[k] = ((const float *)after->data)[k] - ((const float *)before->data)[k];
+        if (!golden_close_to(key, got, want, count, TOL_DELTA))
+            fail_msg("%s", key);
+        slr_free(NULL, got);
+        slr_free(NULL, want);
+        seen++;
+    }
+    return seen;
+}
+
+/* Merged into the base, the network gives the oracle's weights, text states and output. */
+static void compare(const slr_network *net, const char *name)
+{
+    const slr_stack_item item = {(slr_network *)net, 1, 1, 0};
+    slr_weights *merged[SLR_PART_COUNT] = {NULL};
+    slr_tensor shape, t;
+    char key[128];
+    ok(slr_merge_part(&merged[SLR_PART_UNET], NULL, devices, unet, SLR_PART_UNET, &item, 1));
+    ok(slr_merge_part(&merged[SLR_PART_TE], NULL, devices, te, SLR_PART_TE, &item, 1));
+    assert_true(compare_deltas(name, merged) > 0);
+
+    float *text = text_states(merged[SLR_PART_TE], &shape);
+    snprintf(key, sizeof key, "%s.text", name);
+    if (slr_safetensors_find(expected.file, key, &t)) {
+        float *want = golden_f32(&expected, key, NULL);
+        assert_true(golden_close_to(key, text, want, (size_t)slr_tensor_count(&t), TOL_PASS));
+        slr_free(NULL, want);
+    }
+    snprintf(key, sizeof key, "%s.eps", name);
+    float *want = golden_nhwc(&expected, key, &t), *got = eps(merged[SLR_PART_UNET], text, &shape);
+    assert_true(golden_close_to(key, got, want, (size_t)slr_tensor_count(&t), TOL_PASS));
+    slr_free(NULL, want);
+    slr_free(NULL, got);
+    slr_free(NULL, text);
+    slr_weights_unref(merged[SLR_PART_UNET]);
+    slr_weights_unref(merged[SLR_PART_TE]);
+}
+
+/* ---- reading ---- */
+
+static const struct {
+    const char *name, *file, *dialect, *algo;
+    size_t modules;
+} FILES[] = {
+    {"kohya", "kohya.pt", "kohya", "lora", 8},
+    {"ldm", "ldm.safetensors", "kohya", "lora", 8},
+    {"native", "native.safetensors", "native", "lora", 8},
+    {"onetrainer", "onetrainer.safetensors", "kohya", "lora", 8},
+    {"lycoris", "lycoris.safetensors", "lycoris", "lora", 36},
+    {"diffusers", "diffusers.safetensors", "diffusers", "lora", 8},
+    {"diffusers_metadata", "diffusers_metadata.safetensors", "diffusers", "lora", 8},
+    {"diffusers_old", "diffusers_old.bin", "diffusers-old", "lora", 5},
+    {"diffusers_processor", "diffusers_processor.safetensors", "diffusers-processor", "lora", 5},
+    {"processor_bare", "processor_bare.ckpt", "diffusers-processor", "lora", 3},
+    {"peft_lora", "peft_lora/adapter_model.safetensors", "peft", "lora", 6},
+    {"peft_dora", "peft_dora/adapter_model.safetensors", "peft", "lora", 6},
+    {"peft_loha", "peft_loha/adapter_model.safetensors", "peft", "loha", 6},
+    {"peft_loha_flat", "peft_loha_flat/adapter_model.safetensors", "peft", "loha", 6},
+    {"peft_lokr", "peft_lokr/adapter_model.safetensors", "peft", "lokr", 6},
+    {"peft_lokr_full", "peft_lokr_full/adapter_model.safetensors", "peft", "lokr", 6},
+    {"peft_ia3", "peft_ia3/adapter_model.safetensors", "peft", "ia3", 3},
+};
+
+static void path_of(char path[256], const char *file)
+{
+    snprintf(path, 256, DIALECTS "%s", file);
+}
+
+static void reading(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+        char path[256];
+        slr_network *net;
+        if (!slr_kind_named(FILES[i].algo)) {
+            print_message("%s waits for %s\n", FILES[i].name, FILES[i].algo);
+            continue;
+        }
+        path_of(path, FILES[i].file);
+        ok(slr_network_open(&net, NULL, base, path));
+        assert_int_equal(slr_network_modules(net), FILES[i].modules);
+        compare(net, FILES[i].name);
+        slr_network_unref(net);
+    }
+}
+
+/* ---- SDXL ---- */
+
+static const slr_target *target_of(const slr_targets *t, const char *key)
+{
+    slr_key k;
+    return slr_key_read(&k, key) ? slr_key_target(t, &k) : NULL;
+}
+
+static void sdxl_group(const slr_targets *t, json_t *names, json_t *others, size_t *seen)
+{
+    const char *name;
+    json_t *shapes;
+    json_object_foreach(names, name, shapes)
+    {
+        char key[320];
+        if (!slr_starts(name, "lora_unet_"))
+            continue; /* the stand-in has no text encoders */
+        const slr_target *x = slr_targets_find(t, name, strlen(name));
+        if (!x)
+            fail_msg("%s is not a name here", name);
+        json_t *down = json_array_get(shapes, 0), *up = json_array_get(shapes, 1);
+        assert_int_equal(json_integer_value(json_array_get(down, 1)), x->in);
+        assert_int_equal(json_integer_value(json_array_get(up, 0)), x->out);
+        if (json_array_size(down) == 4)
+            assert_int_equal(json_integer_value(json_array_get(down, 2)), x->kh);
+        snprintf(key, sizeof key, "%s.lora_down.weight", name);
+        assert_ptr_equal(target_of(t, key), x);
+        snprintf(key, sizeof key, "%s.lora_down.weight",
+                 json_string_value(json_object_get(others, name)));
+        if (target_of(t, key) != x)
+            fail_msg("%s does not mean %s", key, name);
+        snprintf(key, sizeof key, "unet.%s.lora_B.default.weight", x->path);
+        assert_ptr_equal(target_of(t, key), x);
+        ++*seen;
+    }
+}
+
+/* sd-scripts' names of every layer and diffusers', of a LoRA and of what a LoCon adds. */
+static void sdxl_names(void **state)
+{
+    (void)state;
+    json_t *j;
+    slr_checkpoint *c;
+    slr_targets *t;
+    size_t lora = 0, locon = 0;
+    ok(slr_json_read(&j, NULL, DIALECTS "keys_sdxl.json", 16 << 20));
+    ok(slr_checkpoint_shapes(&c, "sdxl", &CONFIG));
+    ok(slr_targets_new(&t, NULL, c));
+    json_t *others = json_object_get(j, "diffusers");
+    sdxl_group(t, json_object_get(j, "lora"), others, &lora);
+    sdxl_group(t, json_object_get(j, "locon"), others, &locon);
+    assert_int_equal(lora, 722);
+    assert_int_equal(locon, 66);
+    size_t rule[4] = {0};
+    for (size_t i = 0; i < slr_targets_count(t); i++)
+        rule[slr_target_rule(slr_targets_at(t, i))]++;
+    assert_int_equal(rule[SLR_TARGET_LINEAR], 722);
+    assert_int_equal(rule[SLR_TARGET_CONV] + rule[SLR_TARGET_CONV_LINEAR], 66);
+    slr_targets_free(t);
+    slr_checkpoint_unref(c);
+    json_decref(j);
+}
+
+/* ---- keys ---- */
+
+static void spellings(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *module, *leaf;
+        int dialect, parts;
+        bool peft;
+    } CASES[] = {
+#define U (1 << SLR_PART_UNET)
+#define T (1 << SLR_PART_TE)
+#define B (1 << SLR_PART_TE2)
+        {"lora_unet_a_b.lora_down.weight", "a_b", "lora_down.weight", SLR_DIALECT_KOHYA, U, false},
+        {"lora_te_a.alpha", "a", "alpha", SLR_DIALECT_KOHYA, T, false},
+        {"lora_te2_a.hada_w1_a", "a", "hada_w1_a", SLR_DIALECT_KOHYA, B, false},
+        {"oft_unet_a.oft_blocks", "a", "oft_blocks", SLR_DIALECT_KOHYA, U, false},
+        {"lycoris_a.lokr_w1", "a", "lokr_w1", SLR_DIALECT_LYCORIS, U | T | B, false},
+        {"unet.a.0.b.lora_A.weight", "a_0_b", "lora_down.weight", SLR_DIALECT_DIFFUSERS, U, true},
+        {"unet.a.lora_B.default.weight", "a", "lora_up.weight", SLR_DIALECT_DIFFUSERS, U, true},
+        {"unet.a.lora_B.my-cat", "a", "lora_up.weight", SLR_DIALECT_DIFFUSERS, U, true},
+        {"text_encoder_2.a.lora_A", "a", "lora_down.weight", SLR_DIALECT_DIFFUSERS, B, true},
+        {"base_model.model.a.b.lora_magnitude_vector.default.weight", "a_b", "dora_scale",
+         SLR_DIALECT_PEFT, U | T | B, true},
+        {"base_model.model.a.hada_t1.default", "a", "hada_t1", SLR_DIALECT_PEFT, U | T | B, true},
+        {"base_model.model.unet.a.ia3_l", "a", "weight", SLR_DIALECT_PEFT, U, true},
+        {"unet.x.attn1.processor.to_out_lora.up.weight", "x_attn1_to_out_0", "lora_up.weight",
+         SLR_DIALECT_PROCESSOR, U, false},
+        {"text_encoder.l.self_attn.to_k_lora.down.weight", "l_self_attn_k_proj", "lora_down.weight",
+         SLR_DIALECT_PROCESSOR, T, false},
+        {"text_encoder.l.self_attn.to_out_lora.down.weight", "l_self_attn_out_proj",
+         "lora_down.weight", SLR_DIALECT_PROCESSOR, T, false},
+        {"text_encoder.q_proj.lora_linear_layer.up.weight", "q_proj", "lora_up.weight",
+         SLR_DIALECT_OLD, T, false},
+        {"unet.x.to_out.0.lora.down.weight", "x_to_out_0", "lora_down.weight", SLR_DIALECT_OLD, U,
+         false},
+        {"diffusion_model.input_blocks.1.1.proj_in.alpha", "input_blocks_1_1_proj_in", "alpha",
+         SLR_DIALECT_NATIVE, U, false},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        slr_key k;
+        assert_true(slr_key_read(&k, CASES[i].key));
+        assert_string_equal(k.module, CASES[i].module);
+        assert_string_equal(k.leaf, CASES[i].leaf);
+        assert_int_equal(k.dialect, CASES[i].dialect);
+        assert_int_equal(k.parts, CASES[i].parts);
+        assert_int_equal(k.peft, CASES[i].peft);
+    }
+    static const char *const BAD[] = {"",
+                                      ".",
+                                      "..",
+                                      "lora_unet_",
+                                      "lora_unet_.alpha",
+                                      "unet.",
+                                      "unet.lora_A.weight",
+                                      ".lora_A.weight",
+                                      "lora_A.weight",
+                                      "nothing",
+                                      "_lora.down.weight"};
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        slr_key k;
+        if (slr_key_read(&k, BAD[i]) && (!*k.module || !*k.leaf))
+            fail_msg("'%s' gives '%s' and '%s'", BAD[i], k.module, k.leaf);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spellings),
+        cmocka_unit_test(sdxl_names),
+        cmocka_unit_test(reading),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
