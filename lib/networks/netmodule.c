@@ -58,13 +58,19 @@ static const slr_kind *kind_of(const slr_group *g)
 
 /* --- tensors as kinds want them --- */
 
+/* A bool, or a number in whatever type the file was saved. */
 static int read_marker(const slr_reading *r, const slr_group *g, size_t i, bool *marked)
 {
     const slr_tensor *t = &g->at[i].tensor;
-    if (slr_tensor_count(t) != 1 || slr_dtype_size(t->dtype) != 1)
+    float value = 0;
+    if (slr_tensor_count(t) != 1 || (!is_real(t->dtype) && slr_dtype_size(t->dtype) != 1))
         return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is not a single bool", r->label,
                         g->at[i].key);
-    *marked = *(const uint8_t *)t->data != 0;
+    if (is_real(t->dtype))
+        SLR_TRY(slr_tensor_to_f32(t, &value));
+    else
+        value = *(const uint8_t *)t->data;
+    *marked = value != 0;
     return SDLORA_OK;
 }
 

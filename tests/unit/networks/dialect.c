@@ -22,27 +22,6 @@ static slr_checkpoint *base;
 static slr_weights *unet, *te; /* in f32 */
 static golden expected;
 
-static slr_weights *widened(slr_weights *w)
-{
-    slr_weights *out;
-    ok(slr_weights_new(&out, NULL, "f32"));
-    for (size_t i = 0; i < slr_weights_count(w); i++) {
-        const slr_tensor *t;
-        slr_storage *storage;
-        const char *name = slr_weights_at(w, i, &t);
-        slr_tensor wide = *t;
-        ok(slr_storage_new(&storage, NULL, (size_t)slr_tensor_count(t) * sizeof(float)));
-        ok(slr_tensor_to_f32(t, slr_storage_data(storage)));
-        wide.dtype = SDLORA_F32;
-        wide.data = slr_storage_data(storage);
-        wide.storage = storage;
-        wide.id = 0;
-        ok(slr_weights_put(out, name, &wide));
-        slr_storage_unref(storage);
-    }
-    return out;
-}
-
 static int setup(void **state)
 {
     (void)state;
