@@ -36,14 +36,30 @@ enum {
     SDLORA_MATH_BF16   = 2  /**< f32 operands may be rounded to bfloat16 */
 };
 
-/** Activations that other operations fuse; also the `kind` of ACT. */
+/** The `kind` of ACT, each what torch's module of that name computes with its defaults.  Other
+ * operations fuse those up to TANH only. */
 enum {
     SDLORA_ACT_NONE       = 0,
     SDLORA_ACT_SILU       = 1, /**< x / (1 + e^-x) */
     SDLORA_ACT_GELU       = 2, /**< exact: x/2 (1 + erf(x/sqrt 2)) */
     SDLORA_ACT_QUICK_GELU = 3, /**< x / (1 + e^(-1.702 x)) */
     SDLORA_ACT_RELU       = 4,
-    SDLORA_ACT_TANH       = 5
+    SDLORA_ACT_TANH       = 5,
+    SDLORA_ACT_SIGMOID    = 6,  /**< 1 / (1 + e^-x) */
+    SDLORA_ACT_LEAKY_RELU = 7,  /**< 0.01 x below 0 */
+    SDLORA_ACT_ELU        = 8,  /**< e^x - 1 below 0 */
+    SDLORA_ACT_SELU       = 9,  /**< 1.0507 (x above 0, 1.6733 (e^x - 1) below) */
+    SDLORA_ACT_SOFTPLUS   = 10, /**< ln(1 + e^x) */
+    SDLORA_ACT_LOG_SIGMOID = 11, /**< -ln(1 + e^-x) */
+    SDLORA_ACT_MISH       = 12, /**< x tanh(ln(1 + e^x)) */
+    SDLORA_ACT_HARDSWISH  = 13, /**< x min(max(x + 3, 0), 6) / 6 */
+    SDLORA_ACT_HARDSIGMOID = 14, /**< min(max(x + 3, 0), 6) / 6 */
+    SDLORA_ACT_HARDTANH   = 15, /**< x between -1 and 1 */
+    SDLORA_ACT_RELU6      = 16, /**< x between 0 and 6 */
+    SDLORA_ACT_SOFTSIGN   = 17, /**< x / (1 + |x|) */
+    SDLORA_ACT_TANHSHRINK = 18, /**< x - tanh x */
+    SDLORA_ACT_HARDSHRINK = 19, /**< x where |x| > 0.5, else 0 */
+    SDLORA_ACT_SOFTSHRINK = 20  /**< x moved by 0.5 towards 0 */
 };
 
 /** Losses of SDLORA_OP_LOSS (training.md names are kohya's loss_type). */

@@ -38,7 +38,7 @@ int slr_infer_pow(slr_infer *c)
 
 static int check_act(const slr_infer *c)
 {
-    if (c->ints[0] < SDLORA_ACT_NONE || c->ints[0] > SDLORA_ACT_TANH)
+    if (c->ints[0] < SDLORA_ACT_NONE || c->ints[0] > SDLORA_ACT_SOFTSHRINK)
         return slr_infer_bad(c, -1, "has the unknown activation %lld", (long long)c->ints[0]);
     return SDLORA_OK;
 }

@@ -380,6 +380,22 @@ static const struct curve {
     {SDLORA_ACT_GELU, "gelu", 3e-7, 3e-8},
     {SDLORA_ACT_QUICK_GELU, "quick gelu", 2e-6, 1e-37},
     {SDLORA_ACT_TANH, "tanh", 2e-7, 0},
+    {SDLORA_ACT_SIGMOID, "sigmoid", 3e-7, 1e-37},
+    {SDLORA_ACT_LEAKY_RELU, "leaky relu", 1.5e-7, 0},
+    {SDLORA_ACT_ELU, "elu", 3e-7, 0},
+    {SDLORA_ACT_SELU, "selu", 3e-7, 0},
+    {SDLORA_ACT_SOFTPLUS, "softplus", 4e-7, 1e-37},
+    {SDLORA_ACT_LOG_SIGMOID, "log sigmoid", 4e-7, 1e-37},
+    {SDLORA_ACT_MISH, "mish", 5e-7, 1e-37},
+    {SDLORA_ACT_HARDSWISH, "hardswish", 3e-7, 1.5e-7}, /* x + 3 is rounded before it is judged */
+    {SDLORA_ACT_HARDSIGMOID, "hardsigmoid", 3e-7, 1e-7},
+    {SDLORA_ACT_HARDTANH, "hardtanh", 0, 0},
+    {SDLORA_ACT_RELU6, "relu6", 0, 0},
+    {SDLORA_ACT_SOFTSIGN, "softsign", 2e-7, 0},
+    {SDLORA_ACT_TANHSHRINK, "tanhshrink", 1e-7,
+     1.5e-7}, /* near 0 two like numbers are taken apart */
+    {SDLORA_ACT_HARDSHRINK, "hardshrink", 0, 0},
+    {SDLORA_ACT_SOFTSHRINK, "softshrink", 1e-7, 0},
 };
 
 static int check_curve(slr_devices *d, const struct curve *v, const char *mask)
@@ -412,9 +428,9 @@ static int check_curve(slr_devices *d, const struct curve *v, const char *mask)
     for (int i = 1; i < N; i++) {
         double want = slr_ref_act(v->kind, x[i]), off = fabs(y[i] - want);
         double room = v->rel * fabs(want) + v->abs * fmax(1, fabs(x[i]));
-        rel = fmax(rel, off / fabs(want));
+        rel = fmax(rel, off == 0 ? 0 : off / fabs(want));
         abs = fmax(abs, off / fmax(1, fabs(x[i])));
-        worst = fmax(worst, off / room);
+        worst = fmax(worst, off == 0 ? 0 : off / room);
     }
     bool good = worst <= 1 && isnan(y[0]);
     printf("%s %s, %s: relative %.3g, absolute %.3g max(1,|x|), %.2f of the bound%s\n",

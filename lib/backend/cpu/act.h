@@ -2,8 +2,9 @@
 /* The activations and their slopes on one register.  Largest errors against libm in double on
  * [-12, 12], which `checkop --curves` holds: silu 1.7e-7 and tanh 1.3e-7 of the value, gelu 1e-7 of
  * max(1, |x|), quick gelu 1.3e-6 of the value (far left, where 1.702 x is rounded before the
- * exponential).  Where results are stored in bf16, shorter polynomials and an estimated reciprocal
- * are right to 1e-4 of max(value, 1): a twentieth of what storing rounds away.  A NaN stays one.
+ * exponential), softplus, log sigmoid, elu, selu and mish 3e-7 of the value; the rest have no
+ * curves. Where results are stored in bf16, shorter polynomials and an estimated reciprocal are
+ * right to 1e-4 of max(value, 1): a twentieth of what storing rounds away.  A NaN stays one.
  * Included by NAME_tmpl.c only. */
 #ifndef SLR_BACKEND_CPU_ACT_H
 #define SLR_BACKEND_CPU_ACT_H
@@ -140,6 +141,129 @@ ALWAYS vf act_tanh(vf x)
     return vtanh(x);
 }
 
+ALWAYS vf or_nan(vf x, vf y)
+{
+    return vselect(x == x, y, x);
+}
+
+ALWAYS vf clamp(float lo, vf x, float hi) /* constants first: a NaN stays one */
+{
+    return vmin(vset(hi), vmax(vset(lo), x));
+}
+
+/* e^x - 1 for x <= 0: 2^n (e^r - 1) + (2^n - 1), with all digits near 0. */
+ALWAYS vf expm1_left(vf x)
+{
+    vf c = vmax(vset(-30.0f), x);
+    vf t = c * 1.44269504f + 12582912.0f; /* as in exp80() */
+    vf n = t - 12582912.0f;
+    vf r = c - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    vf p = vset(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    vf power = (vf)((vi)vset(1.0f) + ((vi)t << 23));
+    return (p * (r * r) + r) * power + (power - 1.0f);
+}
+
+/* ln(1 + e^-|x|) as 2 artanh(u / (2 + u)): the series in u^2 / (2 + u)^2 <= 1/9 ends at 2e-8. */
+ALWAYS vf soft_step(vf x)
+{
+    vf u = exp80(-vabs(x)), q = u / (2.0f + u), s = q * q;
+    vf p = vset(1.0f / 13);
+    p = p * s + 1.0f / 11;
+    p = p * s + 1.0f / 9;
+    p = p * s + 1.0f / 7;
+    p = p * s + 1.0f / 5;
+    p = p * s + 1.0f / 3;
+    return 2.0f * (q + q * s * p);
+}
+
+#define LEAK       0.01f
+#define SELU_SCALE 1.05070099f
+#define SELU_ALPHA 1.67326324f
+#define SHRINK     0.5f
+
+ALWAYS vf act_sigmoid(vf x)
+{
+    return or_nan(x, sigmoid(x));
+}
+
+ALWAYS vf act_leaky_relu(vf x)
+{
+    return vselect(x > 0.0f, x, x * LEAK);
+}
+
+ALWAYS vf act_elu(vf x)
+{
+    return vselect(x > 0.0f, x, expm1_left(x));
+}
+
+ALWAYS vf act_selu(vf x)
+{
+    return SELU_SCALE * vselect(x > 0.0f, x, SELU_ALPHA * expm1_left(x));
+}
+
+ALWAYS vf act_softplus(vf x)
+{
+    return vmax(vset(0.0f), x) + soft_step(x);
+}
+
+ALWAYS vf act_log_sigmoid(vf x)
+{
+    return vmin(vset(0.0f), x) - soft_step(x);
+}
+
+/* x tanh(ln(1 + e)) = x n / (n + 2) with n = e (e + 2), e = e^x; far right all of it is x. */
+ALWAYS vf act_mish(vf x)
+{
+    vf e = exp80(clamp(-80.0f, x, 20.0f)), n = e * (e + 2.0f);
+    return vmax(vset(-80.0f), x) * (n * vrecip(n + 2.0f));
+}
+
+ALWAYS vf act_hardsigmoid(vf x)
+{
+    return clamp(0.0f, x + 3.0f, 6.0f) * (1.0f / 6.0f);
+}
+
+ALWAYS vf act_hardswish(vf x)
+{
+    return x * act_hardsigmoid(x);
+}
+
+ALWAYS vf act_hardtanh(vf x)
+{
+    return clamp(-1.0f, x, 1.0f);
+}
+
+ALWAYS vf act_relu6(vf x)
+{
+    return clamp(0.0f, x, 6.0f);
+}
+
+ALWAYS vf act_softsign(vf x)
+{
+    return x / (1.0f + vabs(x));
+}
+
+ALWAYS vf act_tanhshrink(vf x)
+{
+    return x - vtanh(x);
+}
+
+ALWAYS vf act_hardshrink(vf x)
+{
+    return vselect(vabs(x) <= SHRINK, vset(0.0f), x);
+}
+
+ALWAYS vf act_softshrink(vf x)
+{
+    return x - clamp(-SHRINK, x, SHRINK);
+}
+
 ALWAYS vf slope_none(vf x)
 {
     return vset(1.0f);
@@ -195,7 +319,94 @@ ALWAYS vf slope_tanh(vf x)
     return 1.0f - y * y;
 }
 
-/* One line per SDLORA_ACT_*. */
+ALWAYS vf slope_sigmoid(vf x) /* even in x, so that no 1 is taken from 1 */
+{
+    vf e = exp80(-vabs(x)), r = vrecip(1.0f + e);
+    return or_nan(x, e * r * r);
+}
+
+ALWAYS vf slope_leaky_relu(vf x)
+{
+    return vselect(x > 0.0f, vset(1.0f), vset(LEAK));
+}
+
+ALWAYS vf slope_elu(vf x)
+{
+    return or_nan(x, vselect(x > 0.0f, vset(1.0f), exp80(x)));
+}
+
+ALWAYS vf slope_selu(vf x)
+{
+    return SELU_SCALE * or_nan(x, vselect(x > 0.0f, vset(1.0f), SELU_ALPHA * exp80(x)));
+}
+
+ALWAYS vf slope_softplus(vf x)
+{
+    return or_nan(x, sigmoid(x));
+}
+
+ALWAYS vf slope_log_sigmoid(vf x)
+{
+    return or_nan(x, sigmoid(-x));
+}
+
+/* With r = 1 / (n + 2): r (n + 4 x e (1 + e) r). */
+ALWAYS vf slope_mish(vf x)
+{
+    vf c = clamp(-80.0f, x, 20.0f), e = exp80(c), n = e * (e + 2.0f), r = vrecip(n + 2.0f);
+    return or_nan(x, r * (n + 4.0f * c * e * (1.0f + e) * r));
+}
+
+/* 1 inside of an interval, 0 outside. */
+ALWAYS vf inside(float lo, vf x, float hi)
+{
+    return vselect((x > lo) & (x < hi), vset(1.0f), vset(0.0f));
+}
+
+ALWAYS vf slope_hardsigmoid(vf x)
+{
+    return inside(-3.0f, x, 3.0f) * (1.0f / 6.0f);
+}
+
+ALWAYS vf slope_hardswish(vf x)
+{
+    return vselect(x >= 3.0f, vset(1.0f),
+                   vselect(x <= -3.0f, vset(0.0f), x * (1.0f / 3.0f) + 0.5f));
+}
+
+ALWAYS vf slope_hardtanh(vf x)
+{
+    return inside(-1.0f, x, 1.0f);
+}
+
+ALWAYS vf slope_relu6(vf x)
+{
+    return inside(0.0f, x, 6.0f);
+}
+
+ALWAYS vf slope_softsign(vf x)
+{
+    vf r = 1.0f / (1.0f + vabs(x));
+    return r * r;
+}
+
+ALWAYS vf slope_tanhshrink(vf x)
+{
+    vf y = vtanh(x);
+    return y * y;
+}
+
+ALWAYS vf slope_hardshrink(vf x)
+{
+    return vselect(vabs(x) <= SHRINK, vset(0.0f), vset(1.0f));
+}
+
+ALWAYS vf slope_softshrink(vf x)
+{
+    return slope_hardshrink(x);
+}
+
+/* One line per SDLORA_ACT_* that norms may fuse. */
 #define SLR_ACTS(X)                                                                                \
     X(SDLORA_ACT_NONE, none)                                                                       \
     X(SDLORA_ACT_SILU, silu)                                                                       \
@@ -203,5 +414,23 @@ ALWAYS vf slope_tanh(vf x)
     X(SDLORA_ACT_QUICK_GELU, quick_gelu)                                                           \
     X(SDLORA_ACT_RELU, relu)                                                                       \
     X(SDLORA_ACT_TANH, tanh)
+
+/* And per other one. */
+#define SLR_MORE_ACTS(X)                                                                           \
+    X(SDLORA_ACT_SIGMOID, sigmoid)                                                                 \
+    X(SDLORA_ACT_LEAKY_RELU, leaky_relu)                                                           \
+    X(SDLORA_ACT_ELU, elu)                                                                         \
+    X(SDLORA_ACT_SELU, selu)                                                                       \
+    X(SDLORA_ACT_SOFTPLUS, softplus)                                                               \
+    X(SDLORA_ACT_LOG_SIGMOID, log_sigmoid)                                                         \
+    X(SDLORA_ACT_MISH, mish)                                                                       \
+    X(SDLORA_ACT_HARDSWISH, hardswish)                                                             \
+    X(SDLORA_ACT_HARDSIGMOID, hardsigmoid)                                                         \
+    X(SDLORA_ACT_HARDTANH, hardtanh)                                                               \
+    X(SDLORA_ACT_RELU6, relu6)                                                                     \
+    X(SDLORA_ACT_SOFTSIGN, softsign)                                                               \
+    X(SDLORA_ACT_TANHSHRINK, tanhshrink)                                                           \
+    X(SDLORA_ACT_HARDSHRINK, hardshrink)                                                           \
+    X(SDLORA_ACT_SOFTSHRINK, softshrink)
 
 #endif

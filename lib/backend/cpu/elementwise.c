@@ -209,7 +209,7 @@ static int flat_prepare(sdlora_kernel **out, const slr_cpu_env *env, const sdlor
 {
     SLR_TRY(check_flat(op, name));
     int64_t kind = op->n_int ? op->ints[0] : 0;
-    if (kind < 0 || kind >= SLR_N_ACTS)
+    if (kind < 0 || kind >= SLR_N_ALL_ACTS)
         return slr_fail(SDLORA_ENOTSUP, __func__, "cpu: %s has no kind %lld", name,
                         (long long)kind);
     flat_kernel *k = slr_cpu_kernel_new(env, sizeof *k, launch);

@@ -7,7 +7,10 @@
 
 #include "backend/cpu/cpu.h"
 
-enum { SLR_N_ACTS = SDLORA_ACT_TANH + 1 };
+enum {
+    SLR_N_ACTS = SDLORA_ACT_TANH + 1, /* that norms may fuse */
+    SLR_N_ALL_ACTS = SDLORA_ACT_SOFTSHRINK + 1
+};
 enum { SLR_CPU_ADD, SLR_CPU_SUB, SLR_CPU_MUL, SLR_CPU_N_BINARY };
 
 typedef struct slr_cpu_ew_fns {
@@ -16,8 +19,8 @@ typedef struct slr_cpu_ew_fns {
     void (*mixed[SLR_CPU_N_BINARY])(int64_t n, void *y, const void *a, const float *b);
     void (*scalar[SLR_CPU_N_BINARY])(int64_t n, void *y, const void *a, float b);
     void (*affine)(int64_t n, void *y, const void *x, float scale, float shift);
-    void (*act[SLR_N_ACTS])(int64_t n, void *y, const void *x);
-    void (*act_bx[SLR_N_ACTS])(int64_t n, void *dx, const void *dy, const void *x);
+    void (*act[SLR_N_ALL_ACTS])(int64_t n, void *y, const void *x);
+    void (*act_bx[SLR_N_ALL_ACTS])(int64_t n, void *dx, const void *dy, const void *x);
     /* one half row: y = x gelu(gate), and both gradients */
     void (*geglu)(int64_t n, void *y, const void *x, const void *gate);
     void (*geglu_bx)(int64_t n, void *dx, void *dgate, const void *dy, const void *x,

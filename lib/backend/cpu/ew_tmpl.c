@@ -84,6 +84,7 @@ static void affine(int64_t n, void *to, const void *from, float scale, float shi
         map2(n, dx, dy, x, bx_##name);                                                             \
     }
 SLR_ACTS(ACT)
+SLR_MORE_ACTS(ACT)
 
 ALWAYS vf op_geglu(vf x, vf gate)
 {
@@ -217,8 +218,8 @@ const slr_cpu_ew_fns SLR_ISA_SYM(slr_cpu_ew) = {
     .mixed = {[SLR_CPU_ADD] = mixed_add, [SLR_CPU_SUB] = mixed_sub, [SLR_CPU_MUL] = mixed_mul},
     .scalar = {[SLR_CPU_ADD] = scalar_add, [SLR_CPU_SUB] = scalar_sub, [SLR_CPU_MUL] = scalar_mul},
     .affine = affine,
-    .act = {SLR_ACTS(ACT_ROW)},
-    .act_bx = {SLR_ACTS(ACT_BX_ROW)},
+    .act = {SLR_ACTS(ACT_ROW) SLR_MORE_ACTS(ACT_ROW)},
+    .act_bx = {SLR_ACTS(ACT_BX_ROW) SLR_MORE_ACTS(ACT_BX_ROW)},
     .geglu = geglu,
     .geglu_bx = geglu_bx,
     .dropout = dropout,

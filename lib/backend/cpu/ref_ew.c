@@ -23,9 +23,55 @@ static double gauss_cdf(double x)
     return 0.5 * erfc(-x * SQRT_HALF);
 }
 
+/* What torch's modules of these names do with their defaults. */
+#define LEAK       0.01
+#define SELU_SCALE 1.0507009873554804934193349852946
+#define SELU_ALPHA 1.6732632423543772848170429916717
+#define SHRINK     0.5
+
+static double clamp(double lo, double x, double hi)
+{
+    return x < lo ? lo : x > hi ? hi : x;
+}
+
+static double softplus(double x)
+{
+    return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x));
+}
+
 double slr_ref_act(int64_t kind, double x)
 {
     switch (kind) {
+    case SDLORA_ACT_SIGMOID:
+        return sigmoid(x);
+    case SDLORA_ACT_LEAKY_RELU:
+        return x > 0 ? x : LEAK * x;
+    case SDLORA_ACT_ELU:
+        return x > 0 ? x : expm1(x);
+    case SDLORA_ACT_SELU:
+        return SELU_SCALE * (x > 0 ? x : SELU_ALPHA * expm1(x));
+    case SDLORA_ACT_SOFTPLUS:
+        return softplus(x);
+    case SDLORA_ACT_LOG_SIGMOID:
+        return -softplus(-x);
+    case SDLORA_ACT_MISH:
+        return x * tanh(softplus(x));
+    case SDLORA_ACT_HARDSWISH:
+        return x * clamp(0, x + 3, 6) / 6;
+    case SDLORA_ACT_HARDSIGMOID:
+        return clamp(0, x + 3, 6) / 6;
+    case SDLORA_ACT_HARDTANH:
+        return clamp(-1, x, 1);
+    case SDLORA_ACT_RELU6:
+        return clamp(0, x, 6);
+    case SDLORA_ACT_SOFTSIGN:
+        return x / (1 + fabs(x));
+    case SDLORA_ACT_TANHSHRINK:
+        return x - tanh(x);
+    case SDLORA_ACT_HARDSHRINK:
+        return fabs(x) > SHRINK ? x : 0;
+    case SDLORA_ACT_SOFTSHRINK:
+        return x - clamp(-SHRINK, x, SHRINK);
     case SDLORA_ACT_SILU:
         return x * sigmoid(x);
     case SDLORA_ACT_GELU:
@@ -43,8 +89,38 @@ double slr_ref_act(int64_t kind, double x)
 
 double slr_ref_act_slope(int64_t kind, double x)
 {
-    double s;
+    double s, t;
     switch (kind) {
+    case SDLORA_ACT_SIGMOID:
+        return sigmoid(x) * sigmoid(-x);
+    case SDLORA_ACT_LEAKY_RELU:
+        return x > 0 ? 1 : LEAK;
+    case SDLORA_ACT_ELU:
+        return x > 0 ? 1 : exp(x);
+    case SDLORA_ACT_SELU:
+        return SELU_SCALE * (x > 0 ? 1 : SELU_ALPHA * exp(x));
+    case SDLORA_ACT_SOFTPLUS:
+        return sigmoid(x);
+    case SDLORA_ACT_LOG_SIGMOID:
+        return sigmoid(-x);
+    case SDLORA_ACT_MISH:
+        t = tanh(softplus(x));
+        return t + x * (1 - t * t) * sigmoid(x);
+    case SDLORA_ACT_HARDSWISH:
+        return x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + 0.5;
+    case SDLORA_ACT_HARDSIGMOID:
+        return fabs(x) < 3 ? 1.0 / 6 : 0;
+    case SDLORA_ACT_HARDTANH:
+        return fabs(x) < 1;
+    case SDLORA_ACT_RELU6:
+        return x > 0 && x < 6;
+    case SDLORA_ACT_SOFTSIGN:
+        return 1 / ((1 + fabs(x)) * (1 + fabs(x)));
+    case SDLORA_ACT_TANHSHRINK:
+        return tanh(x) * tanh(x);
+    case SDLORA_ACT_HARDSHRINK:
+    case SDLORA_ACT_SOFTSHRINK:
+        return fabs(x) > SHRINK;
     case SDLORA_ACT_SILU:
         s = sigmoid(x);
         return s * (1 + x * (1 - s));
@@ -216,12 +292,9 @@ static void adamw(const slr_ref_call *c)
 }
 
 const slr_ref_row slr_ref_ew[] = {
-    {SDLORA_OP_ADD, binary},      {SDLORA_OP_SUB, binary},
-    {SDLORA_OP_MUL, binary},      {SDLORA_OP_AFFINE, affine},
-    {SDLORA_OP_ACT, act},         {SDLORA_OP_ACT_BX, act_bx},
-    {SDLORA_OP_GEGLU, geglu},     {SDLORA_OP_GEGLU_BX, geglu_bx},
-    {SDLORA_OP_DROPOUT, dropout}, {SDLORA_OP_LOSS, loss},
-    {SDLORA_OP_LOSS_BX, loss_bx}, {SDLORA_OP_SUMSQ, sumsq},
-    {SDLORA_OP_ADAMW, adamw},     {SDLORA_OP_POW, power},
-    {0},
+    {SDLORA_OP_ADD, binary},    {SDLORA_OP_SUB, binary},        {SDLORA_OP_MUL, binary},
+    {SDLORA_OP_AFFINE, affine}, {SDLORA_OP_ACT, act},           {SDLORA_OP_ACT_BX, act_bx},
+    {SDLORA_OP_GEGLU, geglu},   {SDLORA_OP_GEGLU_BX, geglu_bx}, {SDLORA_OP_DROPOUT, dropout},
+    {SDLORA_OP_LOSS, loss},     {SDLORA_OP_LOSS_BX, loss_bx},   {SDLORA_OP_SUMSQ, sumsq},
+    {SDLORA_OP_ADAMW, adamw},   {SDLORA_OP_POW, power},         {0},
 };
