@@ -2,24 +2,8 @@
 /* Training steps against sd-scripts' networks/lora.py under torch
  * (tests/golden/lora_tinysd.safetensors): forward, loss, every LoRA gradient, then 20 AdamW steps,
  * for linear + 1x1 modules and for LoCon. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <unistd.h>
+#include "golden_step.h"
 
-#include <cmocka.h>
-
-#include "backend/registry.h"
-#include "base/cpu.h"
-#include "golden_test.h"
-#include "models/checkpoint.h"
-#include "networks/netfile.h"
-#include "train/noise.h"
-#include "train/optim.h"
-#include "train/step.h"
-
-#define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
 #define GOLDEN TEST_ROOT "/golden/lora_tinysd.safetensors"
 
 /* f32 on both sides with sums in another order; measured 7e-7 (eps), 4e-5 (gradients), 5e-6
@@ -34,19 +18,12 @@ static slr_devices *devices;
 static slr_checkpoint *base;
 static golden g;
 
-static void ok(int rc)
-{
-    if (rc < 0)
-        fail_msg("%s (%s)", sdlora_last_error()->message, sdlora_last_error()->where);
-}
-
 static int setup(void **state)
 {
     (void)state;
     const slr_devices_config config = {.cpu_features = slr_cpu_features(), .backend = "cpu"};
-    const slr_checkpoint_config model = {.predict = -1};
     ok(slr_devices_open(&devices, &config));
-    ok(slr_checkpoint_open(&base, TINYSD, &model));
+    ok(slr_checkpoint_open(&base, TINYSD, &CONFIG));
     g = golden_open(GOLDEN);
     return g.file ? 0 : -1;
 }
@@ -71,90 +48,6 @@ static const char *named(char buf[320], const char *a, const char *b, const char
     return buf;
 }
 
-/* The oracle's network, written as a kohya file and opened as any other. */
-static slr_network *open_network(const char *which)
-{
-    char prefix[64], path[] = "/tmp/sdlora-test-XXXXXX.safetensors";
-    close(mkstemps(path, 12));
-    snprintf(prefix, sizeof prefix, "%s.net.", which);
-    size_t n = 0, count = slr_safetensors_count(g.file);
-    slr_st_entry *e = slr_calloc(NULL, count, sizeof *e);
-    for (size_t i = 0; i < count; i++) {
-        slr_tensor t;
-        const char *name = slr_safetensors_at(g.file, i, &t);
-        if (!strncmp(name, prefix, strlen(prefix)))
-            e[n++] = (slr_st_entry){name + strlen(prefix), t};
-    }
-    ok(slr_safetensors_write(NULL, path, e, n, NULL, 0));
-    slr_network *net;
-    ok(slr_network_open(&net, slr_checkpoint_mem(base), base, path));
-    unlink(path);
-    slr_free(NULL, e);
-    return net;
-}
-
-static slr_step *make_step(slr_network *net, slr_stack *stack, unsigned parts)
-{
-    slr_step *s;
-    slr_step_config config = {.mem = slr_checkpoint_mem(base),
-                              .base = base,
-                              .network = net,
-                              .stack = stack,
-                              .devices = devices,
-                              .n = 2,
-                              .h = 8,
-                              .w = 8,
-                              .n_chunks = 1,
-                              .clip_skip = 1,
-                              .loss_type = SDLORA_LOSS_L2,
-                              .part_mask = parts};
-    ok(slr_step_new(&s, &config));
-    return s;
-}
-
-/* Fills a step from the oracle's latents, noise, t and ids at `at` of a [20,...] tensor, or of a
- * single one. */
-static void fill(slr_step *s, const char *prefix, size_t at)
-{
-    char name[80];
-    const slr_step_io *io = slr_step_io_of(s);
-    const char *const parts[] = {"latents", "noise"};
-    float *x[2], *nhwc[2];
-    slr_tensor t;
-    const size_t floats = 2 * 4 * 8 * 8;
-    for (int i = 0; i < 2; i++) {
-        snprintf(name, sizeof name, "%s.%s", prefix, parts[i]);
-        x[i] = golden_f32(&g, name, NULL);
-        nhwc[i] = slr_alloc(NULL, floats * sizeof(float));
-        slr_nchw_to_nhwc(nhwc[i], x[i] + at * floats, 2, 4, 8, 8);
-    }
-    slr_noise noise;
-    ok(slr_noise_init(&noise, (slr_opt){NULL, "train"}, SLR_PREDICT_EPS));
-    snprintf(name, sizeof name, "%s.t", prefix);
-    int32_t *time = golden_i32(&g, name, &t);
-    snprintf(name, sizeof name, "%s.ids", prefix);
-    int32_t *ids = golden_i32(&g, name, &t);
-    for (size_t i = 0; i < 2; i++) {
-        int at_t = time[at * 2 + i];
-        slr_noise_fixed(&noise, nhwc[0] + i * 256, nhwc[1] + i * 256, 256, at_t, io->x + i * 256,
-                        io->target + i * 256);
-        io->t[i] = (float)at_t;
-        io->weight[i] = 1.0f;
-    }
-    memcpy(io->ids, ids + at * 154, 154 * sizeof *ids);
-    for (int i = 0; i < 2; i++) {
-        slr_free(NULL, x[i]);
-        slr_free(NULL, nhwc[i]);
-    }
-    slr_free(NULL, time);
-    slr_free(NULL, ids);
-}
-
-static double loss_of(const slr_step_io *io)
-{
-    return (io->loss[0] + io->loss[1]) / 2;
-}
-
 static void check_eps(const char *what, slr_step *s, const char *name)
 {
     float *want = golden_nhwc(&g, name, NULL);
@@ -165,15 +58,15 @@ static void check_eps(const char *what, slr_step *s, const char *name)
 static void gradients(const char *which)
 {
     char name[320];
-    slr_network *net = open_network(which);
-    slr_step *s = make_step(net, NULL, 1u << SLR_PART_UNET | 1u << SLR_PART_TE);
-    fill(s, which, 0);
+    slr_network *net = golden_network(&g, base, which);
+    slr_step *s = golden_step(base, devices, net, NULL, 1u << SLR_PART_UNET | 1u << SLR_PART_TE);
+    golden_fill(&g, s, which, 0);
     ok(slr_step_run(s, NULL));
     snprintf(name, sizeof name, "%s.eps", which);
     check_eps(which, s, name);
     snprintf(name, sizeof name, "%s.loss", which);
     float *loss = golden_f32(&g, name, NULL);
-    assert_true(fabs(loss_of(slr_step_io_of(s)) - loss[0]) <= 1e-5 * loss[0]);
+    assert_true(fabs(golden_loss(s) - loss[0]) <= 1e-5 * loss[0]);
     slr_free(NULL, loss);
 
     size_t compared = 0;
@@ -257,27 +150,12 @@ static void check_delta(slr_network *net, const char *which, double *sum, double
 static void steps(const char *which)
 {
     char prefix[64], name[80];
-    slr_network *net = open_network(which);
+    slr_network *net = golden_network(&g, base, which);
     unsigned parts = 1u << SLR_PART_UNET | 1u << SLR_PART_TE;
-    slr_step *s = make_step(net, NULL, parts);
-    slr_optim *optim;
-    ok(slr_optim_new(&optim, slr_checkpoint_mem(base), net, devices, (slr_opt){NULL, "train"},
-                     parts));
-    const double lr[SLR_PART_COUNT] = {[SLR_PART_UNET] = 1e-3, [SLR_PART_TE] = 5e-4};
+    slr_step *s = golden_step(base, devices, net, NULL, parts);
     snprintf(prefix, sizeof prefix, "%s.steps", which);
     snprintf(name, sizeof name, "%s.loss", prefix);
-    float *losses = golden_f32(&g, name, NULL);
-    double worst_loss = 0;
-    for (int i = 0; i < 20; i++) {
-        double norm;
-        fill(s, prefix, (size_t)i);
-        ok(slr_step_run(s, NULL));
-        worst_loss = fmax(worst_loss, fabs(loss_of(slr_step_io_of(s)) - losses[i]) / losses[i]);
-        memcpy(slr_optim_grad(optim), slr_step_io_of(s)->grad,
-               slr_network_param_count(net) * sizeof(float));
-        ok(slr_optim_norm(optim, &norm));
-        ok(slr_optim_apply(optim, i + 1, lr, fmin(1.0, 1.0 / (norm + 1e-6))));
-    }
+    double worst_loss = golden_train(&g, &g, name, base, devices, net, s, prefix, parts, NULL);
     double sum = 0, norm = 0;
     size_t n = 0;
     check_delta(net, which, &sum, &norm, &n);
@@ -286,8 +164,6 @@ static void steps(const char *which)
     assert_true(n > 10);
     assert_true(worst_loss <= 1e-3); /* the drift of the parameters as the loss sees it */
     assert_true(sqrt(sum / norm) <= TOL_DELTA);
-    slr_free(NULL, losses);
-    slr_optim_free(optim);
     slr_step_free(s);
     slr_network_unref(net);
 }
@@ -312,18 +188,18 @@ static void strengths(void **state)
     static const char *const which[] = {"lin", "locon"};
     for (int i = 0; i < 2; i++) {
         char name[80];
-        slr_network *net = open_network(which[i]);
+        slr_network *net = golden_network(&g, base, which[i]);
         slr_stack *stack;
         slr_stack_item item = {net, 0.6, 0.6, 0};
         ok(slr_stack_new(&stack, slr_checkpoint_mem(base), devices, base, &item, 1));
-        slr_step *s = make_step(NULL, stack, 0);
-        fill(s, which[i], 0);
+        slr_step *s = golden_step(base, devices, NULL, stack, 0);
+        golden_fill(&g, s, which[i], 0);
         ok(slr_step_run(s, NULL));
         snprintf(name, sizeof name, "%s.eps_w0.6", which[i]);
         check_eps(name, s, name);
         item.te = item.unet = 0;
         ok(slr_stack_set(stack, &item, 1));
-        fill(s, which[i], 0);
+        golden_fill(&g, s, which[i], 0);
         ok(slr_step_run(s, NULL));
         snprintf(name, sizeof name, "%s.eps_w0", which[i]);
         check_eps(name, s, name);
