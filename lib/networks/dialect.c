@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "base/str.h"
 
 static const char *const names[SLR_DIALECT_COUNT] = {
     [SLR_DIALECT_KOHYA] = "kohya",
@@ -272,7 +271,7 @@ const char *slr_leaf_algorithm(const char *leaf)
 /* --- writing --- */
 
 static const char *const lora_only[] = {"lora", NULL};
-static const char *const peft_kinds[] = {"lora", "loha", "lokr", "ia3", NULL};
+static const char *const peft_kinds[] = {"lora", "loha", NULL};
 
 #define DOTTED                                                                                     \
     {                                                                                              \
@@ -284,11 +283,13 @@ static const slr_spelling spellings[] = {
     {.name = "kohya", .dialect = SLR_DIALECT_KOHYA},
     {.name = "onetrainer", /* as kohya, but SDXL's UNet by diffusers' names */
      .dialect = SLR_DIALECT_KOHYA,
+     .first = "lora_te1_",
      .prefix = {[SLR_PART_UNET] = "lora_unet_",
                 [SLR_PART_TE] = "lora_te_",
                 [SLR_PART_TE2] = "lora_te2_"}},
     {.name = "lycoris",
      .dialect = SLR_DIALECT_LYCORIS,
+     .first = "lycoris_te1_",
      .prefix = {[SLR_PART_UNET] = "lycoris_unet_",
                 [SLR_PART_TE] = "lycoris_te_",
                 [SLR_PART_TE2] = "lycoris_te2_"}},
@@ -345,6 +346,18 @@ int slr_spelling_named(const slr_spelling **out, const char *name)
     }
     return slr_fail(SDLORA_EINVAL, __func__, "there is no dialect '%s' to write; there are %s",
                     name, all);
+}
+
+void slr_spelling_key(slr_buf *b, const slr_spelling *s, const slr_network *n, const slr_target *t,
+                      const char *leaf)
+{
+    const char *prefix = s->prefix[t->part];
+    if (s->first && t->part == SLR_PART_TE && n->family->id == SLR_FAMILY_SDXL)
+        prefix = s->first;
+    slr_buf_puts(b, prefix ? prefix : t->name);
+    for (const char *p = prefix ? t->path : ""; *p; p++)
+        slr_buf_putc(b, *p == '.' && !s->dots ? '_' : *p);
+    slr_buf_printf(b, ".%s", leaf);
 }
 
 static const struct {

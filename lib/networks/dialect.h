@@ -5,6 +5,7 @@
 #ifndef SLR_NETWORKS_DIALECT_H
 #define SLR_NETWORKS_DIALECT_H
 
+#include "base/str.h"
 #include "networks/kind.h"
 
 /* Who writes so, as far as a key tells. */
@@ -53,6 +54,7 @@ typedef struct slr_spelling {
     const char *name;                   /* "diffusers": what users say */
     int dialect;                        /* SLR_DIALECT_*, as which it is read again */
     const char *prefix[SLR_PART_COUNT]; /* NULL: kohya's names, which a target has */
+    const char *first;                  /* Nullable: SDXL's first text encoder */
     bool dots;                          /* paths as they are; else with '_' */
     bool folds;                         /* no alphas: the scale is multiplied into the up factor */
     const char *const *kinds;           /* NULL-terminated names; NULL: every kind */
@@ -61,6 +63,9 @@ typedef struct slr_spelling {
 const slr_spelling *slr_spelling_at(size_t i); /* NULL: no more */
 /* EINVAL lists the names. */
 int slr_spelling_named(const slr_spelling **out, const char *name);
+/* Appends a key. */
+void slr_spelling_key(slr_buf *b, const slr_spelling *s, const slr_network *n, const slr_target *t,
+                      const char *leaf);
 /* A kind's leaf in that spelling; the leaf itself where it has no other. */
 const char *slr_spelling_leaf(const slr_spelling *s, int part, const char *leaf);
 

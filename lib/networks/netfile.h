@@ -28,6 +28,11 @@ uint64_t slr_meta_text_bytes(const slr_meta *meta);
  * finite: nothing is written. */
 int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta);
 
+/* The same in another dialect (dialect.h). ENOTSUP names the first module that it can't hold. */
+struct slr_spelling;
+int slr_netfile_save_as(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta,
+                        const struct slr_spelling *spelling);
+
 /* How big that file is with this metadata, within a few percent of its header. */
 uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta);
 

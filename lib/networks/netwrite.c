@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Writes network files: kohya's layout, folded scalars, metadata and hashes (training.md §1.1,
- * §3.3).
+/* Writes network files: kohya's tensors under any name, folded scalars, metadata and hashes
+ * (training.md §1.1, §3.3).  Tensors that other dialects shape in another way are netspell.c's.
  */
+#include "networks/netwrite.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -9,15 +11,6 @@
 #include "base/str.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
-#include "networks/kind.h"
-
-typedef struct writing {
-    slr_mem *m;
-    slr_arena *texts;
-    slr_st_entry *entry;
-    size_t n;
-    slr_st_pair *pair;
-} writing;
 
 /* The smallest magnitude that rounds to infinity. */
 static float first_infinite(uint32_t dtype)
@@ -25,30 +18,32 @@ static float first_infinite(uint32_t dtype)
     return dtype == SDLORA_F16 ? 65520.0f : dtype == SDLORA_BF16 ? 0x1.ffp127f : INFINITY;
 }
 
-static int convert(writing *w, slr_st_entry *e, uint32_t dtype, const float *src, size_t count)
+static int convert(slr_writing *w, slr_st_entry *e, const float *src, size_t count)
 {
-    const slr_dtype_row *type = slr_dtype(dtype);
+    const slr_dtype_row *type = slr_dtype(w->dtype);
     void *bytes = slr_arena_alloc(w->texts, count, type->size);
     if (!bytes)
         return SDLORA_ENOMEM;
-    float limit = first_infinite(dtype);
+    float limit = first_infinite(w->dtype);
     for (size_t i = 0; i < count; i++)
         if (!(fabsf(src[i]) < limit))
             return slr_fail(SDLORA_ENAN, __func__,
                             "%s holds a value that is not finite as %s: nothing was written",
                             e->name, type->name);
     type->from_f32(bytes, src, count);
-    e->t.dtype = dtype;
+    e->t.dtype = w->dtype;
     e->t.data = bytes;
     return SDLORA_OK;
 }
 
 /* A name in the arena: "<module>.<leaf>". */
-static slr_st_entry *add_entry(writing *w, const slr_module *mod, const char *leaf)
+static slr_st_entry *add_entry(slr_writing *w, const slr_module *mod, const char *leaf)
 {
     slr_buf b;
+    if (slr_grow(w->m, &w->entry, &w->cap, w->n + 1, sizeof *w->entry) < 0)
+        return NULL;
     slr_buf_init(&b, w->m);
-    slr_buf_printf(&b, "%s.%s", mod->target.name, leaf);
+    slr_spelling_key(&b, w->spelling, w->network, &mod->target, leaf);
     slr_st_entry *e = &w->entry[w->n];
     *e = (slr_st_entry){.name = slr_buf_ok(&b) >= 0 ? slr_arena_strdup(w->texts, b.data) : NULL};
     slr_buf_free(&b);
@@ -58,29 +53,53 @@ static slr_st_entry *add_entry(writing *w, const slr_module *mod, const char *le
     return e;
 }
 
-/* A slot; the leaf that takes the module's scalar is written multiplied by it. */
-static int add_slot(writing *w, const slr_network *n, const slr_network_slot *s, uint32_t dtype)
+int slr_writing_add(slr_writing *w, const slr_module *mod, const char *leaf, int rank,
+                    const int64_t *dim, const float *src)
 {
+    slr_st_entry *e = add_entry(w, mod, leaf);
+    if (!e)
+        return SDLORA_ENOMEM;
+    e->t.rank = rank;
+    memcpy(e->t.dim, dim, (size_t)rank * sizeof *dim);
+    return convert(w, e, src, (size_t)slr_tensor_count(&e->t));
+}
+
+/* The module's scalar, and the scale where there is no rank for an alpha to say it. */
+static int folded(const slr_writing *w, const slr_module *mod, double *factor)
+{
+    const slr_network *n = w->network;
+    const slr_network_slot *scalar = slr_module_slot(mod, &n->slot[mod->slot], SLR_LEAF_SCALAR);
+    bool alone = mod->rank == 0 && mod->scale != 1.0;
+    *factor = (scalar ? (double)n->params[scalar->offset] : 1.0) * (alone ? mod->scale : 1.0);
+    if (alone && !mod->kind->scalar_into)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s has the scale %g, which files of %s can't hold", mod->target.name,
+                        mod->scale, mod->kind->name);
+    return SDLORA_OK;
+}
+
+int slr_writing_slot(slr_writing *w, const slr_network_slot *s)
+{
+    const slr_network *n = w->network;
     const slr_module *mod = &n->module[s->module];
     const float *src = n->params + s->offset;
-    const slr_network_slot *scalar = slr_module_slot(mod, &n->slot[mod->slot], SLR_LEAF_SCALAR);
-    slr_st_entry *e = &w->entry[w->n++];
-    *e = (slr_st_entry){.name = s->key, .t = {.rank = s->rank}};
-    memcpy(e->t.dim, s->dim, sizeof e->t.dim);
-    if (!scalar || !(mod->kind->scalar_into >> s->leaf & 1u))
-        return convert(w, e, dtype, src, s->count);
+    const char *leaf = slr_spelling_leaf(w->spelling, s->part, slr_kind_leaf(mod->kind, s->leaf));
+    double factor;
+    SLR_TRY(folded(w, mod, &factor));
+    if (factor == 1.0 || s->leaf >= SLR_KIND_OWN || !(mod->kind->scalar_into >> s->leaf & 1u))
+        return slr_writing_add(w, mod, leaf, s->rank, s->dim, src);
 
-    float *folded = slr_alloc(w->m, s->count * sizeof *folded);
-    if (!folded)
+    float *values = slr_alloc(w->m, s->count * sizeof *values);
+    if (!values)
         return SDLORA_ENOMEM;
     for (size_t i = 0; i < s->count; i++)
-        folded[i] = src[i] * n->params[scalar->offset];
-    int rc = convert(w, e, dtype, folded, s->count);
-    slr_free(w->m, folded);
+        values[i] = src[i] * (float)factor;
+    int rc = slr_writing_add(w, mod, leaf, s->rank, s->dim, values);
+    slr_free(w->m, values);
     return rc;
 }
 
-static int add_numbers(writing *w, const slr_module *mod, uint32_t dtype)
+static int add_numbers(slr_writing *w, const slr_module *mod)
 {
     static const uint8_t truth[2] = {0, 1};
     float alpha = (float)mod->alpha;
@@ -88,7 +107,7 @@ static int add_numbers(writing *w, const slr_module *mod, uint32_t dtype)
     if (!mod->kind->no_alpha && !isnan(mod->alpha)) {
         if (!(e = add_entry(w, mod, "alpha")))
             return SDLORA_ENOMEM;
-        SLR_TRY(convert(w, e, dtype, &alpha, 1));
+        SLR_TRY(convert(w, e, &alpha, 1));
     }
     if (mod->kind->marker) {
         if (!(e = add_entry(w, mod, mod->kind->marker)))
@@ -98,21 +117,19 @@ static int add_numbers(writing *w, const slr_module *mod, uint32_t dtype)
     return SDLORA_OK;
 }
 
-static int collect(writing *w, const slr_network *n, uint32_t dtype)
+static int collect(slr_writing *w)
 {
-    w->entry = slr_calloc(w->m, n->n_slots + 2 * n->n_modules + 1, sizeof *w->entry);
-    if (!w->entry)
-        return SDLORA_ENOMEM;
+    const slr_network *n = w->network;
     for (size_t i = 0; i < n->n_slots; i++)
         if (n->slot[i].leaf != SLR_LEAF_SCALAR)
-            SLR_TRY(add_slot(w, n, &n->slot[i], dtype));
+            SLR_TRY(slr_writing_slot(w, &n->slot[i]));
     for (size_t i = 0; i < n->n_modules; i++)
-        SLR_TRY(add_numbers(w, &n->module[i], dtype));
+        SLR_TRY(add_numbers(w, &n->module[i]));
     return SDLORA_OK;
 }
 
 /* The pairs whose key starts with prefix ("": all). */
-static size_t pairs(writing *w, const slr_meta *meta, const char *prefix)
+static size_t pairs(slr_writing *w, const slr_meta *meta, const char *prefix)
 {
     size_t n = 0;
     for (size_t i = 0; i < slr_meta_count(meta); i++) {
@@ -125,7 +142,7 @@ static size_t pairs(writing *w, const slr_meta *meta, const char *prefix)
 
 /* sshs_model_hash: of the data section.  sshs_legacy_hash: of 64 KiB at 1 MiB of the file as it
  * would be with the ss_* pairs alone. */
-static int add_hashes(writing *w, slr_meta *meta)
+static int add_hashes(slr_writing *w, slr_meta *meta)
 {
     void *bytes;
     size_t size;
@@ -144,11 +161,10 @@ static int add_hashes(writing *w, slr_meta *meta)
     return slr_meta_set(meta, "sshs_legacy_hash", legacy);
 }
 
-static int write_all(writing *w, const slr_network *n, const char *path, uint32_t dtype,
-                     slr_meta *meta)
+static int write_all(slr_writing *w, const char *path, slr_meta *meta)
 {
     SLR_TRY(slr_arena_new(&w->texts, w->m));
-    SLR_TRY(collect(w, n, dtype));
+    SLR_TRY(w->spelling->dots ? slr_spell_collect(w, path, meta) : collect(w));
     w->pair = slr_calloc(w->m, slr_meta_count(meta) + 2, sizeof *w->pair);
     if (!w->pair)
         return SDLORA_ENOMEM;
@@ -156,14 +172,20 @@ static int write_all(writing *w, const slr_network *n, const char *path, uint32_
     return slr_safetensors_write(w->m, path, w->entry, w->n, w->pair, pairs(w, meta, ""));
 }
 
-int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta)
+int slr_netfile_save_as(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta,
+                        const slr_spelling *spelling)
 {
-    writing w = {.m = n->m};
-    int rc = write_all(&w, n, path, save_dtype, meta);
+    slr_writing w = {.m = n->m, .network = n, .spelling = spelling, .dtype = save_dtype};
+    int rc = write_all(&w, path, meta);
     slr_free(w.m, w.pair);
     slr_free(w.m, w.entry);
     slr_arena_free(w.texts);
     return rc;
+}
+
+int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta)
+{
+    return slr_netfile_save_as(n, path, save_dtype, meta, slr_spelling_at(0));
 }
 
 uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta)

@@ -13,7 +13,6 @@
 #include "io/file.h"
 #include "io/json.h"
 
-#define CONFIG_NAME   "adapter_config.json"
 #define CONFIG_LIMIT  (16u << 20) /* bytes; patterns name modules, of which there are thousands */
 #define DEFAULT_ALPHA 8.0         /* PEFT's own, of LoRA, LoHa and LoKr */
 #define MAX_RANK      1e6         /* that a configuration may speak of */
@@ -71,7 +70,7 @@ static char *config_path(slr_mem *m, const char *file)
     slr_buf b;
     slr_buf_init(&b, m);
     slr_buf_add(&b, file, (size_t)(slr_path_base(file) - file));
-    slr_buf_puts(&b, CONFIG_NAME);
+    slr_buf_puts(&b, SLR_PEFT_CONFIG);
     char *text = slr_buf_ok(&b) >= 0 ? slr_buf_take(&b) : NULL;
     slr_buf_free(&b);
     return text;
@@ -216,4 +215,167 @@ bool slr_peft_feedforward(const slr_peft *p, const slr_target *t)
             return true;
     }
     return false;
+}
+
+/* --- writing --- */
+
+static const struct {
+    const char *kind, *type, *alpha; /* PEFT's name of the alpha */
+} types[] = {{"lora", "LORA", "lora_alpha"}, {"loha", "LOHA", "alpha"}};
+
+/* What the modules of a part have in common: the numbers that most of them have, and the kind. */
+typedef struct common {
+    const slr_network *n;
+    int part;
+    bool folded;
+    size_t type;
+    int64_t rank;
+    double alpha;
+    bool dora, tucker, flat; /* any module with; of convolutions: with a core, and without */
+} common;
+
+static double alpha_of(const common *c, const slr_module *mod)
+{
+    return c->folded ? (double)mod->rank : mod->scale * (double)mod->rank;
+}
+
+static bool counts(const common *c, size_t i)
+{
+    return c->n->module[i].target.part == c->part;
+}
+
+/* The pair of rank and alpha that is met most often, the first of those. */
+static void find_usual(common *c)
+{
+    size_t best = 0;
+    for (size_t i = 0; i < c->n->n_modules; i++) {
+        const slr_module *mod = &c->n->module[i];
+        size_t n = 0;
+        if (!counts(c, i) || (best && mod->rank == c->rank && alpha_of(c, mod) == c->alpha))
+            continue;
+        for (size_t k = i; k < c->n->n_modules; k++)
+            n += counts(c, k) && c->n->module[k].rank == mod->rank &&
+                 alpha_of(c, &c->n->module[k]) == alpha_of(c, mod);
+        if (n > best) {
+            best = n;
+            c->rank = mod->rank;
+            c->alpha = alpha_of(c, mod);
+        }
+    }
+}
+
+static int look(common *c)
+{
+    const slr_module *first = NULL;
+    for (size_t i = 0; i < c->n->n_modules; i++) {
+        const slr_module *mod = &c->n->module[i];
+        const slr_kind *kind = mod->kind;
+        bool core = false;
+        if (!counts(c, i))
+            continue;
+        first = first ? first : mod;
+        if (kind != first->kind)
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "%s is of the kind '%s' and %s of '%s': a PEFT adapter has one",
+                            first->target.name, first->kind->name, mod->target.name, kind->name);
+        for (int k = 0; k < SLR_KIND_OWN; k++)
+            core = core ||
+                   (kind->leaf[k] && !strcmp(kind->leaf[k], "hada_t1") && slr_module_has(mod, k));
+        c->dora = c->dora || slr_module_has(mod, SLR_LEAF_DORA);
+        c->tucker = c->tucker || core;
+        c->flat = c->flat || (!core && mod->target.kh * mod->target.kw > 1);
+    }
+    while (c->type < sizeof types / sizeof *types && strcmp(types[c->type].kind, first->kind->name))
+        c->type++;
+    if (c->type == sizeof types / sizeof *types)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s: PEFT's settings of the kind '%s' are not written", first->target.name,
+                        first->kind->name);
+    if (c->type > 0 && c->tucker && c->flat)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "some convolutions have a tucker core and others none: a PEFT adapter has "
+                        "one form for all");
+    find_usual(c);
+    return SDLORA_OK;
+}
+
+static void put_name(slr_buf *b, const char *prefix, const char *name)
+{
+    slr_buf_printf(b, "  \"%s%s\": ", prefix, name);
+}
+
+static void put_real(slr_buf *b, double value)
+{
+    char text[32];
+    size_t n;
+    slr_real_repr(value, text);
+    n = strlen(text); /* PEFT's alphas are integers where they can be */
+    slr_buf_add(b, text, n > 2 && !strcmp(text + n - 2, ".0") ? n - 2 : n);
+}
+
+/* {"path": number} of the modules that are not as most are. */
+static void put_pattern(slr_buf *b, const common *c, bool ranks)
+{
+    bool any = false;
+    slr_buf_puts(b, "{");
+    for (size_t i = 0; i < c->n->n_modules; i++) {
+        const slr_module *mod = &c->n->module[i];
+        double value = ranks ? (double)mod->rank : alpha_of(c, mod);
+        if (!counts(c, i) || value == (ranks ? (double)c->rank : c->alpha))
+            continue;
+        slr_buf_puts(b, any ? ", " : "");
+        slr_json_quote(b, mod->target.path, strlen(mod->target.path), false);
+        slr_buf_puts(b, ": ");
+        put_real(b, value);
+        any = true;
+    }
+    slr_buf_puts(b, "}");
+}
+
+static void put_targets(slr_buf *b, const common *c)
+{
+    bool any = false;
+    slr_buf_puts(b, "[");
+    for (size_t i = 0; i < c->n->n_modules; i++) {
+        const char *path = c->n->module[i].target.path;
+        if (!counts(c, i))
+            continue;
+        slr_buf_puts(b, any ? ", " : "");
+        slr_json_quote(b, path, strlen(path), false);
+        any = true;
+    }
+    slr_buf_puts(b, "]");
+}
+
+int slr_peft_describe(slr_buf *b, const slr_network *n, int part, const char *prefix, bool folded)
+{
+    common c = {.n = n, .part = part, .folded = folded};
+    SLR_TRY(look(&c));
+    put_name(b, prefix, "peft_type");
+    slr_buf_printf(b, "\"%s\",\n", types[c.type].type);
+    put_name(b, prefix, "r");
+    slr_buf_printf(b, "%lld,\n", (long long)c.rank);
+    put_name(b, prefix, types[c.type].alpha);
+    put_real(b, c.alpha);
+    slr_buf_puts(b, ",\n");
+    put_name(b, prefix, "rank_pattern");
+    put_pattern(b, &c, true);
+    slr_buf_puts(b, ",\n");
+    put_name(b, prefix, "alpha_pattern");
+    put_pattern(b, &c, false);
+    slr_buf_puts(b, ",\n");
+    if (c.type == 0) {
+        put_name(b, prefix, "use_rslora");
+        slr_buf_puts(b, "false,\n");
+        put_name(b, prefix, "use_dora");
+        slr_buf_puts(b, c.dora ? "true,\n" : "false,\n");
+    } else {
+        put_name(b, prefix, "use_effective_conv2d");
+        slr_buf_puts(b, c.tucker ? "true,\n" : "false,\n");
+    }
+    put_name(b, prefix, "inference_mode");
+    slr_buf_puts(b, "true,\n");
+    put_name(b, prefix, "target_modules");
+    put_targets(b, &c);
+    return slr_buf_ok(b);
 }

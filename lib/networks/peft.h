@@ -8,6 +8,7 @@
 #include "networks/dialect.h"
 
 #define SLR_PEFT_METADATA "lora_adapter_metadata"
+#define SLR_PEFT_CONFIG   "adapter_config.json"
 
 typedef struct slr_peft slr_peft;
 
@@ -24,7 +25,8 @@ bool slr_peft_feedforward(const slr_peft *p, const slr_target *t);
 /* --- writing --- */
 
 /* The settings of the modules of one part as the items of a JSON object, each name with the given
- * prefix; appended to b.  ENOTSUP when one configuration can't hold them all. */
-int slr_peft_describe(slr_buf *b, const slr_network *n, int part, const char *prefix);
+ * prefix; appended to b.  folded: the scale is in the tensors, alpha is the rank.  ENOTSUP when one
+ * configuration can't hold them all. */
+int slr_peft_describe(slr_buf *b, const slr_network *n, int part, const char *prefix, bool folded);
 
 #endif
