@@ -56,10 +56,6 @@ static const char *source_at(const source *s, size_t i, slr_tensor *t)
 static const struct {
     const char *leaf, *what;
 } known_leaves[] = {
-    {"hada_w1_a", "LoHa"},
-    {"lokr_w1", "LoKr"},
-    {"lokr_w1_a", "LoKr"},
-    {"lokr_w2", "LoKr"},
     {"on_input", "(IA)^3"},
     {"oft_blocks", "OFT"},
     {"oft_diag", "OFT"},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Broken and foreign network files: mutants of one good file.  Every refusal names file and tensor
  * and leaves the base's bytes alone; what real programs write and looks odd is taken. */
+#include "networks/kind.h"
 #include "network_test.h"
 
 #define ENTRIES 1024
@@ -160,10 +161,9 @@ static const struct {
     {{{.leaf = "bias", "o"}}, SDLORA_EFORMAT, "bias"},
     {{{.leaf = "lora_mid.weight", "r1kk"}}, SDLORA_EFORMAT, " and mid ["},
     {{{.leaf = "dora_scale", "r1"}}, SDLORA_EFORMAT, "dora_scale is ["},
-    {{{.leaf = "hada_w1_a", "or"}}, SDLORA_ENOTSUP, "LoHa"},
-    {{{.leaf = "lokr_w1", "44"}}, SDLORA_ENOTSUP, "LoKr"},
-    {{{.leaf = "lokr_w1_a", "4r"}}, SDLORA_ENOTSUP, "LoKr"},
-    {{{.leaf = "lokr_w2", "44"}}, SDLORA_ENOTSUP, "LoKr"},
+    {{{.leaf = "hada_w1_a", "or"}}, SDLORA_EFORMAT, "hada_w1_a"},
+    {{{.leaf = "lokr_w1", "44"}}, SDLORA_EFORMAT, "lokr_w1"},
+    {{{.leaf = "lokr_w1_a", "4r"}}, SDLORA_EFORMAT, "lokr_w1_a"},
     {{{.leaf = "on_input", "", NULL, SDLORA_BOOL}}, SDLORA_ENOTSUP, "(IA)^3"},
     {{{.leaf = "oft_blocks", "244"}}, SDLORA_ENOTSUP, "OFT"},
     {{{.leaf = "oft_diag", "244"}}, SDLORA_ENOTSUP, "OFT"},
@@ -292,6 +292,160 @@ static void foreign_names(void **state)
     says("/nonexistent/a.safetensors");
 }
 
+/* --- mutants of files that LyCORIS wrote --- */
+
+/* A module of the golden; spare: its leaves that a file may lack. */
+static const struct {
+    const char *key, *kind, *spare;
+} ORIGINALS[] = {
+    {"lora.tucker.conv", "lora", "alpha"},         {"lora.dora.one", "lora", "alpha dora_scale"},
+    {"loha.plain.linear", "loha", "alpha"},        {"loha.plain.conv", "loha", "alpha"},
+    {"loha.tucker.conv", "loha", "alpha"},         {"loha.dora_in.one", "loha", "alpha dora_scale"},
+    {"lokr.plain.conv", "lokr", "alpha"},          {"lokr.tucker.stride", "lokr", "alpha"},
+    {"lokr.both.linear", "lokr", "alpha"},         {"lokr.matrix.conv", "lokr", "alpha"},
+    {"lokr.dora.one", "lokr", "alpha dora_scale"},
+};
+
+/* What is done to one tensor; false: it cannot be done to this one. */
+typedef bool (*mutate_fn)(slr_st_entry *e, int variant);
+
+static bool grow_axis(slr_st_entry *e, int axis)
+{
+    if (axis >= e->t.rank)
+        return false;
+    e->t.dim[axis]++;
+    e->t.data = zeros;
+    return true;
+}
+
+static bool shrink_axis(slr_st_entry *e, int axis)
+{
+    if (axis >= e->t.rank)
+        return false;
+    e->t.dim[axis] = axis == 0 ? 0 : e->t.dim[axis] * 2;
+    e->t.data = zeros;
+    return true;
+}
+
+/* Another number of axes: none, one, five. */
+static bool set_rank(slr_st_entry *e, int variant)
+{
+    static const int ranks[] = {0, 1, 5};
+    if (variant > 2 || e->t.rank == 0)
+        return false;
+    e->t.rank = ranks[variant];
+    for (int i = 0; i < e->t.rank; i++)
+        e->t.dim[i] = 2;
+    e->t.data = zeros;
+    return true;
+}
+
+/* A number that is none, or many; a tensor of whole numbers. */
+static bool spoil(slr_st_entry *e, int variant)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    static const uint32_t types[] = {SDLORA_I64, SDLORA_I32, SDLORA_U8, SDLORA_BOOL};
+    if (e->t.rank == 0) {
+        if (variant > 3)
+            return false;
+        if (variant == 3)
+            e->t = (slr_tensor){.dtype = SDLORA_F32, .rank = 1, .dim = {4}, .data = zeros};
+        else
+            e->t = (slr_tensor){.dtype = SDLORA_F32, .data = (void *)&bad[variant]};
+        return true;
+    }
+    e->t.dtype = types[variant];
+    e->t.data = zeros;
+    return true;
+}
+
+static const mutate_fn MUTATIONS[] = {grow_axis, shrink_axis, set_rank, spoil};
+
+typedef struct original {
+    slr_st_entry e[16];
+    size_t n;
+    char module[192];
+} original;
+
+static original take_original(const golden *g, const char *key)
+{
+    original o = {.n = 0};
+    char prefix[96];
+    snprintf(prefix, sizeof prefix, "%s.net.", key);
+    for (size_t i = 0; i < slr_safetensors_count(g->file); i++) {
+        slr_tensor t;
+        const char *name = slr_safetensors_at(g->file, i, &t);
+        if (!strncmp(name, prefix, strlen(prefix)))
+            o.e[o.n++] = (slr_st_entry){name + strlen(prefix), t};
+    }
+    assert_true(o.n > 0);
+    snprintf(o.module, sizeof o.module, "%.*s", (int)strcspn(o.e[0].name, "."), o.e[0].name);
+    return o;
+}
+
+static void refuse_entries(const original *o, const slr_st_entry *e, size_t n, const char *what)
+{
+    ok(slr_safetensors_write(NULL, path, e, n, NULL, 0));
+    refused(SDLORA_EFORMAT, o->module, what);
+}
+
+/* Every mutation of one tensor; returns how many. */
+static size_t mutate_leaf(const original *o, size_t at, const char *spare)
+{
+    size_t count = 0;
+    slr_st_entry e[16];
+    char name[256];
+    const char *leaf = strchr(o->e[at].name, '.') + 1;
+    for (size_t m = 0; m < sizeof MUTATIONS / sizeof *MUTATIONS; m++)
+        for (int variant = 0; variant < 4; variant++) {
+            memcpy(e, o->e, sizeof e);
+            if (!MUTATIONS[m](&e[at], variant))
+                continue;
+            refuse_entries(o, e, o->n, "");
+            count++;
+        }
+    memcpy(e, o->e, sizeof e);
+    snprintf(name, sizeof name, "%s.%sx", o->module, leaf);
+    e[at].name = name; /* mistyped */
+    refuse_entries(o, e, o->n, leaf);
+    count++;
+    if (strstr(spare, leaf))
+        return count;
+    memcpy(e, o->e, sizeof e);
+    e[at] = e[o->n - 1]; /* lost */
+    refuse_entries(o, e, o->n - 1, "");
+    return count + 1;
+}
+
+static void lycoris(void **state)
+{
+    (void)state;
+    golden g = golden_open(TEST_ROOT "/golden/lycoris.safetensors");
+    char before[65], after[65];
+    size_t total = 0;
+    base_hash(base, before);
+    for (size_t i = 0; i < sizeof ORIGINALS / sizeof *ORIGINALS; i++) {
+        if (!slr_kind_named(ORIGINALS[i].kind))
+            continue;
+        original o = take_original(&g, ORIGINALS[i].key);
+        slr_network *n;
+        ok(slr_safetensors_write(NULL, path, o.e, o.n, NULL, 0)); /* as it is, it is taken */
+        ok(slr_network_open(&n, NULL, base, path));
+        slr_network_unref(n);
+        size_t count = 0;
+        for (size_t at = 0; at < o.n; at++) {
+            count += mutate_leaf(&o, at, ORIGINALS[i].spare);
+            base_hash(base, after);
+            assert_string_equal(before, after);
+        }
+        print_message("%s: %zu mutants\n", ORIGINALS[i].key, count);
+        total += count;
+    }
+    print_message("%zu mutants of LyCORIS files\n", total);
+    assert_true(total >= 400);
+    golden_close(&g);
+}
+
 /* What programs write and a layer can take. */
 static void taken(void **state)
 {
@@ -345,6 +499,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mutants),
+        cmocka_unit_test(lycoris),
         cmocka_unit_test(foreign_names),
         cmocka_unit_test(taken),
     };
