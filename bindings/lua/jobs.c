@@ -291,6 +291,13 @@ static int generator_add_lora_dir(lua_State *L)
     return 0;
 }
 
+static int generator_add_embeddings(lua_State *L)
+{
+    slua_check(L,
+               sdlora_generator_add_embeddings(slua_to(L, 1, GENERATOR), luaL_checkstring(L, 2)));
+    return 0;
+}
+
 static int generator_set_network(lua_State *L)
 {
     sdlora_generator *g = slua_to(L, 1, GENERATOR);
@@ -359,6 +366,7 @@ const luaL_Reg slua_trainer_methods[] = {
     {"network", trainer_network},   {NULL, NULL}};
 
 const luaL_Reg slua_generator_methods[] = {{"add_lora_dir", generator_add_lora_dir},
+                                           {"add_embeddings", generator_add_embeddings},
                                            {"set_network", generator_set_network},
                                            {"run", generator_run},
                                            {"cancel", generator_cancel},

@@ -26,6 +26,15 @@ int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const c
     return rc;
 }
 
+int cli_add_embeddings(sdlora_generator *g, const cli_list *paths)
+{
+    int rc = SDLORA_OK;
+
+    for (size_t i = 0; rc >= 0 && i < paths->n; i++)
+        rc = sdlora_generator_add_embeddings(g, paths->item[i]);
+    return rc;
+}
+
 typedef struct watch {
     const char *what;
     struct timespec start;

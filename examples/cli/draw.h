@@ -9,6 +9,9 @@
 /* Opens "FILE" or "FILE:WEIGHT" (weight NULL: not wanted).  Negative after a library failure. */
 int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const char *spec);
 
+/* Files and directories of --embeddings.  Negative after a library failure. */
+int cli_add_embeddings(sdlora_generator *g, const cli_list *paths);
+
 /* Draws one picture with the options as they are; `what` stands before the progress. */
 int cli_draw(sdlora_generator *g, sdlora_options *o, const char *what, sdlora_image **image);
 

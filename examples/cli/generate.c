@@ -11,7 +11,7 @@
 
 typedef struct job {
     const char *ckpt, *vae, *out;
-    cli_list lora_dirs, loras;
+    cli_list lora_dirs, loras, embeddings;
     bool json;
     cli_model m;
     sdlora_generator *g;
@@ -42,7 +42,7 @@ static void file_name(const job *j, long long k, long long seed, char *path, siz
 
 static int apply_loras(job *j)
 {
-    int rc = SDLORA_OK;
+    int rc = cli_add_embeddings(j->g, &j->embeddings);
 
     for (size_t i = 0; rc >= 0 && i < j->lora_dirs.n; i++)
         rc = sdlora_generator_add_lora_dir(j->g, j->lora_dirs.item[i]);
@@ -119,6 +119,8 @@ int cli_generate(int argc, char **argv)
         {"vae", CLI_FLAG_TEXT, &j.vae, "a VAE file instead of the model's own"},
         {"lora_dir", CLI_FLAG_LIST, &j.lora_dirs, "where <lora:name:strength> is looked up"},
         {"lora", CLI_FLAG_LIST, &j.loras, "FILE:WEIGHT: a network for every picture"},
+        {"embeddings", CLI_FLAG_LIST, &j.embeddings,
+         "embeddings that prompts may name: a file or a directory"},
         {"out", CLI_FLAG_TEXT, &j.out, "a .png file, or a directory"},
         {"json", CLI_FLAG_BOOL, &j.json, "print one JSON object per picture"},
     };

@@ -24,6 +24,8 @@ SDLORA_API int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt,
 
 /**
  * Opens a network file for a checkpoint.  Every module is checked before anything else happens.
+ * An embedding (textual inversion) is a network too: generators and sdlora_evaluate() use it where
+ * its name stands in a text.
  * Errors: SDLORA_EFORMAT or SDLORA_EINVAL names the file and the first key that does not fit.
  */
 SDLORA_API int sdlora_network_open(sdlora_network **out, sdlora_checkpoint *ckpt, const char *path);

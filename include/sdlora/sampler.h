@@ -27,8 +27,19 @@ SDLORA_API void sdlora_generator_unref(sdlora_generator *g);
  */
 SDLORA_API int sdlora_generator_add_lora_dir(sdlora_generator *g, const char *dir);
 
+/**
+ * Adds an embedding file (textual inversion: .safetensors, .pt, .bin, or a .png or .webp card), or
+ * all of a directory and those below it.  Prompts and negative prompts use them by name, which is
+ * the file's stem or, of a card, the name inside; "embedding:name" is read too.  The files are read
+ * now; of two with one name the later one counts.
+ * Errors: SDLORA_EINVAL or SDLORA_EFORMAT when a file does not fit; one in a directory is skipped
+ * with a warning in the log.
+ */
+SDLORA_API int sdlora_generator_add_embeddings(sdlora_generator *g, const char *path);
+
 /** Applies a network to every picture from now on, besides those of the prompt's tags.  Same
- * network again: other strengths; both 0 removes it. */
+ * network again: other strengths; both 0 removes it.  An embedding is used where its name stands,
+ * whatever the strengths. */
 SDLORA_API int sdlora_generator_set_network(sdlora_generator *g, sdlora_network *net, double te,
                                             double unet);
 

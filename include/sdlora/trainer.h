@@ -126,7 +126,8 @@ SDLORA_API int sdlora_plan(sdlora_checkpoint *ckpt, sdlora_vae *vae, sdlora_netw
  * The held-out loss of a checkpoint with networks at strengths, without training: mean squared
  * error of the predicted noise over the pictures at t = 50, 150 ... 950, with noise fixed by the
  * seed.
- * @param nets  n networks; te and unet: their strengths.  Nullable when n is 0.
+ * @param nets  n networks; te and unet: their strengths.  Nullable when n is 0.  Embeddings among
+ * them are used where captions name them.
  * @param opts      Nullable.  Kind "eval": seed, clip_skip, max_token_length.
  * @param progress  Nullable.  Phases "latents" and "validate", before the first picture and after
  * each; elapsed and eta (of the phase) are filled.

@@ -3,6 +3,7 @@
  * itself is made in the room `sample`. */
 #include "api/api.h"
 
+#include "api/embeddings.h"
 #include "api/finder.h"
 #include "base/status.h"
 #include "graph/policy.h"
@@ -81,6 +82,15 @@ int sdlora_generator_add_lora_dir(sdlora_generator *g, const char *dir)
     SLR_TRY(slr_api_given(g, "g", __func__));
     SLR_TRY(slr_api_given(dir, "dir", __func__));
     return slr_finder_add(g->finder, dir);
+}
+
+int sdlora_generator_add_embeddings(sdlora_generator *g, const char *path)
+{
+    slr_clear();
+    SLR_TRY(slr_api_given(g, "g", __func__));
+    SLR_TRY(slr_api_given(path, "path", __func__));
+    sdlora_context *ctx = g->ckpt->ctx;
+    return slr_embeddings_load(g->gen, ctx->mem, &ctx->log, g->ckpt->base, path);
 }
 
 static void remove_at(sdlora_generator *g, size_t i)

@@ -86,7 +86,7 @@ int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt, const sdlo
     SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
     SLR_TRY(slr_api_kind(opts, "network", __func__));
     SLR_TRY(slr_opt_check_supported(o));
-    const char *file = slr_opt_text(o, "network_weights");
+    const char *file = slr_opt_text(o, slr_opt_has(o, "weights") ? "weights" : "network_weights");
     if (!file && slr_opt_bool(o, "dim_from_weights"))
         return slr_fail(SDLORA_EINVAL, __func__, "dim_from_weights needs network_weights");
     if (file)

@@ -35,7 +35,8 @@ enum {
     SLR_STREAM_DROPOUT = 7,
     SLR_STREAM_SPLIT = 8,
     SLR_STREAM_EVAL = 9,
-    SLR_STREAM_STRENGTH = 10 /* strengths drawn once a batch */
+    SLR_STREAM_STRENGTH = 10, /* strengths drawn once a batch */
+    SLR_STREAM_TEMPLATE = 11  /* captions of textual inversion */
 };
 
 /* torch.Generator("cpu").manual_seed(seed) and torch.randn (inference.md §4.8). */

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "io/file.h"
+#include "io/inflate.h"
 #include "io/pngchunk.h"
 
 enum { KEYWORD_MAX = 79, CHUNK_MAX = 8 << 20, TEXT_MAX = 16 << 20, CHUNKS_MAX = 100000 };
@@ -33,24 +34,9 @@ static int bad(const payload *p, const char *what)
 
 static int inflate_into(const payload *p, const uint8_t *from, size_t n, slr_buf *to)
 {
-    uint8_t piece[16384];
-    z_stream z = {0};
-    int rc;
-    if (inflateInit(&z) != Z_OK)
-        return slr_nomem("slr_png_text", 0);
-    z.next_in = (Bytef *)(uintptr_t)from;
-    z.avail_in = (uInt)n; /* at most CHUNK_MAX */
-    do {
-        z.next_out = piece;
-        z.avail_out = sizeof piece;
-        rc = inflate(&z, Z_NO_FLUSH);
-        slr_buf_add(to, piece, sizeof piece - z.avail_out);
-    } while (rc == Z_OK && to->len <= TEXT_MAX && slr_buf_ok(to) == SDLORA_OK);
-    inflateEnd(&z);
-    SLR_TRY(slr_buf_ok(to));
-    if (to->len > TEXT_MAX)
-        return bad(p, "inflates to more than 16 MiB");
-    return rc == Z_STREAM_END ? SDLORA_OK : bad(p, "does not inflate");
+    const char *why;
+    int rc = slr_inflate(from, n, TEXT_MAX, to, &why);
+    return rc == SDLORA_EFORMAT ? bad(p, why) : rc;
 }
 
 /* Adds text as UTF-8 and checks that it can be a C string. */

@@ -129,13 +129,10 @@ int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_f
 
 /* ---- captions ---- */
 
-int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family,
-                         const char *caption, int n_chunks, int32_t *ids)
+int slr_clip_rows(const slr_family *family, const int32_t *token, size_t n, int n_chunks,
+                  int32_t *ids)
 {
-    int32_t *token;
-    size_t n;
     slr_require(n_chunks >= 1 && n_chunks <= MAX_CHUNKS);
-    SLR_TRY(slr_bpe_encode(bpe, m, caption, strlen(caption), &token, &n));
     size_t room = (size_t)CHUNK * (size_t)n_chunks;
     if (n > room)
         n = room;
@@ -160,8 +157,18 @@ int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *famil
         if (row[1] == family->pad)
             row[1] = family->eos;
     }
-    slr_free(m, token);
     return SDLORA_OK;
+}
+
+int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family,
+                         const char *caption, int n_chunks, int32_t *ids)
+{
+    int32_t *token;
+    size_t n;
+    SLR_TRY(slr_bpe_encode(bpe, m, caption, strlen(caption), &token, &n));
+    int rc = slr_clip_rows(family, token, n, n_chunks, ids);
+    slr_free(m, token);
+    return rc;
 }
 
 slr_val slr_clip_join(slr_graph *g, slr_val states, int n_chunks)

@@ -21,6 +21,9 @@ int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_f
  * ids receives [n_chunks,77]; n_chunks is 1, 2 or 3. */
 int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family,
                          const char *caption, int n_chunks, int32_t *ids);
+/* The same of n tokens. */
+int slr_clip_rows(const slr_family *family, const int32_t *token, size_t n, int n_chunks,
+                  int32_t *ids);
 /* States of n_chunks chunks [B*n_chunks,77,width] -> [B,75*n_chunks+2,width] by kohya's rule (BOS
  * of the first, 75 of each, EOS of the last); n_chunks 1: as they are. */
 slr_val slr_clip_join(slr_graph *g, slr_val states, int n_chunks);

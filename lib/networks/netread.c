@@ -12,6 +12,8 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "io/torchfile.h"
+#include "networks/hypernet.h"
+#include "networks/embedding.h"
 
 #define MAX_LISTED 3 /* names quoted in a refusal */
 
@@ -264,6 +266,22 @@ static int copy_meta(slr_network *n, const source *s)
     return SDLORA_OK;
 }
 
+/* Embeddings that came along. */
+static int take_bundle(const slr_reading *r, const source *s)
+{
+    size_t n = 0;
+    slr_named *tensor = slr_calloc(r->m, source_count(s) + 1, sizeof *tensor);
+    if (!tensor)
+        return SDLORA_ENOMEM;
+    for (size_t i = 0; i < source_count(s); i++) {
+        tensor[n].key = source_at(s, i, &tensor[n].t);
+        n += slr_starts(tensor[n].key, "bundle_emb.");
+    }
+    int rc = slr_network_take_bundle(r->network, r->base, tensor, n, r->label);
+    slr_free(r->m, tensor);
+    return rc;
+}
+
 static int read_network(slr_reading *r, const source *s, const char *path)
 {
     SLR_TRY(slr_targets_new(&r->targets, r->m, r->base));
@@ -272,6 +290,7 @@ static int read_network(slr_reading *r, const source *s, const char *path)
     SLR_TRY(read_groups(r, s));
     SLR_TRY(read_settings(r, s));
     SLR_TRY(build(r));
+    SLR_TRY(take_bundle(r, s));
     SLR_TRY(name_network(r->network, path));
     return copy_meta(r->network, s);
 }
@@ -279,10 +298,12 @@ static int read_network(slr_reading *r, const source *s, const char *path)
 int slr_network_open_with(slr_network **out, slr_mem *m, const slr_checkpoint *base,
                           const char *path, const slr_open_config *config)
 {
-    *out = NULL;
+    int rc = slr_embedding_open(out, m, base, path);
+    if (rc != SDLORA_DONE)
+        return rc;
     source s = {0};
     slr_reading r = {.m = m, .label = path, .base = base, .skip = config && config->skip};
-    int rc = source_open(&s, m, path);
+    rc = source_open(&s, m, path);
     if (rc >= 0)
         rc = read_network(&r, &s, path);
     slr_map_free(r.by_name);

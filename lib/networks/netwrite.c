@@ -11,6 +11,8 @@
 #include "base/str.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
+#include "networks/hypernet.h"
+#include "networks/embedding.h"
 
 /* The smallest magnitude that rounds to infinity. */
 static float first_infinite(uint32_t dtype)
@@ -175,6 +177,13 @@ static int write_all(slr_writing *w, const char *path, slr_meta *meta)
 int slr_netfile_save_as(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta,
                         const slr_spelling *spelling)
 {
+    if (slr_network_is_embedding(n))
+        return slr_embedding_save(n, path, save_dtype, meta);
+    if (slr_ends(path, ".pt"))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s: only embeddings and hypernetworks are written as .pt", path);
+    if (slr_network_is_hyper(n))
+        return slr_hyper_save(n, path, save_dtype, meta);
     slr_writing w = {.m = n->m, .network = n, .spelling = spelling, .dtype = save_dtype};
     int rc = write_all(&w, path, meta);
     slr_free(w.m, w.pair);
@@ -190,6 +199,8 @@ int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype
 
 uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta)
 {
+    if (slr_network_is_hyper(n))
+        return slr_hyper_size(n, save_dtype);
     uint64_t bytes = meta ? slr_meta_text_bytes(meta) : 0;
     for (size_t i = 0; i < slr_network_slots(n); i++) {
         const slr_network_slot *slot = slr_network_slot_at(n, i);

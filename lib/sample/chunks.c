@@ -12,6 +12,8 @@ enum { ROW = 77, CHUNK = 75, COMMA = 267, BACKTRACK = 20 };
 typedef struct filler {
     slr_chunks *out;
     size_t cap;
+    const slr_bpe *bpe;
+    const slr_words *words; /* Nullable */
     const slr_family *family;
     int32_t ids[CHUNK];
     float weights[CHUNK];
@@ -73,18 +75,23 @@ static int add_token(filler *f, int32_t id, double weight)
         SLR_TRY(close_chunk(f));
         /* a comma that opens the next chunk is not remembered: the full chunk's end cleared it */
     }
+    /* An embedding is not cut.  Should it move behind a comma, all of its rows move: the original
+     * leaves their places in the chunk that they came from. */
+    if (f->n + slr_words_span(f->words, id) > CHUNK)
+        SLR_TRY(close_chunk(f));
     f->ids[f->n] = id;
     f->weights[f->n++] = (float)weight;
     return SDLORA_OK;
 }
 
-static int add_fragment(filler *f, const slr_bpe *bpe, const slr_fragment *fragment)
+static int add_fragment(filler *f, const slr_fragment *fragment)
 {
     if (!strcmp(fragment->text, "BREAK") && fragment->weight == -1.0)
         return close_chunk(f);
     int32_t *ids;
     size_t n;
-    SLR_TRY(slr_bpe_encode(bpe, f->out->m, fragment->text, strlen(fragment->text), &ids, &n));
+    SLR_TRY(slr_words_encode(f->words, f->bpe, f->out->m, fragment->text, strlen(fragment->text),
+                             &ids, &n));
     int rc = SDLORA_OK;
     for (size_t i = 0; rc >= 0 && i < n; i++)
         rc = add_token(f, ids[i], fragment->weight);
@@ -92,17 +99,17 @@ static int add_fragment(filler *f, const slr_bpe *bpe, const slr_fragment *fragm
     return rc;
 }
 
-int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_family *family,
-                      const char *prompt)
+int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
+                      const slr_family *family, const char *prompt)
 {
     slr_fragment *fragments;
     size_t n;
     *out = (slr_chunks){.m = m};
     SLR_TRY(slr_prompt_emphasis(m, prompt, &fragments, &n));
-    filler f = {.out = out, .family = family, .last_comma = -1};
+    filler f = {.out = out, .bpe = bpe, .words = words, .family = family, .last_comma = -1};
     int rc = SDLORA_OK;
     for (size_t i = 0; rc >= 0 && i < n; i++)
-        rc = add_fragment(&f, bpe, &fragments[i]);
+        rc = add_fragment(&f, &fragments[i]);
     if (rc >= 0 && (f.n || !out->n))
         rc = close_chunk(&f);
     slr_fragments_free(m, fragments, n);

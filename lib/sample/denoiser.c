@@ -14,8 +14,8 @@
 
 enum { MAX_PLANS = 6, MAX_TEXTS = 256, ROW = 77 };
 
-/* A planned graph.  Text: a = chunks, b = clip skip, c = 0.  UNet: a = batch, b = tokens, c = h *
- * 65536 + w. */
+/* A planned graph.  Text: a = chunks, b = clip skip, c = whether embeddings stand in it.  UNet: a =
+ * batch, b = tokens, c = h * 65536 + w. */
 typedef struct kept {
     slr_plan *plan;
     bool text;
@@ -23,10 +23,11 @@ typedef struct kept {
     uint64_t used;
 } kept;
 
-/* Text states of one prompt. */
+/* Text states of one prompt, and which of the words it uses, in that order. */
 typedef struct states {
     float *data;
     int64_t tokens;
+    size_t *used, n_used;
 } states;
 
 struct slr_denoiser {
@@ -35,6 +36,8 @@ struct slr_denoiser {
     slr_devices *devices;
     slr_policy policy;
     slr_bpe *bpe;
+    slr_words *words;  /* Nullable: no embeddings */
+    uint64_t *written; /* the version of each when states were made of it */
     slr_stack *stack;
     slr_stack_item *item; /* what the stack holds, for comparing */
     size_t n_items;
@@ -77,13 +80,27 @@ int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_d
     return SDLORA_OK;
 }
 
+static void free_states(slr_denoiser *d, const states *s)
+{
+    slr_free(d->m, s->data);
+    slr_free(d->m, s->used);
+}
+
 static void drop_text(slr_denoiser *d)
 {
     for (size_t i = 0; i < d->n_text; i++)
-        slr_free(d->m, d->text[i].data);
+        free_states(d, &d->text[i]);
     d->n_text = 0;
     if (d->by_prompt)
         slr_map_clear(d->by_prompt);
+}
+
+static void drop_words(slr_denoiser *d)
+{
+    slr_words_free(d->words);
+    slr_free(d->m, d->written);
+    d->words = NULL;
+    d->written = NULL;
 }
 
 static void drop_plans(slr_denoiser *d)
@@ -107,6 +124,7 @@ void slr_denoiser_rest(slr_denoiser *d)
 {
     drop_plans(d);
     drop_text(d);
+    drop_words(d);
     drop_stack(d);
 }
 
@@ -196,6 +214,44 @@ int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size
     return SDLORA_OK;
 }
 
+/* --- embeddings --- */
+
+static bool same_words(const slr_denoiser *d, slr_network *const *embeddings, size_t n)
+{
+    if (n != slr_words_count(d->words))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (embeddings[i] != slr_words_at(d->words, i) ||
+            slr_network_version(embeddings[i]) != d->written[i])
+            return false;
+    return true;
+}
+
+int slr_denoiser_set_embeddings(slr_denoiser *d, slr_network *const *embeddings, size_t n)
+{
+    slr_words *words;
+    if (same_words(d, embeddings, n))
+        return SDLORA_OK;
+    uint64_t *written = slr_calloc(d->m, n + 1, sizeof *written);
+    if (!written)
+        return SDLORA_ENOMEM;
+    int rc = slr_words_new(&words, d->m, d->bpe);
+    for (size_t i = 0; rc >= 0 && i < n; i++) {
+        written[i] = slr_network_version(embeddings[i]);
+        rc = slr_words_add(words, embeddings[i]);
+    }
+    if (rc < 0) {
+        slr_words_free(words);
+        slr_free(d->m, written);
+        return rc;
+    }
+    drop_text(d);
+    drop_words(d);
+    d->words = words;
+    d->written = written;
+    return SDLORA_OK;
+}
+
 /* --- graphs --- */
 
 static slr_weights *weights_of(slr_denoiser *d, int part)
@@ -203,9 +259,12 @@ static slr_weights *weights_of(slr_denoiser *d, int part)
     return d->stack ? slr_stack_weights(d->stack, part) : slr_checkpoint_part(d->base, part);
 }
 
-static void build_text(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter, const kept *k)
+static void build_text(slr_denoiser *d, slr_graph *g, const slr_adapter *stacked, const kept *k)
 {
-    slr_nn nn = {g, weights_of(d, SLR_PART_TE), SLR_PART_TE, adapter};
+    slr_adapter adapter = stacked ? *stacked : (slr_adapter){0};
+    slr_nn nn = {g, weights_of(d, SLR_PART_TE), SLR_PART_TE, &adapter};
+    if (k->c)
+        adapter.tokens = slr_words_tokens;
     int64_t dim[2] = {k->a, ROW};
     slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
     slr_graph_push(g, "text_encoder");
@@ -291,27 +350,49 @@ static void *plan_memory(slr_plan *p, const char *name)
 
 /* --- text --- */
 
+/* Ids, and rows where embeddings stand. */
+static void fill_text(slr_denoiser *d, slr_plan *p, slr_chunks *chunks)
+{
+    size_t n = chunks->n * ROW;
+    float *put = plan_memory(p, "put"), *rows = put ? plan_memory(p, "rows") : NULL;
+    slr_clear(); /* a text without embeddings has neither */
+    if (put && rows)
+        slr_words_split(d->words, chunks->ids, n, put, rows, d->clip.width, NULL);
+    memcpy(plan_memory(p, "ids"), chunks->ids, n * sizeof *chunks->ids);
+}
+
+static int run_text(slr_denoiser *d, slr_chunks *chunks, int clip_skip,
+                    const slr_cancel_flag *cancel, states *out)
+{
+    slr_plan *p;
+    size_t n = chunks->n * ROW, floats = n * (size_t)d->clip.width;
+    bool any = slr_words_any(chunks->ids, n);
+    out->tokens = (int64_t)n;
+    out->used = slr_calloc(d->m, slr_words_count(d->words) + 1, sizeof *out->used);
+    out->data = slr_alloc(d->m, floats * sizeof(float));
+    if (!out->used || !out->data)
+        return SDLORA_ENOMEM;
+    out->n_used = slr_words_used(d->words, chunks->ids, n, out->used);
+    SLR_TRY(
+        plan_for(d, (kept){.text = true, .a = (int64_t)chunks->n, .b = clip_skip, .c = any}, &p));
+    fill_text(d, p, chunks);
+    SLR_TRY(slr_plan_run(p, cancel));
+    memcpy(out->data, plan_memory(p, "out"), floats * sizeof(float));
+    slr_chunks_emphasise(chunks, out->data, d->clip.width);
+    return SDLORA_OK;
+}
+
 static int encode(slr_denoiser *d, const char *prompt, int clip_skip, const slr_cancel_flag *cancel,
                   states *out)
 {
     slr_chunks chunks;
-    slr_plan *p;
-    SLR_TRY(slr_prompt_chunks(&chunks, d->m, d->bpe, slr_checkpoint_family(d->base), prompt));
-    int rc = plan_for(d, (kept){.text = true, .a = (int64_t)chunks.n, .b = clip_skip}, &p);
-    size_t floats = chunks.n * ROW * (size_t)d->clip.width;
-    out->tokens = (int64_t)chunks.n * ROW;
-    out->data = rc >= 0 ? slr_alloc(d->m, floats * sizeof(float)) : NULL;
-    if (rc >= 0 && !out->data)
-        rc = SDLORA_ENOMEM;
-    if (rc >= 0) {
-        memcpy(plan_memory(p, "ids"), chunks.ids, chunks.n * ROW * sizeof *chunks.ids);
-        rc = slr_plan_run(p, cancel);
-    }
-    if (rc >= 0) {
-        memcpy(out->data, plan_memory(p, "out"), floats * sizeof(float));
-        slr_chunks_emphasise(&chunks, out->data, d->clip.width);
-    } else {
-        slr_free(d->m, out->data);
+    *out = (states){0};
+    SLR_TRY(
+        slr_prompt_chunks(&chunks, d->m, d->bpe, d->words, slr_checkpoint_family(d->base), prompt));
+    int rc = run_text(d, &chunks, clip_skip, cancel, out);
+    if (rc < 0) {
+        free_states(d, out);
+        *out = (states){0};
     }
     slr_chunks_free(&chunks);
     return rc;
@@ -326,8 +407,8 @@ static int keep_text(slr_denoiser *d, const char *key, const states *s)
     return SDLORA_OK;
 }
 
-int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
-                      const slr_cancel_flag *cancel, const float **out, int64_t *tokens)
+static int states_of(slr_denoiser *d, const char *prompt, int clip_skip,
+                     const slr_cancel_flag *cancel, states *out)
 {
     slr_buf key;
     int64_t at;
@@ -342,13 +423,34 @@ int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
         if (rc >= 0) {
             rc = keep_text(d, key.data, &s);
             if (rc < 0)
-                slr_free(d->m, s.data);
+                free_states(d, &s);
         }
     }
     slr_buf_free(&key);
+    *out = s;
+    return rc;
+}
+
+int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
+                      const slr_cancel_flag *cancel, const float **out, int64_t *tokens)
+{
+    states s;
+    *out = NULL;
+    *tokens = 0;
+    SLR_TRY(states_of(d, prompt, clip_skip, cancel, &s));
     *out = s.data;
     *tokens = s.tokens;
-    return rc;
+    return SDLORA_OK;
+}
+
+int slr_denoiser_text_uses(slr_denoiser *d, const char *prompt, int clip_skip, const size_t **list,
+                           size_t *n)
+{
+    states s;
+    SLR_TRY(states_of(d, prompt, clip_skip, NULL, &s));
+    *list = s.used;
+    *n = s.n_used;
+    return SDLORA_OK;
 }
 
 /* --- prediction --- */

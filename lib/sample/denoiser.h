@@ -22,7 +22,15 @@ void slr_denoiser_set_policy(slr_denoiser *d, slr_policy policy);
 /* Networks to apply from now on; the same networks at other strengths keep all graphs. */
 int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size_t n);
 
-/* Emphasised states [n_chunks*77,width] of a prompt.  Lifetime: until other networks are set. */
+/* Embeddings whose names prompts may use from now on; of two with one name the later one. */
+int slr_denoiser_set_embeddings(slr_denoiser *d, slr_network *const *embeddings, size_t n);
+/* Which of them a prompt uses, by number, in the order of first use; costs nothing after
+ * slr_denoiser_text().  Lifetime: as that of the states. */
+int slr_denoiser_text_uses(slr_denoiser *d, const char *prompt, int clip_skip, const size_t **list,
+                           size_t *n);
+
+/* Emphasised states [n_chunks*77,width] of a prompt.  Lifetime: until other networks or
+ * embeddings are set. */
 int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
                       const slr_cancel_flag *cancel, const float **states, int64_t *tokens);
 

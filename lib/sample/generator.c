@@ -16,9 +16,11 @@
 #include "io/file.h"
 #include "io/hash.h"
 #include "models/vae.h"
+#include "networks/embedding.h"
 #include "networks/netfile.h"
 #include "sample/denoiser.h"
 #include "sample/infotext.h"
+#include "sample/known.h"
 
 #include <sdlora/version.h>
 
@@ -37,6 +39,7 @@ struct slr_generator {
     slr_schedule schedule;
     slr_find_network_fn find;
     void *find_user;
+    slr_known known;                   /* embeddings of every picture */
     char model_hash[11], vae_hash[11]; /* "": not computed yet */
 };
 
@@ -57,6 +60,7 @@ int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoi
     if (!g)
         return SDLORA_ENOMEM;
     g->m = m;
+    g->known.m = m;
     g->log = log;
     g->base = slr_checkpoint_ref(base);
     g->vae = slr_weights_ref(decoder);
@@ -94,6 +98,7 @@ void slr_generator_free(slr_generator *g)
         return;
     slr_vae_runner_free(g->decoder);
     slr_denoiser_free(g->denoiser);
+    slr_known_free(&g->known);
     slr_bpe_unref(g->bpe);
     slr_devices_unref(g->devices);
     slr_weights_unref(g->vae);
@@ -108,6 +113,12 @@ void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *us
     g->find_user = user;
 }
 
+int slr_generator_add_embedding(slr_generator *g, slr_network *embedding)
+{
+    slr_require(slr_network_is_embedding(embedding));
+    return slr_known_add(&g->known, embedding);
+}
+
 /* --- one run --- */
 
 typedef struct run {
@@ -119,6 +130,7 @@ typedef struct run {
     slr_prompt_tags tags;
     slr_stack_item *item;
     size_t n_items;
+    slr_known known; /* embeddings of this run */
     double *sigmas;
     int n_sigmas, *timesteps, n_timesteps;
     slr_guidance guidance;
@@ -197,6 +209,8 @@ static int make_sigmas(run *s)
 
 static int add_item(run *s, slr_network *network, double te, double unet)
 {
+    if (slr_network_is_embedding(network)) /* it has its say where its name stands */
+        return slr_known_add(&s->known, network);
     slr_stack_item *grown = slr_realloc(s->g->m, s->item, s->n_items + 1, sizeof *grown);
     if (!grown)
         return SDLORA_ENOMEM;
@@ -235,19 +249,34 @@ static int add_tag(run *s, const slr_prompt_tag *tag)
 
 static int apply_networks(run *s)
 {
+    for (size_t i = 0; i < s->g->known.n; i++)
+        SLR_TRY(slr_known_add(&s->known, s->g->known.at[i]));
     for (size_t i = 0; i < s->r->n_networks; i++)
         SLR_TRY(
             add_item(s, s->r->networks[i].network, s->r->networks[i].te, s->r->networks[i].unet));
     for (size_t i = 0; i < s->tags.n; i++)
         SLR_TRY(add_tag(s, &s->tags.tag[i]));
-    return slr_denoiser_set_networks(s->g->denoiser, s->item, s->n_items);
+    SLR_TRY(slr_denoiser_set_networks(s->g->denoiser, s->item, s->n_items));
+    for (size_t i = 0; i < s->n_items; i++)
+        SLR_TRY(slr_known_add_bundle(&s->known, s->item[i].network));
+    return slr_denoiser_set_embeddings(s->g->denoiser, s->known.at, s->known.n);
+}
+
+static const char *negative_of(const run *s)
+{
+    return s->r->negative ? s->r->negative : "";
+}
+
+static int skip_of(const run *s)
+{
+    return s->r->clip_skip > 0 ? s->r->clip_skip : 1;
 }
 
 static int encode_prompts(run *s)
 {
     slr_guidance *g = &s->guidance;
-    const char *negative = s->r->negative ? s->r->negative : "";
-    int skip = s->r->clip_skip > 0 ? s->r->clip_skip : 1;
+    const char *negative = negative_of(s);
+    int skip = skip_of(s);
     *g = (slr_guidance){.cfg = s->r->cfg, .h = s->h, .w = s->w};
     SLR_TRY(slr_denoiser_text(s->g->denoiser, s->tags.text, skip, s->r->cancel, &g->cond,
                               &g->cond_tokens));
@@ -398,6 +427,21 @@ static int lora_hashes(const run *s, slr_buf *b)
     return slr_buf_ok(b);
 }
 
+/* "name: hash12, ..." of the embeddings that came from files and are used: the prompt's, then the
+ * negative prompt's. */
+static int embedding_hashes(const run *s, slr_buf *b)
+{
+    const char *prompts[2] = {s->tags.text, negative_of(s)};
+    for (size_t i = 0; i < 2; i++) {
+        const size_t *list;
+        size_t n;
+        SLR_TRY(slr_denoiser_text_uses(s->g->denoiser, prompts[i], skip_of(s), &list, &n));
+        for (size_t k = 0; k < n; k++)
+            slr_known_hash(&s->known, list[k], b);
+    }
+    return slr_buf_ok(b);
+}
+
 static void stem_of(const char *path, char out[256])
 {
     const char *base = slr_path_base(path);
@@ -413,10 +457,12 @@ static char *write_infotext(run *s, int64_t seed)
     char size[32], model[256], vae[256];
     const slr_request *r = s->r;
     const char *path = slr_checkpoint_path(s->g->base);
-    slr_buf hashes;
+    slr_buf hashes, words;
     slr_buf_init(&hashes, s->g->m);
-    if (lora_hashes(s, &hashes) < 0) {
+    slr_buf_init(&words, s->g->m);
+    if (lora_hashes(s, &hashes) < 0 || embedding_hashes(s, &words) < 0) {
         slr_buf_free(&hashes);
+        slr_buf_free(&words);
         return NULL;
     }
     snprintf(size, sizeof size, "%dx%d", r->width, r->height);
@@ -441,8 +487,10 @@ static char *write_infotext(run *s, int64_t seed)
     if (r->eta >= 0 && s->sampler->eta)
         slr_infotext_real(&t, s->sampler->timesteps ? "Eta DDIM" : "Eta", r->eta);
     slr_infotext_add(&t, "Lora hashes", hashes.len ? hashes.data : NULL);
+    slr_infotext_add(&t, "TI hashes", words.len ? words.data : NULL);
     slr_infotext_add(&t, "Version", "libsdlora-" SDLORA_VERSION_STRING);
     slr_buf_free(&hashes);
+    slr_buf_free(&words);
     return slr_infotext_take(&t);
 }
 
@@ -491,6 +539,7 @@ static void end(run *s)
 {
     slr_mem *m = s->g->m;
     slr_prompt_tags_free(&s->tags);
+    slr_known_free(&s->known);
     for (size_t i = 0; i < s->n_items; i++)
         slr_network_unref(s->item[i].network);
     slr_free(m, s->item);
@@ -511,7 +560,7 @@ int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictu
         slr_rng_init(&rng, slr_clock_seed(), SLR_STREAM_EVAL, 0);
         request.seed = (int64_t)slr_rng_below(&rng, 4294967294u);
     }
-    run s = {.g = g, .r = &request};
+    run s = {.g = g, .r = &request, .known = {.m = g->m}};
     memset(pictures, 0, (size_t)(r->count > 0 ? r->count : 0) * sizeof *pictures);
     if (!g->decoder)
         SLR_TRY(open_decoder(g));

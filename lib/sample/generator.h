@@ -27,6 +27,10 @@ typedef int (*slr_find_network_fn)(void *user, const char *name, slr_network **o
 int slr_generator_no_dirs(const char *name);
 void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *user);
 
+/* An embedding whose name prompts may use from now on, besides those among a request's networks and
+ * in the files of those.  Takes a reference. */
+int slr_generator_add_embedding(slr_generator *g, slr_network *embedding);
+
 typedef int (*slr_sample_progress_fn)(void *user, int step, int total, const float *latents);
 
 typedef struct slr_request {

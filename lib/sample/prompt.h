@@ -7,6 +7,7 @@
 #include "backend/registry.h"
 #include "models/bpe.h"
 #include "models/clip.h"
+#include "networks/words.h"
 
 /* A <kind:args> tag cut out of the prompt. */
 typedef struct slr_prompt_tag {
@@ -37,11 +38,12 @@ void slr_fragments_free(slr_mem *m, slr_fragment *f, size_t n);
 typedef struct slr_chunks {
     slr_mem *m;
     size_t n;       /* chunks, >= 1 */
-    int32_t *ids;   /* [n,77] */
+    int32_t *ids;   /* [n,77]; from SLR_WORDS_FIRST on: rows of embeddings */
     float *weights; /* [n,77] */
 } slr_chunks;
-int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_family *family,
-                      const char *prompt);
+/* words Nullable: names that become rows of embeddings. */
+int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
+                      const slr_family *family, const char *prompt);
 void slr_chunks_free(slr_chunks *c);
 /* Applies weights to states [n,77,width] in place: mode Original restores the mean per chunk
  * position (§2.5). */

@@ -36,6 +36,7 @@ int slr_outputs_init(slr_outputs *o, slr_mem *m, slr_opt opts, int64_t epochs)
         .state_at_end =
             slr_opt_bool(opts, "save_state_on_train_end") || slr_opt_bool(opts, "save_state"),
         .dtype = SDLORA_F32,
+        .ending = !strcmp(slr_opt_text(opts, "save_model_as"), "pt") ? ".pt" : ".safetensors",
     };
     o->last_epochs_state = int_or(opts, "save_last_n_epochs_state", o->last_epochs);
     o->last_steps_state = int_or(opts, "save_last_n_steps_state", o->last_steps);
@@ -78,7 +79,7 @@ char *slr_outputs_path(const slr_outputs *o, int what, int64_t number, bool stat
         slr_buf_printf(&b, "%s", o->name);
     else
         slr_buf_printf(&b, formats[what], o->name, (long long)number);
-    slr_buf_puts(&b, state ? "-state" : ".safetensors");
+    slr_buf_puts(&b, state ? "-state" : o->ending);
     if (slr_buf_ok(&b) < 0) {
         slr_buf_free(&b);
         return NULL;

@@ -15,6 +15,7 @@ typedef struct slr_outputs {
     int64_t every_epochs, every_steps, last_epochs, last_steps, last_epochs_state, last_steps_state;
     bool state, state_at_end;
     uint32_t dtype; /* save_precision */
+    const char *ending; /* ".safetensors"; of save_model_as */
 } slr_outputs;
 
 /* epochs: planned, for save_n_epoch_ratio.  Makes no folder. */

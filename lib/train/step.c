@@ -173,6 +173,8 @@ static void fill_io(slr_step *s, const building *b)
         .weight = data_of(s, "weight"),
         .delta = data_of(s, "delta"),
         .ids = data_of(s, "ids"),
+        .put = data_of(s, "put"),
+        .splice = data_of(s, "splice"),
         .states = data_of(s, "states"),
         .seed = data_of(s, "seed"),
         .loss = data_of(s, "loss"),

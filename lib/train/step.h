@@ -15,8 +15,8 @@ typedef struct slr_step_config {
     slr_stack *stack;     /* instead of network: fixed networks at strengths; Nullable */
     slr_devices *devices;
     slr_policy policy; /* zeros: f32 */
-    int64_t n, h, w; /* samples, latent size */
-    int n_chunks;    /* text: [n * n_chunks, 77] ids */
+    int64_t n, h, w;   /* samples, latent size */
+    int n_chunks;      /* text: [n * n_chunks, 77] ids */
     int clip_skip, loss_type;
     unsigned
         part_mask;    /* bits 1 << SLR_PART_*: which parts are trained; 0: loss only (validation) */
@@ -31,15 +31,17 @@ void slr_step_free(slr_step *s);
 
 /* Inputs; all filled by the caller before run. */
 typedef struct slr_step_io {
-    float *x;              /* [n,h,w,4] noisy latents */
-    float *target;         /* [n,h,w,4] */
-    float *t;              /* [n] */
-    float *weight;         /* [n] */
-    float *delta;          /* [n] huber delta; NULL for l2, l1 */
-    int32_t *ids;          /* [n*n_chunks,77]; NULL when text_states */
-    float *states;         /* [n,T,width]; NULL unless text_states. T = 77 or 75*n_chunks+2 */
-    int32_t *seed;         /* [2]; NULL without dropout */
-    int64_t channels;      /* of x and target; 4 for all families so far */
+    float *x;         /* [n,h,w,4] noisy latents */
+    float *target;    /* [n,h,w,4] */
+    float *t;         /* [n] */
+    float *weight;    /* [n] */
+    float *delta;     /* [n] huber delta; NULL for l2, l1 */
+    int32_t *ids;     /* [n*n_chunks,77]; NULL when text_states */
+    float *put;       /* [n*n_chunks,77] slr_words_split(); NULL unless an embedding is trained */
+    int32_t *splice;  /* the same */
+    float *states;    /* [n,T,width]; NULL unless text_states. T = 77 or 75*n_chunks+2 */
+    int32_t *seed;    /* [2]; NULL without dropout */
+    int64_t channels; /* of x and target; 4 for all families so far */
     int64_t tokens, width; /* of states */
     const float *loss;     /* [n], after run: per-sample weighted loss */
     const float *pred;     /* [n,h,w,4], after run */

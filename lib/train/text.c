@@ -13,6 +13,7 @@ struct slr_text {
     slr_text_config c;
     slr_plan *plan;
     slr_val ids, states;
+    slr_val put, rows; /* SLR_NONE: no embeddings */
     size_t floats;
     slr_map *kept; /* caption -> index into block */
     float **block;
@@ -32,19 +33,19 @@ int slr_text_chunks(slr_opt o, int *n_chunks)
 static int plan_graph(slr_text *t, slr_graph *g, slr_val *vals)
 {
     slr_train_hook hook;
-    slr_adapter stacked;
-    const slr_adapter *adapter = NULL;
+    slr_adapter adapter = {0};
     if (t->c.stack) {
-        stacked = slr_stack_adapter(t->c.stack);
-        adapter = &stacked;
+        adapter = slr_stack_adapter(t->c.stack);
     } else if (t->c.network) {
         slr_train_hook_init(&hook, t->c.network, SLR_NONE, vals);
-        adapter = &hook.adapter;
+        adapter = hook.adapter;
     }
+    if (t->c.words)
+        adapter.tokens = slr_words_tokens;
     int64_t dim[2] = {t->c.n_chunks, 77};
     slr_weights *te = t->c.stack ? slr_stack_weights(t->c.stack, SLR_PART_TE)
                                  : slr_checkpoint_part(t->c.base, SLR_PART_TE);
-    slr_nn nn = {g, te, SLR_PART_TE, adapter};
+    slr_nn nn = {g, te, SLR_PART_TE, &adapter};
     slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
     slr_val states = slr_clip_build(&nn, slr_checkpoint_family(t->c.base), ids, t->c.clip_skip);
     states = slr_cast(g, slr_clip_join(g, states, t->c.n_chunks), SDLORA_F32);
@@ -52,6 +53,10 @@ static int plan_graph(slr_text *t, slr_graph *g, slr_val *vals)
     SLR_TRY(slr_graph_status(g));
     SLR_TRY(slr_plan_new(&t->plan, g, t->c.devices));
     SLR_TRY(slr_plan_find(t->plan, "ids", &t->ids));
+    if (t->c.words) {
+        SLR_TRY(slr_plan_find(t->plan, "put", &t->put));
+        SLR_TRY(slr_plan_find(t->plan, "rows", &t->rows));
+    }
     return slr_plan_find(t->plan, "states", &t->states);
 }
 
@@ -65,7 +70,7 @@ static int bind_network(slr_text *t)
         slr_val v;
         if (slr_plan_find(t->plan, slot->key, &v) < 0) {
             slr_clear();
-            continue; /* a UNet slot */
+            continue; /* a UNet slot, or rows of an embedding */
         }
         SLR_TRY(slr_plan_bind(t->plan, v, slr_network_params(n) + slot->offset));
     }
@@ -147,8 +152,12 @@ static int encode(slr_text *t, const char *caption, const slr_cancel_flag *cance
 {
     SLR_TRY(slr_plan_back(t->plan));
     int32_t *ids = slr_plan_data(t->plan, t->ids);
-    SLR_TRY(slr_clip_caption_ids(t->m, t->c.bpe, slr_checkpoint_family(t->c.base), caption,
-                                 t->c.n_chunks, ids));
+    SLR_TRY(slr_words_caption(t->c.words, t->c.bpe, t->m, slr_checkpoint_family(t->c.base), caption,
+                              t->c.n_chunks, ids));
+    if (t->c.words)
+        slr_words_split(t->c.words, ids, (size_t)t->c.n_chunks * 77, slr_plan_data(t->plan, t->put),
+                        slr_plan_data(t->plan, t->rows), slr_plan_shape(t->plan, t->rows).dim[2],
+                        NULL);
     SLR_TRY(slr_plan_run(t->plan, cancel));
     memcpy(out, slr_plan_data(t->plan, t->states), t->floats * sizeof(float));
     return SDLORA_OK;

@@ -9,6 +9,7 @@
 #include "base/thread.h"
 #include "models/clip.h"
 #include "networks/network.h"
+#include "networks/words.h"
 
 /* States kept before all are dropped: shuffled captions are new each time. */
 #define SLR_TEXT_KEPT_BYTES ((size_t)256 << 20)
@@ -18,8 +19,9 @@ typedef struct slr_text slr_text;
 typedef struct slr_text_config {
     slr_mem *mem;
     slr_checkpoint *base;
-    slr_network *network; /* at full strength; Nullable */
-    slr_stack *stack;     /* instead of network; Nullable */
+    slr_network *network;   /* at full strength; Nullable */
+    slr_stack *stack;       /* instead of network; Nullable */
+    const slr_words *words; /* embeddings that captions may name, the network's too; Nullable */
     slr_devices *devices;
     slr_policy policy; /* zeros: f32 */
     const slr_bpe *bpe;

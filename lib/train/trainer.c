@@ -24,27 +24,45 @@
 
 /* --- one micro-batch --- */
 
-static int fill_text(slr_trainer *t, const slr_step_io *io, const slr_batch *b)
-{
-    const slr_family *family = slr_checkpoint_family(t->c.base);
-    for (int64_t i = 0; i < b->n; i++) {
-        const float *states;
-        if (io->ids) {
-            SLR_TRY(slr_clip_caption_ids(t->m, t->bpe, family, b->captions[i], t->n_chunks,
-                                         io->ids + i * t->n_chunks * 77));
-            continue;
-        }
-        SLR_TRY(slr_text_states(t->text, b->captions[i], &t->cancel, &states));
-        memcpy(io->states + i * io->tokens * io->width, states,
-               (size_t)(io->tokens * io->width) * sizeof(float));
-    }
-    return SDLORA_OK;
-}
-
 /* Number of the batch's first sample in the run: batches before it times the batch size. */
 static uint64_t first_sample(const slr_trainer *t, const slr_batch *b)
 {
     return (uint64_t)(b->epoch * t->n_batches + b->index) * (uint64_t)t->batch_size;
+}
+
+/* A dropped caption stays empty, whatever stands in for the others. */
+static const char *caption_of(const slr_trainer *t, const slr_batch *b, int64_t i,
+                              char text[SLR_INVERSION_TEXT])
+{
+    slr_rng rng;
+    uint64_t sample = first_sample(t, b) + (uint64_t)i;
+    if (!*b->captions[i] && *slr_dataset_item(t->c.data, b->items[i])->caption)
+        return b->captions[i];
+    slr_rng_init(&rng, t->seed + (sample >> 32), SLR_STREAM_TEMPLATE, (uint32_t)sample);
+    return slr_inversion_caption(&t->inversion, b->captions[i], slr_rng_u32(&rng), text);
+}
+
+static int fill_text(slr_trainer *t, const slr_step_io *io, const slr_batch *b)
+{
+    const slr_family *family = slr_checkpoint_family(t->c.base);
+    const slr_words *words = t->inversion.words;
+    for (int64_t i = 0; i < b->n; i++) {
+        char text[SLR_INVERSION_TEXT];
+        const char *caption = caption_of(t, b, i, text);
+        const float *states;
+        if (io->ids) {
+            SLR_TRY(slr_words_caption(words, t->bpe, t->m, family, caption, t->n_chunks,
+                                      io->ids + i * t->n_chunks * 77));
+            continue;
+        }
+        SLR_TRY(slr_text_states(t->text, caption, &t->cancel, &states));
+        memcpy(io->states + i * io->tokens * io->width, states,
+               (size_t)(io->tokens * io->width) * sizeof(float));
+    }
+    if (io->splice)
+        slr_words_split(words, io->ids, (size_t)(b->n * t->n_chunks) * 77, io->put, NULL, 0,
+                        io->splice);
+    return SDLORA_OK;
 }
 
 static void fill_seed(const slr_trainer *t, const slr_step_io *io, uint64_t first)

@@ -5,6 +5,7 @@
 
 #include "graph/policy.h"
 #include "models/vae.h"
+#include "train/inversion.h"
 #include "train/lr.h"
 #include "train/noise.h"
 #include "train/optim.h"
@@ -58,6 +59,7 @@ struct slr_trainer {
     slr_feed feed, val_feed;
     slr_loader *loader; /* == feed.loader */
     slr_text *text;     /* NULL while the text encoder is trained */
+    slr_inversion inversion;
     slr_optim *optim;
     slr_validator *validator;
     slr_text *val_text;

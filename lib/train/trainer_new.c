@@ -317,6 +317,7 @@ static int open_text(slr_trainer *t, slr_text **out)
     slr_text_config config = {.mem = t->m,
                               .base = t->c.base,
                               .network = t->c.network,
+                              .words = t->inversion.words,
                               .devices = t->c.devices,
                               .policy = t->precision.model,
                               .bpe = t->bpe,
@@ -338,6 +339,7 @@ int slr_trainer_validator(slr_trainer *t, slr_loader *loader)
                                    .loader = loader,
                                    .data = t->c.validation,
                                    .text = t->val_text,
+                                   .inversion = &t->inversion,
                                    .noise = &t->noise,
                                    .seed =
                                        0, /* the same noise for all runs, so that losses compare */
@@ -353,6 +355,7 @@ static int open_parts(slr_trainer *t)
         t->bpe = slr_bpe_ref(t->c.bpe);
     else
         SLR_TRY(slr_bpe_new(&t->bpe, t->m));
+    SLR_TRY(slr_inversion_init(&t->inversion, t->m, t->bpe, t->c.network, t->o));
     if (!(t->part_mask >> SLR_PART_TE & 1u))
         SLR_TRY(open_text(t, &t->text));
     SLR_TRY(slr_optim_new(&t->optim, t->m, t->c.network, t->c.devices, t->o, t->part_mask));
@@ -377,6 +380,7 @@ static int open_parts(slr_trainer *t)
 
 static int open_pictures(slr_trainer *t)
 {
+    SLR_TRY(slr_inversion_check(&t->inversion, t->bpe, t->m, t->c.data));
     SLR_TRY(slr_outputs_begin(&t->out));
     SLR_TRY(
         slr_feed_open(&t->feed, &t->c, t->c.data, t->precision.vae, t->seed, t->total, &t->cancel));
@@ -455,6 +459,7 @@ void slr_trainer_free(slr_trainer *t)
     slr_validator_free(t->validator);
     slr_text_free(t->val_text);
     slr_text_free(t->text);
+    slr_inversion_free(&t->inversion);
     slr_optim_free(t->optim);
     slr_feed_close(&t->feed);
     slr_feed_close(&t->val_feed);

@@ -119,12 +119,15 @@ int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *l
         SLR_TRY(slr_loader_get(v->c.loader, 0, i, 0, &b));
         int64_t floats = b->lh * b->lw * b->channels;
         for (int64_t k = 0; k < b->n; k++) {
+            char text[SLR_INVERSION_TEXT];
             double one;
             if (v->seen[b->items[k]] || n >= total)
                 continue;
             v->seen[b->items[k]] = true;
-            SLR_TRY(slr_validator_picture(v, b->items[k], b->captions[k], b->latents + k * floats,
-                                          b->lh, b->lw, cancel, &one));
+            const char *caption =
+                slr_inversion_caption(v->c.inversion, b->captions[k], b->items[k], text);
+            SLR_TRY(slr_validator_picture(v, b->items[k], caption, b->latents + k * floats, b->lh,
+                                          b->lw, cancel, &one));
             sum += one;
             SLR_TRY(tell(v, ++n, total));
         }

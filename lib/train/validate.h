@@ -6,6 +6,7 @@
 
 #include "data/loader.h"
 #include "train/noise.h"
+#include "train/inversion.h"
 #include "train/text.h"
 #include "train/trainer.h"
 
@@ -20,9 +21,10 @@ typedef struct slr_validator_config {
     slr_policy policy;  /* zeros: f32 */
     slr_phase_fn phase; /* Nullable: "validate", pictures */
     void *phase_user;
-    slr_loader *loader; /* over the held-out pictures; borrowed */
-    slr_dataset *data;  /* those pictures; borrowed */
-    slr_text *text;     /* borrowed */
+    slr_loader *loader;             /* over the held-out pictures; borrowed */
+    slr_dataset *data;              /* those pictures; borrowed */
+    slr_text *text;                 /* borrowed */
+    const slr_inversion *inversion; /* Nullable, borrowed */
     const slr_noise *noise;
     uint64_t seed;
     int n_chunks;

@@ -62,7 +62,7 @@ static void chunks(slr_mem *m, const char *prompt)
     const slr_family *family = slr_family_by_id(SLR_FAMILY_SD1);
     const bool valid = slr_utf8_valid(prompt, strlen(prompt)) == strlen(prompt);
     slr_chunks c;
-    int rc = slr_prompt_chunks(&c, m, table(), family, prompt);
+    int rc = slr_prompt_chunks(&c, m, table(), NULL, family, prompt);
     FUZZ_CHECK(rc == 0 || (rc == SDLORA_EINVAL && (!valid || strlen(prompt) > MAX_TEXT)));
     for (size_t k = 0; k < c.n; k++) {
         const int32_t *id = c.ids + k * ROW;

@@ -35,6 +35,10 @@ class Generator(Handle):
         """A directory that <lora:name> tags of prompts are looked up in."""
         lib.sdlora_generator_add_lora_dir(self._ptr, encode(path))
 
+    def add_embeddings(self, path: Any) -> None:
+        """An embedding file, or a directory of them, whose names prompts may use."""
+        lib.sdlora_generator_add_embeddings(self._ptr, encode(path))
+
     def set_network(self, network: Network, te: float = 1.0, unet: float = 1.0) -> None:
         """Applies a network to every picture from now on; both strengths 0 removes it."""
         lib.sdlora_generator_set_network(self._ptr, need(network, Network), te, unet)

@@ -173,7 +173,7 @@ static void chunks_like_the_original(void **state)
         const char *prompt = json_string_value(json_array_get(item, 0));
         json_t *ids = json_array_get(item, 2), *weights = json_array_get(item, 3);
         slr_chunks c;
-        ok(slr_prompt_chunks(&c, NULL, bpe, slr_family_by_name("sd1"), prompt));
+        ok(slr_prompt_chunks(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), prompt));
         if (c.n != json_array_size(ids))
             fail_msg("'%s' has %zu chunks, not %zu", prompt, c.n, json_array_size(ids));
         for (size_t k = 0; k < c.n * ROW; k++) {
@@ -201,7 +201,7 @@ static void breaks(void **state)
     slr_chunks c;
     ok(slr_bpe_new(&bpe, NULL));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        ok(slr_prompt_chunks(&c, NULL, bpe, slr_family_by_name("sd1"), cases[i].prompt));
+        ok(slr_prompt_chunks(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), cases[i].prompt));
         if (c.n != cases[i].chunks)
             fail_msg("'%s' has %zu chunks, not %zu", cases[i].prompt, c.n, cases[i].chunks);
         slr_chunks_free(&c);
@@ -220,7 +220,7 @@ static void commas_twenty_back(void **state)
         slr_chunks c;
         for (int i = 0; i < before + 26; i++)
             strcat(text, i == before ? ", " : "a ");
-        ok(slr_prompt_chunks(&c, NULL, bpe, slr_family_by_name("sd1"), text));
+        ok(slr_prompt_chunks(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), text));
         assert_int_equal(c.n, 2);
         int32_t eos = slr_family_by_name("sd1")->eos;
         for (int i = 1; i <= 75; i++)
@@ -285,7 +285,7 @@ static void long_prompts_are_taken(void **state)
     char *text = slr_calloc(NULL, MEGABYTE + 1, 1);
     memset(text, '(', MEGABYTE);
     ok(slr_bpe_new(&bpe, NULL));
-    ok(slr_prompt_chunks(&c, NULL, bpe, slr_family_by_name("sd1"), text));
+    ok(slr_prompt_chunks(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), text));
     assert_true(c.n > 100);
     for (size_t i = 0; i < c.n * 77; i++)
         assert_true(c.weights[i] == 1 || c.weights[i] == 100);

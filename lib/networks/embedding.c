@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/* What an embedding is: one module of one tensor, made for training, or of the tensors of a file
+ * (inference.md §2.9).  Refuses to know containers (embedding_file.c), pictures and prompts. */
+#include "networks/embedding.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "models/bpe.h"
+#include "models/clip.h"
+#include "networks/kind.h"
+
+#define NEW_STD 0.02 /* CLIP's token embeddings start with it */
+
+enum { ROWS = 0 };
+
+static const char *const table_name = "text_model.embeddings.token_embedding.weight";
+
+static bool takes(const slr_target *t)
+{
+    return !strcmp(t->path, SLR_EMBEDDING_PATH);
+}
+
+const slr_kind slr_kind_embedding = {
+    .name = "textual_inversion",
+    .leaf = {[ROWS] = "emb_params"},
+    .proof = 1u << ROWS,
+    .needs = 1u << ROWS,
+    .no_alpha = true,
+    .takes = takes,
+};
+
+bool slr_network_is_embedding(const slr_network *n)
+{
+    return n->n_modules == 1 && n->module[0].kind == &slr_kind_embedding;
+}
+
+const float *slr_embedding_rows(const slr_network *n, int64_t *vectors, int64_t *width)
+{
+    if (!slr_network_is_embedding(n))
+        return NULL;
+    const slr_network_slot *s = slr_module_slot(&n->module[0], n->slot, ROWS);
+    *vectors = s->dim[0];
+    *width = s->dim[1];
+    return n->params + s->offset;
+}
+
+/* A network of one module; its rows are zero. */
+static int new_embedding(slr_network **out, slr_mem *m, const slr_checkpoint *base, int64_t vectors,
+                         int64_t width, slr_str name)
+{
+    slr_target target = {.part = SLR_PART_TE,
+                         .name = SLR_EMBEDDING_PATH,
+                         .path = SLR_EMBEDDING_PATH,
+                         .out = vectors,
+                         .in = width,
+                         .kh = 1,
+                         .kw = 1};
+    slr_form form = {.alpha = NAN, .scale = 1.0};
+    slr_network *n;
+    SLR_TRY(slr_network_new(&n, m, base));
+    slr_form_add(&form, ROWS, 2, (int64_t[]){vectors, width});
+    int rc = slr_network_add(n, &slr_kind_embedding, &target, &form, NULL);
+    if (rc >= 0)
+        rc = slr_network_layout(n);
+    char *text = rc >= 0 ? slr_arena_alloc(n->texts, name.n + 1, 1) : NULL;
+    if (text) {
+        memcpy(text, name.p, name.n);
+        n->name = text;
+    } else if (rc >= 0) {
+        rc = SDLORA_ENOMEM;
+    }
+    if (rc < 0) {
+        slr_network_unref(n);
+        return rc;
+    }
+    *out = n;
+    return SDLORA_OK;
+}
+
+static int width_of(const slr_checkpoint *base, int64_t *width)
+{
+    slr_weights *te = slr_checkpoint_part(base, SLR_PART_TE);
+    slr_clip_shape shape;
+    if (!te)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no text encoder for embeddings",
+                        slr_checkpoint_path(base));
+    SLR_TRY(slr_clip_read(&shape, slr_checkpoint_family(base), te));
+    *width = shape.width;
+    return SDLORA_OK;
+}
+
+/* --- of a file's tensors --- */
+
+static bool is_real(uint32_t dtype)
+{
+    static const uint32_t types[] = {SDLORA_F32, SDLORA_F16,     SDLORA_BF16,
+                                     SDLORA_F64, SDLORA_F8_E4M3, SDLORA_F8_E5M2};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i] == dtype)
+            return true;
+    return false;
+}
+
+static const slr_named *find(const slr_named *tensor, size_t n, const char *key)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(tensor[i].key, key))
+            return &tensor[i];
+    return NULL;
+}
+
+/* The only tensor of a file has any name, but for paths and what networks begin with. */
+static bool may_be_rows(const slr_named *t)
+{
+    static const char *const others[] = {"lora_", "lycoris_", "oft_"};
+    bool name = t->key[0] == '<' || (*t->key && !strchr(t->key, '.'));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        name = name && !slr_starts(t->key, others[i]);
+    return name && (t->t.rank == 1 || t->t.rank == 2);
+}
+
+/* SDXL's two encoders in one file, whoever wrote it. */
+static int refuse_pair(const slr_named *tensor, size_t n, const slr_checkpoint *base,
+                       const char *label)
+{
+    static const char *const pairs[][2] = {{"clip_l", "clip_g"},
+                                           {"text_encoders_0", "text_encoders_1"}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        const slr_named *l = find(tensor, n, pairs[i][0]), *g = find(tensor, n, pairs[i][1]);
+        char first[96], second[96];
+        int64_t width = 0;
+        if (!l || !g)
+            continue;
+        SLR_TRY(width_of(base, &width));
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s: %s %s and %s %s are an embedding for the two text encoders of SDXL; "
+                        "%s has one of width %lld",
+                        label, l->key, slr_shape_text(l->t.dim, l->t.rank, first), g->key,
+                        slr_shape_text(g->t.dim, g->t.rank, second), slr_checkpoint_path(base),
+                        (long long)width);
+    }
+    return SDLORA_OK;
+}
+
+/* The tensor that holds the rows; NULL: the file is something else. */
+static int find_rows(const slr_named *tensor, size_t n, const slr_checkpoint *base,
+                     const char *label, const slr_named **out)
+{
+    size_t params = 0;
+    *out = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (slr_starts(tensor[i].key, "string_to_param.")) {
+            *out = &tensor[i];
+            params++;
+        }
+    if (params > 1)
+        return slr_fail(SDLORA_EFORMAT, __func__,
+                        "%s: string_to_param holds %zu embeddings, wanted one", label, params);
+    SLR_TRY(refuse_pair(tensor, n, base, label));
+    if (!*out)
+        *out = find(tensor, n, "emb_params");
+    if (*out && find(tensor, n, "emb_params_out"))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s: emb_params_out, which changes the text encoder's output, is not "
+                        "supported",
+                        label);
+    if (!*out && n == 1 && may_be_rows(tensor))
+        *out = tensor;
+    return SDLORA_OK;
+}
+
+/* Whose vectors are this wide. */
+static const char *owner(int64_t width)
+{
+    static const struct {
+        int64_t width;
+        const char *of;
+    } rows[] = {{768, " (SD 1)"},
+                {1024, " (SD 2)"},
+                {1280, " (SDXL's second text encoder)"},
+                {2048, " (SDXL's two text encoders together)"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].width == width)
+            return rows[i].of;
+    return "";
+}
+
+static int check_rows(const slr_named *t, const slr_checkpoint *base, const char *label,
+                      int64_t *vectors, int64_t *width)
+{
+    char shape[96];
+    int64_t want = 0;
+    slr_shape_text(t->t.dim, t->t.rank, shape);
+    SLR_TRY(width_of(base, &want));
+    if (!is_real(t->t.dtype))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is not of a floating-point type", label,
+                        t->key);
+    if (t->t.rank != 1 && t->t.rank != 2)
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is %s, wanted [vectors,%lld]", label,
+                        t->key, shape, (long long)want);
+    *vectors = t->t.rank == 1 ? 1 : t->t.dim[0];
+    *width = t->t.dim[t->t.rank - 1];
+    if (*width != want)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "%s: %s is %s: vectors of width %lld%s, but %s takes %lld%s", label, t->key,
+                        shape, (long long)*width, owner(*width), slr_checkpoint_path(base),
+                        (long long)want, owner(want));
+    if (*vectors < 1 || *vectors > SLR_EMBEDDING_MOST)
+        return slr_fail(SDLORA_EFORMAT, __func__,
+                        "%s: %s is %s: %lld vectors, but a chunk of a prompt has 1 to %d places",
+                        label, t->key, shape, (long long)*vectors, SLR_EMBEDDING_MOST);
+    return SDLORA_OK;
+}
+
+static int fill(slr_network *n, const slr_named *t, const char *label, const char *path)
+{
+    float *rows = n->params + n->slot[0].offset;
+    SLR_TRY(slr_tensor_to_f32(&t->t, rows));
+    for (size_t i = 0; i < n->slot[0].count; i++)
+        if (!isfinite(rows[i]))
+            return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s holds a value that is not finite",
+                            label, t->key);
+    n->path = path ? slr_arena_strdup(n->texts, path) : NULL;
+    return path && !n->path ? SDLORA_ENOMEM : SDLORA_OK;
+}
+
+int slr_embedding_of(slr_network **out, slr_mem *m, const slr_checkpoint *base,
+                     const slr_named *tensor, size_t n, const char *label, slr_str name,
+                     const char *path)
+{
+    const slr_named *rows;
+    slr_network *made;
+    int64_t vectors = 0, width = 0;
+    *out = NULL;
+    SLR_TRY(find_rows(tensor, n, base, label, &rows));
+    if (!rows)
+        return SDLORA_DONE;
+    SLR_TRY(check_rows(rows, base, label, &vectors, &width));
+    SLR_TRY(new_embedding(&made, m, base, vectors, width, name));
+    int rc = fill(made, rows, label, path);
+    if (rc < 0) {
+        slr_network_unref(made);
+        return rc;
+    }
+    *out = made;
+    return SDLORA_OK;
+}
+
+/* --- new ones --- */
+
+bool slr_embedding_wanted(slr_opt o)
+{
+    const char *module = slr_opt_text(o, "network_module");
+    return slr_opt_has(o, "token_string") || (module && !strcmp(module, slr_kind_embedding.name));
+}
+
+static int check_options(slr_opt o)
+{
+    const char *module = slr_opt_text(o, "network_module"),
+               *token = slr_opt_text(o, "token_string");
+    if (slr_opt_given(o, "network_module") && strcmp(module, slr_kind_embedding.name) != 0)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "token_string is for network_module=%s, not for %s",
+                        slr_kind_embedding.name, module);
+    if (!token || !*token)
+        return slr_fail(SDLORA_EINVAL, __func__, "network_module=%s needs a token_string",
+                        slr_kind_embedding.name);
+    if (slr_opt_bool(o, "network_train_unet_only"))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "network_train_unet_only leaves no embedding to train");
+    return SDLORA_OK;
+}
+
+/* Row i is the token embedding of init_word's token i % n. */
+static int copy_rows(slr_network *n, const slr_checkpoint *base, const int32_t *ids, size_t n_ids)
+{
+    const slr_tensor *table;
+    int64_t vectors = 0, width = 0;
+    slr_embedding_rows(n, &vectors, &width);
+    SLR_TRY(slr_weights_get(slr_checkpoint_part(base, SLR_PART_TE), table_name, &table));
+    for (int64_t i = 0; i < vectors; i++) {
+        int64_t id = ids[(size_t)i % n_ids];
+        slr_tensor row = {.dtype = table->dtype, .rank = 1, .dim = {width}};
+        if (id >= table->dim[0])
+            return slr_fail(SDLORA_EINVAL, __func__, "%s has no token embedding %lld",
+                            slr_checkpoint_path(base), (long long)id);
+        row.data = (const char *)table->data + (size_t)(id * width) * slr_dtype_size(table->dtype);
+        SLR_TRY(slr_tensor_to_f32(&row, n->params + n->slot[0].offset + i * width));
+    }
+    return SDLORA_OK;
+}
+
+static int init_rows(slr_network *n, const slr_checkpoint *base, slr_opt o, uint64_t seed)
+{
+    const char *word = slr_opt_text(o, "init_word");
+    slr_rng rng;
+    slr_bpe *bpe;
+    int32_t *ids = NULL;
+    size_t n_ids = 0;
+    slr_rng_init(&rng, seed, SLR_STREAM_INIT, 0);
+    slr_init_normal(n->params + n->slot[0].offset, n->slot[0].count, NEW_STD, &rng);
+    if (!word)
+        return SDLORA_OK;
+    SLR_TRY(slr_bpe_new(&bpe, n->m));
+    int rc = slr_bpe_encode(bpe, n->m, word, strlen(word), &ids, &n_ids);
+    if (rc >= 0 && !n_ids)
+        rc = slr_fail(SDLORA_EINVAL, __func__, "init_word '%s' has no token", word);
+    else if (rc >= 0)
+        rc = copy_rows(n, base, ids, n_ids);
+    slr_free(n->m, ids);
+    slr_bpe_unref(bpe);
+    return rc;
+}
+
+int slr_embedding_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
+                       uint64_t seed)
+{
+    slr_opt o = {opts, "network"};
+    slr_network *n;
+    int64_t width = 0;
+    *out = NULL;
+    SLR_TRY(check_options(o));
+    SLR_TRY(width_of(base, &width));
+    SLR_TRY(new_embedding(&n, slr_checkpoint_mem(base), base,
+                          slr_opt_int(o, "num_vectors_per_token"), width,
+                          slr_str_of(slr_opt_text(o, "token_string"))));
+    int rc = slr_options_copy(&n->opts, opts);
+    if (rc >= 0)
+        rc = init_rows(n, base, (slr_opt){n->opts, "network"}, seed);
+    if (rc < 0) {
+        slr_network_unref(n);
+        return rc;
+    }
+    *out = n;
+    return SDLORA_OK;
+}
+
+/* --- in a LoRA's file --- */
+
+size_t slr_network_bundled(const slr_network *n)
+{
+    return n->n_bundle;
+}
+
+slr_network *slr_network_bundle_at(const slr_network *n, size_t i)
+{
+    return n->bundle[i];
+}
+
+/* "bundle_emb.<name>.<tensor>": name and tensor; false for any other key. */
+static bool bundle_key(const char *key, slr_str *name, const char **tensor)
+{
+    static const char prefix[] = "bundle_emb.";
+    if (!slr_starts(key, prefix))
+        return false;
+    key += sizeof prefix - 1;
+    const char *dot = strchr(key, '.');
+    *name = (slr_str){key, dot ? (size_t)(dot - key) : strlen(key)};
+    *tensor = dot ? dot + 1 : "";
+    return true;
+}
+
+static bool has_bundle(const slr_network *n, slr_str name)
+{
+    for (size_t i = 0; i < n->n_bundle; i++)
+        if (slr_str_eq(name, slr_network_name(n->bundle[i])))
+            return true;
+    return false;
+}
+
+/* All tensors of one name, as a file of their own. */
+static int take_one(slr_network *n, const slr_checkpoint *base, const slr_named *tensor,
+                    size_t count, slr_str name, slr_named *mine, const char *label)
+{
+    size_t n_mine = 0;
+    slr_network *made;
+    for (size_t i = 0; i < count; i++) {
+        slr_str other;
+        const char *rest;
+        if (bundle_key(tensor[i].key, &other, &rest) && other.n == name.n &&
+            !memcmp(other.p, name.p, name.n))
+            mine[n_mine++] = (slr_named){rest, tensor[i].t};
+    }
+    SLR_TRY(slr_grow(n->m, &n->bundle, &n->bundle_cap, n->n_bundle + 1, sizeof *n->bundle));
+    int rc = slr_embedding_of(&made, n->m, base, mine, n_mine, label, name, NULL);
+    if (rc == SDLORA_ENOTSUP) { /* it came along with what was asked for */
+        slr_clear();
+        return SDLORA_OK;
+    }
+    if (rc < 0)
+        return slr_wrap("bundle_emb.%.*s", (int)name.n, name.p);
+    if (rc == SDLORA_DONE)
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: bundle_emb.%.*s is no embedding", label,
+                        (int)name.n, name.p);
+    n->bundle[n->n_bundle++] = made;
+    return SDLORA_OK;
+}
+
+int slr_network_take_bundle(slr_network *n, const slr_checkpoint *base, const slr_named *tensor,
+                            size_t count, const char *label)
+{
+    slr_named *mine = slr_calloc(n->m, count + 1, sizeof *mine);
+    int rc = mine ? SDLORA_OK : SDLORA_ENOMEM;
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        slr_str name;
+        const char *rest;
+        if (bundle_key(tensor[i].key, &name, &rest) && !has_bundle(n, name))
+            rc = take_one(n, base, tensor, count, name, mine, label);
+    }
+    slr_free(n->m, mine);
+    return rc;
+}
