@@ -4,6 +4,7 @@
  * 1x1 down, k x k among the ranks, 1x1 up. */
 #include "networks/kind.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -60,7 +61,11 @@ static void init(const slr_module *mod, const slr_network_slot *slots, float *pa
     const slr_network_slot *down = slr_module_slot(mod, slots, DOWN),
                            *up = slr_module_slot(mod, slots, UP),
                            *mid = slr_module_slot(mod, slots, MID);
-    slr_init_kaiming(params + down->offset, down->count, (int64_t)down->count / mod->rank, rng);
+    double std = sqrt(2.0 / (double)(mod->target.in + mod->rank)); /* LoRA-FA's, of kohya */
+    if (mod->set->frozen_down)
+        slr_init_normal(params + down->offset, down->count, std, rng);
+    else
+        slr_init_kaiming(params + down->offset, down->count, (int64_t)down->count / mod->rank, rng);
     if (slr_module_has(mod, SLR_LEAF_SCALAR))
         slr_init_kaiming(params + up->offset, up->count, mod->rank, rng);
     if (mid)

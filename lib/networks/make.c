@@ -6,11 +6,10 @@
 
 #include "base/status.h"
 #include "networks/args.h"
-#include "networks/embedding.h"
 
 static const slr_settings *keep_settings(slr_network *n, const slr_settings *set)
 {
-    slr_settings *kept = slr_arena_alloc(n->texts, sizeof *kept, _Alignof(slr_settings));
+    slr_settings *kept = slr_arena_alloc(n->texts, 1, sizeof *kept);
     if (kept)
         *kept = *set;
     return kept;
@@ -27,14 +26,25 @@ static void scale_by(const slr_settings *set, slr_form *form)
     form->scale = slr_form_scale(form);
 }
 
+/* LyCORIS leaves weight_decompose and use_scalar unheard where an algorithm has no use for them. */
+static bool decomposes(const slr_kind *kind)
+{
+    static const char *const names[] = {"lora", "loha", "lokr"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(kind->name, names[i]))
+            return true;
+    return false;
+}
+
 /* The norm of W stands in dora_scale at first: rows, or columns as LyCORIS before 3.2. */
-static void add_common(const slr_settings *set, const slr_target *t, slr_form *form)
+static void add_common(const slr_kind *kind, const slr_settings *set, const slr_target *t,
+                       slr_form *form)
 {
     int rank = t->conv ? 4 : 2;
     int64_t dim[4] = {set->wd_on_output ? t->out : 1, set->wd_on_output ? 1 : t->in, 1, 1};
-    if (set->dora && !t->norm)
+    if (set->dora && decomposes(kind))
         slr_form_add(form, SLR_LEAF_DORA, rank, dim);
-    if (set->scalar)
+    if (set->scalar && kind->scalar_into)
         slr_form_add(form, SLR_LEAF_SCALAR, 1, (int64_t[]){1});
 }
 
@@ -46,29 +56,29 @@ static int add_module(slr_network *n, const slr_kind *kind, const slr_target *t,
         return SDLORA_OK;
     scale_by(set, &form);
     SLR_TRY(kind->make(set, t, &form));
-    add_common(set, t, &form);
+    add_common(kind, set, t, &form);
     return slr_network_add(n, kind, t, &form, set);
+}
+
+static bool part_off(slr_opt o, int part)
+{
+    return slr_opt_bool(o, part == SLR_PART_UNET ? "network_train_text_encoder_only"
+                                                 : "network_train_unet_only");
 }
 
 static int add_targets(slr_network *n, const slr_targets *targets, const slr_arguments *a)
 {
-    slr_opt o = slr_network_options(n);
-    bool no_te = slr_opt_bool(o, "network_train_unet_only");
-    bool no_unet = slr_opt_bool(o, "network_train_text_encoder_only");
-    slr_settings conv_set = a->set;
-    conv_set.dim = a->conv_dim;
-    conv_set.alpha = a->conv_alpha;
-    const slr_settings *lin = keep_settings(n, &a->set), *conv = keep_settings(n, &conv_set);
-    if (!lin || !conv)
-        return SDLORA_ENOMEM;
-
     for (size_t i = 0; i < slr_targets_count(targets); i++) {
         const slr_target *t = slr_targets_at(targets, i);
-        int rule = slr_target_rule(t);
-        bool skip = (t->part == SLR_PART_UNET ? no_unet : no_te) || rule == SLR_TARGET_NEVER ||
-                    (rule != SLR_TARGET_LINEAR && a->conv_dim <= 0);
-        if (!skip)
-            SLR_TRY(add_module(n, a->kind, t, rule == SLR_TARGET_CONV ? conv : lin));
+        const slr_kind *kind;
+        slr_settings set;
+        int rc = slr_arguments_layer(a, t, &kind, &set);
+        if (rc < 0)
+            return rc;
+        if (!rc || part_off(slr_network_options(n), t->part))
+            continue;
+        const slr_settings *kept = keep_settings(n, &set);
+        SLR_TRY(kept ? add_module(n, kind, t, kept) : SDLORA_ENOMEM);
     }
     if (!n->n_modules)
         return slr_fail(SDLORA_EINVAL, __func__, "the options leave no module to train");
@@ -128,8 +138,6 @@ int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora
                      uint64_t seed)
 {
     *out = NULL;
-    if (slr_embedding_wanted((slr_opt){opts, "network"}))
-        return slr_embedding_make(out, base, opts, seed);
     SLR_TRY(check_options((slr_opt){opts, "network"}));
 
     slr_network *n = NULL;
@@ -204,18 +212,21 @@ static void copy_values(slr_network *n, const slr_network *from)
     slr_network_touch(n);
 }
 
-/* Modules of the parts that the options train; set: dropout and its kin. */
-static int copy_modules(slr_network *n, const slr_network *from, const slr_settings *set)
+/* Modules of the parts that the options train, with what the options say of training them. */
+static int copy_modules(slr_network *n, const slr_network *from, const slr_arguments *a)
 {
-    slr_opt o = slr_network_options(n);
-    bool no_te = slr_opt_bool(o, "network_train_unet_only");
-    bool no_unet = slr_opt_bool(o, "network_train_text_encoder_only");
     for (size_t i = 0; i < from->n_modules; i++) {
         const slr_module *mod = &from->module[i];
+        slr_settings set = a->set;
         slr_form form;
+        if (part_off(slr_network_options(n), mod->target.part))
+            continue;
+        slr_arguments_rates(a, &mod->target, &set);
         slr_module_form(from, mod, &form);
-        if (!(mod->target.part == SLR_PART_UNET ? no_unet : no_te))
-            SLR_TRY(slr_network_add(n, mod->kind, &mod->target, &form, set));
+        set.dim = form.rank;
+        set.unit = set.unit && form.rank % set.unit ? 1 : set.unit;
+        const slr_settings *kept = keep_settings(n, &set);
+        SLR_TRY(kept ? slr_network_add(n, mod->kind, &mod->target, &form, kept) : SDLORA_ENOMEM);
     }
     if (!n->n_modules)
         return slr_fail(SDLORA_EINVAL, __func__,
@@ -230,16 +241,11 @@ int slr_network_make_like(slr_network **out, const slr_checkpoint *base, const s
     slr_network *n;
     SLR_TRY(slr_network_make(&n, base, opts, 0)); /* reads and checks the options */
     *out = NULL;
-    if (slr_network_is_embedding(n) != slr_network_is_embedding(from)) {
-        slr_network_unref(n);
-        return slr_fail(SDLORA_EINVAL, __func__, "%s is %s embedding, and the options ask for %s",
-                        from->path ? from->path : "the network",
-                        slr_network_is_embedding(from) ? "an" : "no",
-                        slr_network_is_embedding(from) ? "another network" : "one");
-    }
-    const slr_settings *set = n->module[0].set;
+    slr_arguments args = {.set = *n->module[0].set};
+    int rc = slr_arguments_read(&args, n);
     drop_modules(n);
-    int rc = copy_modules(n, from, set);
+    if (rc >= 0)
+        rc = copy_modules(n, from, &args);
     if (rc < 0) {
         slr_network_unref(n);
         return rc;

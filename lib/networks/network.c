@@ -86,7 +86,7 @@ const slr_module *slr_network_find(const slr_network *n, int part, const char *p
                                                                               : NULL;
 }
 
-static const slr_settings no_settings = {.factor = -1};
+static const slr_settings no_settings = {.factor = -1, .lr_weight = 1.0};
 
 int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target,
                     const slr_form *form, const slr_settings *set)
@@ -139,6 +139,16 @@ static int slot_key(slr_network *n, const slr_module *mod, int leaf, const char 
     return rc;
 }
 
+/* Of the rate of its part. */
+static double rate_of(const slr_module *mod, int leaf)
+{
+    const slr_settings *set = mod->set;
+    bool plus = set->lr_plus > 0 && mod->kind->plus >> leaf & 1u;
+    if (set->frozen_down && !(mod->kind->plus >> leaf & 1u))
+        return 0;
+    return set->lr_weight * (plus ? set->lr_plus : 1.0);
+}
+
 static int layout_slot(slr_network *n, size_t index, int leaf, size_t *at)
 {
     slr_module *mod = &n->module[index];
@@ -149,7 +159,8 @@ static int layout_slot(slr_network *n, size_t index, int leaf, size_t *at)
                             .leaf = leaf,
                             .rank = form->leaf[leaf].rank,
                             .offset = *at,
-                            .count = 1};
+                            .count = 1,
+                            .lr_scale = rate_of(mod, leaf)};
     for (int d = 0; d < s->rank; d++) {
         s->dim[d] = form->leaf[leaf].dim[d];
         if (s->dim[d] < 1 || !slr_mul_ok(s->count, (size_t)s->dim[d], &s->count))

@@ -81,6 +81,7 @@ typedef struct slr_network_slot {
     int64_t dim[SLR_MAX_RANK];
     size_t offset,
         count; /* in floats within the block; offsets are multiples of 16 (gaps are zero) */
+    double lr_scale; /* on the rate of its part; 0: it stays as it is */
 } slr_network_slot;
 size_t slr_network_slots(const slr_network *n);
 const slr_network_slot *slr_network_slot_at(const slr_network *n, size_t i);
@@ -102,6 +103,7 @@ typedef struct slr_train_hook {
     slr_network *network;
     slr_val seed;  /* i32[2], feeds dropout; SLR_NONE: no dropout (validation) */
     slr_val *vals; /* one per slot; the caller's array */
+    int64_t calls; /* of the context hook so far */
     slr_adapter adapter;
 } slr_train_hook;
 void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr_val *vals);

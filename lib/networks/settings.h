@@ -18,7 +18,14 @@ typedef struct slr_settings {
     bool decompose_both, full_matrix, unbalanced;
     double constraint; /* OFT, BOFT */
     bool rescaled;
-    int64_t block_size; /* DyLoRA: ranks that are trained together */
+    bool train_on_input; /* (IA)^3: columns are scaled, not rows */
+    bool lycoris;        /* dropout of a LoRA where LyCORIS has it, not kohya */
+    bool frozen_down;    /* LoRA-FA: only `up` is trained */
+    int64_t block_size;  /* of LyCORIS' DyLoRA; others leave it alone */
+    int64_t unit;        /* DyLoRA: ranks that are trained together; 0: all, always */
+    bool unit_root;      /* kohya's DyLoRA: r of R ranks weigh sqrt(R / r), not R / r */
+    double lr_weight;    /* of the block, on the part's rate */
+    double lr_plus;      /* LoRA+: on the rate of the kind's `plus` leaves; 0: none was given */
 } slr_settings;
 
 #endif

@@ -233,7 +233,7 @@ static void network_args(void **state)
         {"rank_dropout=1.5", "rank_dropout=1.5", SDLORA_EINVAL},
         {"module_dropout=-0.1", "module_dropout=-0.1", SDLORA_EINVAL},
         {"algo=loha", "'algo'", SDLORA_ENOTSUP},
-        {"conv_dim=2\nblock_dims=1,2", "'block_dims'", SDLORA_ENOTSUP},
+        {"conv_dim=2\nfactor=2", "'factor'", SDLORA_ENOTSUP},
         {"=3", "''", SDLORA_ENOTSUP},
     };
     for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
