@@ -12,7 +12,6 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "io/torchfile.h"
-#include "networks/hypernet.h"
 #include "networks/embedding.h"
 
 #define MAX_LISTED 3 /* names quoted in a refusal */

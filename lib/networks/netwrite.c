@@ -11,7 +11,6 @@
 #include "base/str.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
-#include "networks/hypernet.h"
 #include "networks/embedding.h"
 
 /* The smallest magnitude that rounds to infinity. */
@@ -182,8 +181,6 @@ int slr_netfile_save_as(const slr_network *n, const char *path, uint32_t save_dt
     if (slr_ends(path, ".pt"))
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "%s: only embeddings and hypernetworks are written as .pt", path);
-    if (slr_network_is_hyper(n))
-        return slr_hyper_save(n, path, save_dtype, meta);
     slr_writing w = {.m = n->m, .network = n, .spelling = spelling, .dtype = save_dtype};
     int rc = write_all(&w, path, meta);
     slr_free(w.m, w.pair);
@@ -199,8 +196,6 @@ int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype
 
 uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta)
 {
-    if (slr_network_is_hyper(n))
-        return slr_hyper_size(n, save_dtype);
     uint64_t bytes = meta ? slr_meta_text_bytes(meta) : 0;
     for (size_t i = 0; i < slr_network_slots(n); i++) {
         const slr_network_slot *slot = slr_network_slot_at(n, i);
