@@ -162,6 +162,8 @@ struct slr_network {
     const char **skipped; /* keys of the file that nothing was made of */
     size_t n_skipped, skipped_cap;
 
+    struct slr_hyper *hyper; /* NULL: not a hypernetwork */
+
     slr_module *module;
     size_t n_modules, module_cap;
     slr_form *form; /* of each module until the layout is made */

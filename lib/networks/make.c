@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "networks/args.h"
+#include "networks/hypernet.h"
 
 static const slr_settings *keep_settings(slr_network *n, const slr_settings *set)
 {
@@ -138,6 +139,8 @@ int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora
                      uint64_t seed)
 {
     *out = NULL;
+    if (slr_hyper_wanted((slr_opt){opts, "network"}))
+        return slr_hyper_make(out, base, opts, seed);
     SLR_TRY(check_options((slr_opt){opts, "network"}));
 
     slr_network *n = NULL;
@@ -239,6 +242,8 @@ int slr_network_make_like(slr_network **out, const slr_checkpoint *base, const s
                           const slr_network *from)
 {
     slr_network *n;
+    if (slr_hyper_wanted((slr_opt){opts, "network"}))
+        return slr_hyper_make_like(out, base, opts, from);
     SLR_TRY(slr_network_make(&n, base, opts, 0)); /* reads and checks the options */
     *out = NULL;
     slr_arguments args = {.set = *n->module[0].set};

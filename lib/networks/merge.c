@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "graph/exec.h"
+#include "networks/hypernet.h"
 #include "networks/kind.h"
 
 typedef struct merging {
@@ -239,5 +240,10 @@ int slr_merge_layers(slr_weights **out, slr_mem *m, slr_devices *devices, slr_we
 int slr_merge_part(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base, int part,
                    const slr_stack_item *items, size_t n)
 {
+    for (size_t i = 0; i < n; i++)
+        if (slr_network_is_hyper(items[i].network))
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "%s is a hypernetwork, which no weights can hold",
+                            items[i].network->name);
     return slr_merge_layers(out, m, devices, base, part, items, n, NULL, NULL);
 }

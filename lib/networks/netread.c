@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "io/torchfile.h"
+#include "networks/hypernet.h"
 #include "networks/embedding.h"
 
 #define MAX_LISTED 3 /* names quoted in a refusal */
@@ -298,6 +299,8 @@ int slr_network_open_with(slr_network **out, slr_mem *m, const slr_checkpoint *b
                           const char *path, const slr_open_config *config)
 {
     int rc = slr_embedding_open(out, m, base, path);
+    if (rc == SDLORA_DONE)
+        rc = slr_hyper_open(out, m, base, path);
     if (rc != SDLORA_DONE)
         return rc;
     source s = {0};

@@ -2,14 +2,17 @@
 /* Applying networks live: all modules of a layer become one pair of factors, ranks concatenated and
  * strengths folded into `up`, so any number of LoRAs costs one thin pass and a change of strength
  * rewrites only the `up` factors.  A layer with a module that is not two factors gets new weights
- * (merge.c).  Refuses to know prompts and files. */
+ * (merge.c).  Hypernetworks have params of their own, bound where they lie.  Refuses to know
+ * prompts and files. */
 #include "networks/kind.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "base/str.h"
 #include "graph/exec.h"
+#include "networks/hypernet.h"
 
 /* One adapted layer. */
 typedef struct stack_layer {
@@ -33,7 +36,16 @@ struct slr_stack {
     size_t n_layers, layer_cap;
     slr_map *by_path; /* "<part>:<path>" */
     float *block;
+    float *strength; /* [n_items][STRENGTH_FLOATS]: of hypernetworks, whose graphs read it */
 };
+
+enum { STRENGTH_FLOATS = 16 };
+
+/* "stack.2.hypernet.768.k.0.weight": two networks may hold the same keys. */
+static void hyper_name(char name[SLR_LAYER_KEY], size_t item, const char *what)
+{
+    snprintf(name, SLR_LAYER_KEY, "stack.%zu.%s", item, what);
+}
 
 static const char *factor_name(slr_stack *s, const char *key, const char *which)
 {
@@ -141,7 +153,8 @@ static int write_factors(slr_stack *s)
     for (size_t i = 0; i < s->n_items; i++) {
         const slr_network *n = s->item[i].network;
         s->version[i] = n->version;
-        for (size_t k = 0; k < n->n_modules; k++) {
+        s->strength[i * STRENGTH_FLOATS] = (float)s->item[i].unet;
+        for (size_t k = 0; k < n->n_modules && !slr_network_is_hyper(n); k++) {
             const slr_module *mod = &n->module[k];
             stack_layer *l = find_layer(s, mod->target.part, mod->target.path);
             if (l->rebuilt)
@@ -157,7 +170,7 @@ static int write_factors(slr_stack *s)
 /* Every module must fit the checkpoint's table before anything is built. */
 static int check_item(const slr_targets *targets, const slr_network *n)
 {
-    for (size_t k = 0; k < n->n_modules; k++) {
+    for (size_t k = 0; k < n->n_modules && !slr_network_is_hyper(n); k++) {
         const slr_target *have = &n->module[k].target;
         const slr_target *want = slr_targets_find(targets, have->name, strlen(have->name));
         if (!want || want->in != have->in || want->out != have->out || want->kh != have->kh ||
@@ -201,14 +214,16 @@ static int fill(slr_stack *s, const slr_stack_item *items, size_t n)
 
     s->item = slr_calloc(s->m, n ? n : 1, sizeof *s->item);
     s->version = slr_calloc(s->m, n ? n : 1, sizeof *s->version);
-    if (!s->item || !s->version)
+    s->strength = slr_calloc(s->m, n ? n : 1, STRENGTH_FLOATS * sizeof *s->strength);
+    if (!s->item || !s->version || !s->strength)
         return SDLORA_ENOMEM;
     for (size_t i = 0; i < n; i++) {
         s->item[i] = items[i];
         slr_network_ref(items[i].network);
         s->n_items = i + 1;
         for (size_t k = 0; k < items[i].network->n_modules; k++)
-            SLR_TRY(add_module(s, &items[i], &items[i].network->module[k]));
+            if (!slr_network_is_hyper(items[i].network))
+                SLR_TRY(add_module(s, &items[i], &items[i].network->module[k]));
     }
     SLR_TRY(lay_out(s));
     SLR_TRY(rebuild(s));
@@ -250,6 +265,7 @@ void slr_stack_free(slr_stack *s)
     slr_checkpoint_unref(s->base);
     slr_free(s->m, s->item);
     slr_free(s->m, s->version);
+    slr_free(s->m, s->strength);
     slr_free(s->m, s->layer);
     slr_free(s->m, s->block);
     slr_map_free(s->by_path);
@@ -312,13 +328,94 @@ static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val 
     return slr_matmul(g, d, up, SLR_NONE, y, false, true, 1.0);
 }
 
+/* --- hypernetworks --- */
+
+/* Layers of one width share their MLP's params. */
+static slr_val shared_param(slr_graph *g, const char *name, int rank, const int64_t *dim)
+{
+    slr_val v = slr_graph_status(g) < 0 ? SLR_NONE : slr_graph_find(g, name);
+    return v != SLR_NONE ? v : slr_param(g, name, rank, dim);
+}
+
+typedef struct hyper_item {
+    const slr_network *network;
+    size_t index;
+} hyper_item;
+
+static slr_val hyper_leaf(void *user, slr_graph *g, size_t slot)
+{
+    const hyper_item *it = user;
+    const slr_network_slot *have = &it->network->slot[slot];
+    char name[SLR_LAYER_KEY];
+    hyper_name(name, it->index, have->key);
+    return shared_param(g, name, have->rank, have->dim);
+}
+
+/* One hypernetwork after the other, in the order of the stack. */
+static slr_val context(void *user, slr_graph *g, const char *path, bool value, slr_val x)
+{
+    const slr_stack *s = user;
+    (void)path;
+    for (size_t i = 0; i < s->n_items; i++) {
+        hyper_item it = {s->item[i].network, i};
+        char name[SLR_LAYER_KEY];
+        if (!slr_network_is_hyper(it.network))
+            continue;
+        hyper_name(name, i, "strength");
+        const slr_hyper_use use = {
+            .g = g,
+            .network = it.network,
+            .leaf = hyper_leaf,
+            .user = &it,
+            .seed = SLR_NONE,
+            .strength = shared_param(g, name, 3, (int64_t[]){1, 1, 1}),
+        };
+        x = slr_hyper_context(&use, value, x);
+    }
+    return x;
+}
+
+static bool has_hyper(const slr_stack *s)
+{
+    for (size_t i = 0; i < s->n_items; i++)
+        if (slr_network_is_hyper(s->item[i].network))
+            return true;
+    return false;
+}
+
+/* Binds a param if the plan has it: graphs of other parts do not. */
+static int bind_if_there(slr_plan *p, const char *name, float *values)
+{
+    slr_val v;
+    if (slr_plan_find(p, name, &v) < 0) {
+        slr_clear();
+        return SDLORA_OK;
+    }
+    return slr_plan_bind(p, v, values);
+}
+
+static int bind_hyper(slr_stack *s, size_t item, slr_plan *p)
+{
+    const slr_network *n = s->item[item].network;
+    char name[SLR_LAYER_KEY];
+    for (size_t i = 0; i < n->n_slots; i++) {
+        hyper_name(name, item, n->slot[i].key);
+        SLR_TRY(bind_if_there(p, name, n->params + n->slot[i].offset));
+    }
+    hyper_name(name, item, "strength");
+    return bind_if_there(p, name, s->strength + item * STRENGTH_FLOATS);
+}
+
 slr_adapter slr_stack_adapter(slr_stack *s)
 {
-    return (slr_adapter){.user = s, .output = output};
+    return (slr_adapter){.user = s, .output = output, .context = has_hyper(s) ? context : NULL};
 }
 
 int slr_stack_bind(slr_stack *s, slr_plan *p)
 {
+    for (size_t i = 0; i < s->n_items; i++)
+        if (slr_network_is_hyper(s->item[i].network))
+            SLR_TRY(bind_hyper(s, i, p));
     for (size_t i = 0; i < s->n_layers; i++) {
         slr_val v;
         if (s->layer[i].rebuilt)
