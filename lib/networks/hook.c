@@ -2,6 +2,7 @@
 /* Training: puts a network's slots into model graphs as params.  The one place where a layer meets
  * its module while gradients flow; refuses to know the algorithms (kind rows do) and the loop. */
 #include "networks/embedding.h"
+#include "networks/hypernet.h"
 #include "networks/kind.h"
 #include "networks/words.h"
 
@@ -62,10 +63,36 @@ static slr_val tokens(void *user, slr_graph *g, int part, slr_val ids, slr_val x
     return slr_words_put(g, x, slr_embed(g, splice, *rows));
 }
 
+/* What keys and values are made of passes through a hypernetwork's MLP. */
+static slr_val hyper_leaf(void *user, slr_graph *g, size_t slot)
+{
+    slr_train_hook *hook = user;
+    const slr_network_slot *s = &hook->network->slot[slot];
+    if (hook->vals[slot] == SLR_NONE)
+        hook->vals[slot] = slr_param(g, s->key, s->rank, s->dim);
+    return hook->vals[slot];
+}
+
+static slr_val context(void *user, slr_graph *g, const char *path, bool value, slr_val x)
+{
+    slr_train_hook *hook = user;
+    (void)path;
+    const slr_hyper_use use = {.g = g,
+                               .network = hook->network,
+                               .leaf = hyper_leaf,
+                               .user = hook,
+                               .seed = hook->seed,
+                               .call = hook->calls++,
+                               .strength = SLR_NONE};
+    return slr_hyper_context(&use, value, x);
+}
+
 void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr_val *vals)
 {
     for (size_t i = 0; i < n->n_slots; i++)
         vals[i] = SLR_NONE;
     *hook = (slr_train_hook){.network = n, .seed = seed, .vals = vals};
     hook->adapter = (slr_adapter){.user = hook, .param = param, .output = output, .tokens = tokens};
+    if (slr_network_is_hyper(n))
+        hook->adapter.context = context;
 }

@@ -12,6 +12,7 @@
 #include "io/hash.h"
 #include "io/safetensors.h"
 #include "networks/embedding.h"
+#include "networks/hypernet.h"
 
 /* The smallest magnitude that rounds to infinity. */
 static float first_infinite(uint32_t dtype)
@@ -178,6 +179,8 @@ int slr_netfile_save_as(const slr_network *n, const char *path, uint32_t save_dt
 {
     if (slr_network_is_embedding(n))
         return slr_embedding_save(n, path, save_dtype, meta);
+    if (slr_network_is_hyper(n))
+        return slr_hyper_save(n, path, save_dtype, meta);
     if (slr_ends(path, ".pt"))
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "%s: only embeddings and hypernetworks are written as .pt", path);
@@ -196,6 +199,8 @@ int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype
 
 uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta)
 {
+    if (slr_network_is_hyper(n))
+        return slr_hyper_size(n, save_dtype);
     uint64_t bytes = meta ? slr_meta_text_bytes(meta) : 0;
     for (size_t i = 0; i < slr_network_slots(n); i++) {
         const slr_network_slot *slot = slr_network_slot_at(n, i);
