@@ -117,6 +117,9 @@ const slr_network_slot *slr_module_slot(const slr_module *mod, const slr_network
 bool slr_module_has(const slr_module *mod, int leaf);
 /* Ones of the given shape with Bernoulli zeros; the kept are 1/(1-p).  which: 0 to 3. */
 slr_val slr_drop_mask(const slr_apply *a, int rank, const int64_t *dim, double p, int which);
+/* rank_dropout of all kinds but LoRA: rows of D, which are channels of its output; `axis` is where d
+ * has them. */
+slr_val slr_drop_rows(const slr_apply *a, const slr_module *mod, slr_val d, int axis);
 /* module_dropout: the whole module is left out of this pass, and the others are not made larger. */
 slr_val slr_drop_module(const slr_apply *a, const slr_module *mod, slr_val d);
 /* Whether t is [a,b,kh,kw]; or [a,b*kh*kw], which is the same in memory. */

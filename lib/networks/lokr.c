@@ -235,6 +235,75 @@ static slr_val delta(const slr_apply *a, const slr_module *mod, slr_val w)
     return slr_delta_shape(a, slr_reshape(g, d, 2, (int64_t[]){l * k, u * width}));
 }
 
+/* --- D x without D: both factors on the channels of x, seen as [u,v] --- */
+
+/* The first half of w2 on each group of v channels: x [N,...,in] -> [rows,u,q], where q is w2's
+ * rank (k: it is whole). */
+static slr_val inner(const slr_apply *a, slr_val x, int64_t u, int64_t *rows)
+{
+    slr_graph *g = a->g;
+    const slr_val *p = a->param;
+    const slr_layer *layer = a->layer;
+    slr_shape s = slr_shape_of(g, x);
+    int64_t v = layer->in / u, n = s.dim[0];
+    bool tucker = p[T2] != SLR_NONE;
+    slr_val kernel = tucker ? p[T2] : p[W2] != SLR_NONE ? p[W2] : p[W2B];
+    *rows = 1;
+    for (int i = 0; i + 1 < s.rank; i++)
+        *rows *= s.dim[i];
+    slr_val t = slr_reshape(g, x, 2, (int64_t[]){*rows * u, v});
+    if (tucker)
+        t = slr_linear(g, t, slr_matrix(g, p[W2B]), SLR_NONE, SLR_NONE);
+    if (layer->kh * layer->kw == 1) {
+        t = slr_linear(g, t, slr_matrix(g, kernel), SLR_NONE, SLR_NONE);
+        return slr_reshape(g, t, 3, (int64_t[]){*rows, u, slr_dim(g, t, 1)});
+    }
+
+    int64_t c = slr_dim(g, t, 1), q = slr_dim(g, kernel, 0);
+    t = slr_reshape(g, t, 4, (int64_t[]){n, *rows / n, u, c});
+    t = slr_permute(g, t, (int64_t[]){0, 2, 1, 3});
+    t = slr_reshape(g, t, 4, (int64_t[]){n * u, s.dim[1], s.dim[2], c});
+    kernel = slr_reshape(g, kernel, 4, (int64_t[]){q, c, layer->kh, layer->kw});
+    t = slr_conv2d(g, t, kernel, SLR_NONE, SLR_NONE, layer->geometry, 1.0);
+    int64_t places = slr_dim(g, t, 1) * slr_dim(g, t, 2);
+    t = slr_reshape(g, t, 4, (int64_t[]){n, u, places, q});
+    t = slr_permute(g, t, (int64_t[]){0, 2, 1, 3});
+    *rows = n * places;
+    return slr_reshape(g, t, 3, (int64_t[]){*rows, u, q});
+}
+
+/* w1 among the groups: [rows,u,q] -> [rows*l,q] */
+static slr_val across(const slr_apply *a, slr_val t, slr_val w1)
+{
+    slr_graph *g = a->g;
+    int64_t rows = slr_dim(g, t, 0), q = slr_dim(g, t, 2), l = slr_dim(g, w1, 0);
+    t = slr_linear(g, slr_permute(g, t, (int64_t[]){0, 2, 1}), w1, SLR_NONE, SLR_NONE);
+    t = slr_permute(g, t, (int64_t[]){0, 2, 1});
+    return slr_reshape(g, t, 2, (int64_t[]){rows * l, q});
+}
+
+static slr_val output(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y)
+{
+    slr_graph *g = a->g;
+    const slr_val *p = a->param;
+    uint32_t stored = slr_graph_storage(g, SDLORA_F32);
+    slr_val w1 = first(a);
+    if (p[SLR_LEAF_SCALAR] != SLR_NONE)
+        w1 = slr_mul(g, w1, slr_reshape(g, p[SLR_LEAF_SCALAR], 2, (int64_t[]){1, 1}));
+    slr_graph_storage(g, stored);
+
+    int64_t l = slr_dim(g, w1, 0), k = a->layer->out / l, rows;
+    slr_val t = inner(a, x, slr_dim(g, w1, 1), &rows);
+    t = across(a, t, w1);
+    if (p[W2A] != SLR_NONE)
+        t = slr_matmul(g, t, p[W2A], SLR_NONE, SLR_NONE, false, p[T2] == SLR_NONE, 1.0);
+    slr_shape s = slr_shape_of(g, y);
+    t = slr_reshape(g, t, 2, (int64_t[]){rows, l * k});
+    t = slr_drop_module(a, mod, slr_drop_rows(a, mod, t, 1));
+    t = slr_affine(g, t, mod->scale * a->strength, 0.0);
+    return slr_add(g, y, slr_reshape(g, t, s.rank, s.dim));
+}
+
 const slr_kind slr_kind_lokr = {
     .name = "lokr",
     .leaf = {[W1] = "lokr_w1",
@@ -250,4 +319,5 @@ const slr_kind slr_kind_lokr = {
     .read = read,
     .init = init,
     .delta = delta,
+    .output = output,
 };

@@ -20,7 +20,7 @@ static slr_val f32(slr_graph *g, slr_val v)
 
 /* LyCORIS: a Bernoulli for each row of D, not made up for unless rank_dropout_scale (which LyCORIS
  * takes from the drawn mean, and we from its expectation). */
-static slr_val drop_rows(const slr_apply *a, const slr_module *mod, slr_val d)
+slr_val slr_drop_rows(const slr_apply *a, const slr_module *mod, slr_val d, int axis)
 {
     double p = mod->set->rank_dropout;
     if (a->seed == SLR_NONE || !(p > 0))
@@ -28,7 +28,7 @@ static slr_val drop_rows(const slr_apply *a, const slr_module *mod, slr_val d)
     slr_shape s = slr_shape_of(a->g, d);
     int64_t dim[SLR_MAX_RANK];
     for (int i = 0; i < s.rank; i++)
-        dim[i] = i == 0 ? s.dim[0] : 1;
+        dim[i] = i == axis ? s.dim[i] : 1;
     slr_val keep = slr_drop_mask(a, s.rank, dim, p, 1);
     if (!mod->set->rank_dropout_scale)
         keep = slr_affine(a->g, keep, 1.0 - p, 0.0);
@@ -76,7 +76,7 @@ static slr_val weight(const slr_apply *a, const slr_module *mod, slr_val v)
 {
     slr_graph *g = a->g;
     slr_val w = f32(g, v);
-    slr_val d = drop_rows(a, mod, scaled(a, mod, w));
+    slr_val d = slr_drop_rows(a, mod, scaled(a, mod, w), 0);
     if (a->param[SLR_LEAF_DORA] != SLR_NONE)
         d = slr_sub(g, decompose(a, slr_add(g, w, d), a->param[SLR_LEAF_DORA]), w);
     d = slr_drop_module(a, mod, d);
