@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "networks/args.h"
 #include "networks/hypernet.h"
+#include "networks/embedding.h"
 
 static const slr_settings *keep_settings(slr_network *n, const slr_settings *set)
 {
@@ -139,6 +140,8 @@ int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora
                      uint64_t seed)
 {
     *out = NULL;
+    if (slr_embedding_wanted((slr_opt){opts, "network"}))
+        return slr_embedding_make(out, base, opts, seed);
     if (slr_hyper_wanted((slr_opt){opts, "network"}))
         return slr_hyper_make(out, base, opts, seed);
     SLR_TRY(check_options((slr_opt){opts, "network"}));
@@ -246,8 +249,15 @@ int slr_network_make_like(slr_network **out, const slr_checkpoint *base, const s
         return slr_hyper_make_like(out, base, opts, from);
     SLR_TRY(slr_network_make(&n, base, opts, 0)); /* reads and checks the options */
     *out = NULL;
+    if (slr_network_is_embedding(n) != slr_network_is_embedding(from)) {
+        slr_network_unref(n);
+        return slr_fail(SDLORA_EINVAL, __func__, "%s is %s embedding, and the options ask for %s",
+                        from->path ? from->path : "the network",
+                        slr_network_is_embedding(from) ? "an" : "no",
+                        slr_network_is_embedding(from) ? "another network" : "one");
+    }
     slr_arguments args = {.set = *n->module[0].set};
-    int rc = slr_arguments_read(&args, n);
+    int rc = n->module[0].kind == &slr_kind_embedding ? SDLORA_OK : slr_arguments_read(&args, n);
     drop_modules(n);
     if (rc >= 0)
         rc = copy_modules(n, from, &args);

@@ -351,13 +351,12 @@ static void *plan_memory(slr_plan *p, const char *name)
 /* --- text --- */
 
 /* Ids, and rows where embeddings stand. */
-static void fill_text(slr_denoiser *d, slr_plan *p, slr_chunks *chunks)
+static void fill_text(slr_denoiser *d, slr_plan *p, slr_chunks *chunks, bool any)
 {
     size_t n = chunks->n * ROW;
-    float *put = plan_memory(p, "put"), *rows = put ? plan_memory(p, "rows") : NULL;
-    slr_clear(); /* a text without embeddings has neither */
-    if (put && rows)
-        slr_words_split(d->words, chunks->ids, n, put, rows, d->clip.width, NULL);
+    if (any)
+        slr_words_split(d->words, chunks->ids, n, plan_memory(p, "text_encoder.put"),
+                        plan_memory(p, "text_encoder.rows"), d->clip.width, NULL);
     memcpy(plan_memory(p, "ids"), chunks->ids, n * sizeof *chunks->ids);
 }
 
@@ -375,7 +374,7 @@ static int run_text(slr_denoiser *d, slr_chunks *chunks, int clip_skip,
     out->n_used = slr_words_used(d->words, chunks->ids, n, out->used);
     SLR_TRY(
         plan_for(d, (kept){.text = true, .a = (int64_t)chunks->n, .b = clip_skip, .c = any}, &p));
-    fill_text(d, p, chunks);
+    fill_text(d, p, chunks, any);
     SLR_TRY(slr_plan_run(p, cancel));
     memcpy(out->data, plan_memory(p, "out"), floats * sizeof(float));
     slr_chunks_emphasise(chunks, out->data, d->clip.width);

@@ -102,8 +102,8 @@ static void build_forward(building *b)
 
 static bool trained(const building *b, size_t slot)
 {
-    int part = slr_network_slot_at(b->c->network, slot)->part;
-    return b->vals[slot] != SLR_NONE && (b->c->part_mask >> part & 1u);
+    const slr_network_slot *s = slr_network_slot_at(b->c->network, slot);
+    return b->vals[slot] != SLR_NONE && s->lr_scale > 0 && (b->c->part_mask >> s->part & 1u);
 }
 
 /* Gradient of mean(loss) by every trained slot. */
@@ -173,8 +173,8 @@ static void fill_io(slr_step *s, const building *b)
         .weight = data_of(s, "weight"),
         .delta = data_of(s, "delta"),
         .ids = data_of(s, "ids"),
-        .put = data_of(s, "put"),
-        .splice = data_of(s, "splice"),
+        .put = data_of(s, "text_encoder.put"),
+        .splice = data_of(s, "text_encoder.splice"),
         .states = data_of(s, "states"),
         .seed = data_of(s, "seed"),
         .loss = data_of(s, "loss"),
