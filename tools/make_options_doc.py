@@ -22,6 +22,9 @@ KINDS = {
     "train": "The run. `sdlora_trainer_new`; `sdlora train`.",
     "generate": "Pictures from a prompt. `sdlora_generator_run`; `sdlora generate`, `sdlora sheet`.",
     "eval": "Held-out loss of a model with networks. `sdlora_evaluate`; `sdlora eval`.",
+    "resize": "A network with fewer ranks. `sdlora_network_resize`; `sdlora resize`.",
+    "merge": "Networks as one. `sdlora_network_merge`; `sdlora merge`.",
+    "extract": "What training changed, as a network. `sdlora_network_extract`; `sdlora extract`.",
     "bench": "Measurements. `sdlora_bench`; `sdlora bench`.",
 }
 GAP = "(not supported yet)"

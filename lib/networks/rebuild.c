@@ -72,14 +72,19 @@ static slr_val scaled(const slr_apply *a, const slr_module *mod, slr_val w)
     return mod->scale == 1.0 ? d : slr_affine(g, d, mod->scale, 0.0);
 }
 
+slr_val slr_rebuild_delta(const slr_apply *a, const slr_module *mod, slr_val w)
+{
+    slr_graph *g = a->g;
+    slr_val d = drop_rows(a, mod, scaled(a, mod, w));
+    if (a->param[SLR_LEAF_DORA] != SLR_NONE)
+        d = slr_sub(g, decompose(a, slr_add(g, w, d), a->param[SLR_LEAF_DORA]), w);
+    return slr_drop_module(a, mod, d);
+}
+
 static slr_val weight(const slr_apply *a, const slr_module *mod, slr_val v)
 {
     slr_graph *g = a->g;
-    slr_val w = f32(g, v);
-    slr_val d = slr_drop_rows(a, mod, scaled(a, mod, w), 0);
-    if (a->param[SLR_LEAF_DORA] != SLR_NONE)
-        d = slr_sub(g, decompose(a, slr_add(g, w, d), a->param[SLR_LEAF_DORA]), w);
-    d = slr_drop_module(a, mod, d);
+    slr_val w = f32(g, v), d = slr_rebuild_delta(a, mod, w);
     if (a->strength != 1.0)
         d = slr_affine(g, d, a->strength, 0.0);
     return slr_add(g, w, d);
