@@ -75,7 +75,7 @@ static slr_val scaled(const slr_apply *a, const slr_module *mod, slr_val w)
 slr_val slr_rebuild_delta(const slr_apply *a, const slr_module *mod, slr_val w)
 {
     slr_graph *g = a->g;
-    slr_val d = drop_rows(a, mod, scaled(a, mod, w));
+    slr_val d = slr_drop_rows(a, mod, scaled(a, mod, w), 0);
     if (a->param[SLR_LEAF_DORA] != SLR_NONE)
         d = slr_sub(g, decompose(a, slr_add(g, w, d), a->param[SLR_LEAF_DORA]), w);
     return slr_drop_module(a, mod, d);
