@@ -184,9 +184,21 @@ static int network_open(lua_State *L)
     sdlora_network *net = NULL;
     sdlora_checkpoint *ckpt = slua_to(L, 1, CHECKPOINT);
     const char *path = luaL_checkstring(L, 2);
+    sdlora_options *o = slua_to_options(L, 3, "network", NULL);
     box *b = slua_new_box(L, NETWORK);
-    slua_check(L, sdlora_network_open(&net, ckpt, path));
+    slua_check(L, sdlora_network_open_with(&net, ckpt, path, o));
     b->p = net;
+    return 1;
+}
+
+static int network_skipped(lua_State *L)
+{
+    const sdlora_network *net = slua_to(L, 1, NETWORK);
+    lua_newtable(L);
+    for (size_t i = 0; i < sdlora_network_skipped(net); i++) {
+        lua_pushstring(L, sdlora_network_skipped_key(net, i));
+        lua_rawseti(L, -2, (int)i + 1);
+    }
     return 1;
 }
 
@@ -211,7 +223,8 @@ static int network_metadata(lua_State *L)
 static int network_save(lua_State *L)
 {
     sdlora_network *net = slua_to(L, 1, NETWORK);
-    slua_check(L, sdlora_network_save(net, luaL_checkstring(L, 2), luaL_optstring(L, 3, NULL)));
+    slua_check(L, sdlora_network_save_as(net, luaL_checkstring(L, 2), luaL_optstring(L, 3, NULL),
+                                         luaL_optstring(L, 4, NULL)));
     return 0;
 }
 
@@ -294,6 +307,7 @@ const luaL_Reg slua_network_methods[] = {{"name", network_name},
                                          {"modules", network_modules},
                                          {"metadata", network_metadata},
                                          {"save", network_save},
+                                         {"skipped", network_skipped},
                                          {NULL, NULL}};
 
 const luaL_Reg slua_dataset_methods[] = {{"__len", dataset_images},

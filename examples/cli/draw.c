@@ -9,8 +9,11 @@
 #include <time.h>
 #include <unistd.h>
 
-int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const char *spec)
+int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const char *spec,
+                     const sdlora_options *o)
 {
+    const char *policy = NULL;
+    sdlora_options *how = NULL;
     const char *colon = strrchr(spec, ':');
     double w = 1;
     char *path;
@@ -19,7 +22,17 @@ int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const c
     if (!weight || !colon || !cli_real(colon + 1, &w))
         colon = spec + strlen(spec);
     path = strndup(spec, (size_t)(colon - spec));
-    rc = sdlora_network_open(net, m->ckpt, path);
+    rc = sdlora_options_new(&how, "network");
+    if (rc >= 0)
+        rc = sdlora_options_get_text(o, "lora_unmatched", &policy);
+    if (rc >= 0)
+        rc = sdlora_options_set_text(how, "lora_unmatched", policy);
+    if (rc >= 0)
+        rc = sdlora_network_open_with(net, m->ckpt, path, how);
+    if (rc >= 0 && sdlora_network_skipped(*net))
+        fprintf(stderr, "sdlora: %s: %zu tensors were skipped, such as %s\n", path,
+                sdlora_network_skipped(*net), sdlora_network_skipped_key(*net, 0));
+    sdlora_options_unref(how);
     free(path);
     if (weight)
         *weight = w;

@@ -6,8 +6,10 @@
 
 #include "cli.h"
 
-/* Opens "FILE" or "FILE:WEIGHT" (weight NULL: not wanted).  Negative after a library failure. */
-int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const char *spec);
+/* Opens "FILE" or "FILE:WEIGHT" (weight NULL: not wanted) as lora_unmatched of the options says.
+ * Negative after a library failure. */
+int cli_open_network(sdlora_network **net, double *weight, cli_model *m, const char *spec,
+                     const sdlora_options *o);
 
 /* Files and directories of --embeddings.  Negative after a library failure. */
 int cli_add_embeddings(sdlora_generator *g, const cli_list *paths);

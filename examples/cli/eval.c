@@ -31,7 +31,7 @@ static int open_all(job *j, const cli_args *a)
     if (rc >= 0)
         rc = sdlora_dataset_open(&j->set, j->m.ctx, o);
     for (size_t i = 0; rc >= 0 && i < j->n; i++)
-        rc = cli_open_network(&j->net[i], NULL, &j->m, file_of(j, i));
+        rc = cli_open_network(&j->net[i], NULL, &j->m, file_of(j, i), cli_options(a, "eval"));
     return rc;
 }
 

@@ -40,7 +40,7 @@ static void file_name(const job *j, long long k, long long seed, char *path, siz
     }
 }
 
-static int apply_loras(job *j)
+static int apply_loras(job *j, const sdlora_options *o)
 {
     int rc = cli_add_embeddings(j->g, &j->embeddings);
 
@@ -50,7 +50,7 @@ static int apply_loras(job *j)
         sdlora_network *net;
         double weight;
 
-        rc = cli_open_network(&net, &weight, &j->m, j->loras.item[i]);
+        rc = cli_open_network(&net, &weight, &j->m, j->loras.item[i], o);
         if (rc >= 0)
             rc = sdlora_generator_set_network(j->g, net, weight, weight);
         sdlora_network_unref(net);
@@ -104,7 +104,7 @@ static int run(job *j, const cli_args *a)
     if (rc >= 0)
         rc = sdlora_generator_new(&j->g, j->m.ckpt, j->m.vae);
     if (rc >= 0)
-        rc = apply_loras(j);
+        rc = apply_loras(j, o);
     for (int64_t k = 0; rc >= 0 && k < count; k++)
         rc = draw_one(j, o, k, count, seed);
     return rc < 0 ? cli_failed() : CLI_OK;

@@ -92,7 +92,7 @@ static int run(sheet *s, const cli_args *a)
     if (rc >= 0)
         rc = sdlora_generator_new(&s->g, s->m.ckpt, s->m.vae);
     if (rc >= 0)
-        rc = cli_open_network(&s->net, NULL, &s->m, s->lora);
+        rc = cli_open_network(&s->net, NULL, &s->m, s->lora, o);
     for (size_t i = 0; rc >= 0 && i < s->rows * s->columns; i++)
         rc = draw_cell(s, o, i);
     if (rc >= 0)

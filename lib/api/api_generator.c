@@ -3,6 +3,8 @@
  * itself is made in the room `sample`. */
 #include "api/api.h"
 
+#include <string.h>
+
 #include "api/embeddings.h"
 #include "api/finder.h"
 #include "base/status.h"
@@ -183,6 +185,8 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
         return slr_fail(SDLORA_EINVAL, __func__, "count is %zu, but there is room for %zu images",
                         count, cap);
     SLR_TRY(slr_precision_read(&precision, o, g->ckpt->ctx->devices));
+    slr_finder_skip(g->finder, !strcmp(slr_opt_text(o, "lora_unmatched"), "skip"),
+                    &g->ckpt->ctx->log);
     slr_request r = {
         .prompt = slr_opt_text(o, "prompt"),
         .negative = slr_opt_text(o, "negative"),

@@ -3,8 +3,10 @@
  * file to start from (network_weights) is applied. */
 #include "api/api.h"
 
+#include <string.h>
+
 #include "base/status.h"
-#include "networks/netfile.h"
+#include "networks/dialect.h"
 #include "tensor/dtype.h"
 
 int slr_api_network(sdlora_network **out, sdlora_checkpoint *ckpt, slr_network *net)
@@ -53,13 +55,22 @@ int slr_api_items(slr_stack_item **items, const sdlora_checkpoint *ckpt,
     return SDLORA_OK;
 }
 
+static int open_file(slr_network **net, const sdlora_checkpoint *ckpt, const char *path, slr_opt o)
+{
+    const char *policy = slr_opt_text(o, "lora_unmatched");
+    const slr_open_config config = {.skip = policy && !strcmp(policy, "skip"),
+                                    .log = &ckpt->ctx->log};
+
+    return slr_network_open_with(net, ckpt->ctx->mem, ckpt->base, path, &config);
+}
+
 /* dim_from_weights: modules and ranks of the file; else those of the options, which must agree. */
 static int start_from_file(slr_network **net, const sdlora_checkpoint *ckpt, slr_opt o,
                            const char *file, uint64_t seed)
 {
     slr_network *from;
 
-    SLR_TRY(slr_network_open(&from, ckpt->ctx->mem, ckpt->base, file));
+    SLR_TRY(open_file(&from, ckpt, file, o));
     int rc;
     if (slr_opt_bool(o, "dim_from_weights")) {
         rc = slr_network_make_like(net, ckpt->base, o.o, from);
@@ -98,6 +109,12 @@ int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt, const sdlo
 
 int sdlora_network_open(sdlora_network **out, sdlora_checkpoint *ckpt, const char *path)
 {
+    return sdlora_network_open_with(out, ckpt, path, NULL);
+}
+
+int sdlora_network_open_with(sdlora_network **out, sdlora_checkpoint *ckpt, const char *path,
+                             const sdlora_options *opts)
+{
     slr_network *net;
 
     slr_clear();
@@ -105,7 +122,8 @@ int sdlora_network_open(sdlora_network **out, sdlora_checkpoint *ckpt, const cha
     *out = NULL;
     SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
     SLR_TRY(slr_api_given(path, "path", __func__));
-    SLR_TRY(slr_network_open(&net, ckpt->ctx->mem, ckpt->base, path));
+    SLR_TRY(slr_api_kind(opts, "network", __func__));
+    SLR_TRY(open_file(&net, ckpt, path, (slr_opt){opts, "network"}));
     return slr_api_network(out, ckpt, net);
 }
 
@@ -143,8 +161,32 @@ const char *sdlora_network_metadata(const sdlora_network *net, const char *key)
     return net && key ? slr_meta_get(slr_network_meta(net->net), key) : NULL;
 }
 
+size_t sdlora_network_skipped(const sdlora_network *net)
+{
+    return net ? slr_network_skipped(net->net) : 0;
+}
+
+const char *sdlora_network_skipped_key(const sdlora_network *net, size_t i)
+{
+    return net ? slr_network_skipped_at(net->net, i) : NULL;
+}
+
+const char *sdlora_dialect_name(size_t i)
+{
+    const slr_spelling *s = slr_spelling_at(i);
+
+    return s ? s->name : NULL;
+}
+
 int sdlora_network_save(sdlora_network *net, const char *path, const char *precision)
 {
+    return sdlora_network_save_as(net, path, precision, NULL);
+}
+
+int sdlora_network_save_as(sdlora_network *net, const char *path, const char *precision,
+                           const char *dialect)
+{
+    const slr_spelling *spelling = slr_spelling_at(0);
     slr_meta *copy;
 
     slr_clear();
@@ -154,6 +196,8 @@ int sdlora_network_save(sdlora_network *net, const char *path, const char *preci
     if (!type)
         return slr_fail(SDLORA_EINVAL, __func__, "precision is '%s', wanted float, fp16 or bf16",
                         precision);
+    if (dialect)
+        SLR_TRY(slr_spelling_named(&spelling, dialect));
     /* the hashes that saving adds belong to the file, not to the network */
     SLR_TRY(slr_meta_new(&copy, net->ckpt->ctx->mem));
     const slr_meta *meta = slr_network_meta(net->net);
@@ -164,7 +208,8 @@ int sdlora_network_save(sdlora_network *net, const char *path, const char *preci
         rc = slr_meta_set(copy, key, value);
     }
     if (rc >= 0)
-        rc = slr_netfile_save(net->net, path, type->dtype, copy);
+        rc = dialect ? slr_netfile_save_as(net->net, path, type->dtype, copy, spelling)
+                     : slr_netfile_save(net->net, path, type->dtype, copy);
     slr_meta_free(copy);
     return rc;
 }

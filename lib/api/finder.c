@@ -26,6 +26,7 @@ struct slr_finder {
     slr_list dirs;
     kept *at;
     size_t n, cap;
+    slr_open_config config;
     slr_map *by_name; /* name asked for -> index into at */
 };
 
@@ -73,6 +74,11 @@ int slr_finder_add(slr_finder *f, const char *dir)
     return SDLORA_OK;
 }
 
+void slr_finder_skip(slr_finder *f, bool skip, const slr_log *log)
+{
+    f->config = (slr_open_config){.skip = skip, .log = log};
+}
+
 /* --- the walk --- */
 
 typedef struct search {
@@ -84,7 +90,12 @@ typedef struct search {
 
 static bool is_network_file(const char *path)
 {
-    return slr_ends(path, ".safetensors") || slr_ends(path, ".pt") || slr_ends(path, ".ckpt");
+    static const char *const ends[] = {".safetensors", ".pt", ".ckpt", ".bin"};
+
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (slr_ends(path, ends[i]))
+            return true;
+    return false;
 }
 
 static int stem_matches(search *s, const char *path)
@@ -172,7 +183,7 @@ static int keep(slr_finder *f, char *path, size_t *index)
     slr_network *network = NULL;
     int rc = slr_grow(f->m, &f->at, &f->cap, f->n + 1, sizeof *f->at);
     if (rc >= 0)
-        rc = slr_network_open(&network, f->m, f->base, path);
+        rc = slr_network_open_with(&network, f->m, f->base, path, &f->config);
     if (rc < 0) {
         slr_free(f->m, path);
         return rc;
@@ -195,6 +206,12 @@ int slr_finder_find(void *user, const char *name, slr_network **out)
         SLR_TRY(slr_map_set(f->by_name, name, (int64_t)index));
         known = (int64_t)index;
     }
-    *out = slr_network_ref(f->at[known].network);
+    slr_network *network = f->at[known].network;
+    if (!f->config.skip && slr_network_skipped(network))
+        return slr_fail(SDLORA_EFORMAT, __func__,
+                        "%s: %zu of its tensors match no layer of this checkpoint: %s ...",
+                        f->at[known].path, slr_network_skipped(network),
+                        slr_network_skipped_at(network, 0));
+    *out = slr_network_ref(network);
     return SDLORA_OK;
 }

@@ -13,6 +13,8 @@ typedef struct slr_finder slr_finder;
 int slr_finder_new(slr_finder **out, slr_mem *m, const slr_checkpoint *base);
 void slr_finder_free(slr_finder *f);
 int slr_finder_add(slr_finder *f, const char *dir);
+/* Whether tensors of a file that match nothing are skipped; false at first. */
+void slr_finder_skip(slr_finder *f, bool skip, const slr_log *log);
 /* A slr_find_network_fn: user is the finder; *out is a reference. */
 int slr_finder_find(void *user, const char *name, slr_network **out);
 

@@ -63,13 +63,14 @@ static int read_marker(const slr_reading *r, const slr_group *g, size_t i, bool 
 {
     const slr_tensor *t = &g->at[i].tensor;
     float value = 0;
-    if (slr_tensor_count(t) != 1 || (!is_real(t->dtype) && slr_dtype_size(t->dtype) != 1))
+    bool byte = !is_real(t->dtype) && slr_dtype_size(t->dtype) == 1;
+    if (slr_tensor_count(t) != 1 || !slr_dtype_size(t->dtype))
         return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is not a single bool", r->label,
                         g->at[i].key);
-    if (is_real(t->dtype))
-        SLR_TRY(slr_tensor_to_f32(t, &value));
-    else
+    if (byte)
         value = *(const uint8_t *)t->data;
+    else
+        SLR_TRY(slr_tensor_to_f32(t, &value));
     *marked = value != 0;
     return SDLORA_OK;
 }

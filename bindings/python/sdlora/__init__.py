@@ -20,7 +20,7 @@ from .context import Context, DeviceInfo
 from .dataset import Dataset, DatasetItem
 from .generator import Generator, samplers, schedulers
 from .image import Image
-from .network import Network
+from .network import Network, dialects
 from .options import OptionInfo, Options, option_rows
 from .trainer import Progress, Trainer, evaluate, plan
 
@@ -30,6 +30,6 @@ __all__ = [
     "BackendError", "CanceledError", "Checkpoint", "Context", "Dataset", "DatasetItem",
     "DeviceInfo", "Error", "FormatError", "Generator", "Image", "InputOutputError", "InvalidError",
     "Network", "NotFiniteError", "NotFoundError", "NotSupportedError", "OptionInfo", "Options",
-    "OutOfMemoryError", "Progress", "Trainer", "Vae", "VersionError", "evaluate", "option_rows",
+    "OutOfMemoryError", "Progress", "Trainer", "Vae", "VersionError", "dialects", "evaluate", "option_rows",
     "plan", "samplers", "schedulers",
 ]

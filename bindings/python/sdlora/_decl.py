@@ -103,12 +103,17 @@ FUNCTIONS = [
     # network.h
     ("sdlora_network_new", status, [out, handle, handle, c_uint64]),
     ("sdlora_network_open", status, [out, handle, c_char_p]),
+    ("sdlora_network_open_with", status, [out, handle, c_char_p, handle]),
     ("sdlora_network_ref", handle, [handle]),
     ("sdlora_network_unref", None, [handle]),
     ("sdlora_network_name", c_char_p, [handle]),
     ("sdlora_network_modules", c_size_t, [handle]),
     ("sdlora_network_metadata", c_char_p, [handle, c_char_p]),
     ("sdlora_network_save", status, [handle, c_char_p, c_char_p]),
+    ("sdlora_network_save_as", status, [handle, c_char_p, c_char_p, c_char_p]),
+    ("sdlora_network_skipped", c_size_t, [handle]),
+    ("sdlora_network_skipped_key", c_char_p, [handle, c_size_t]),
+    ("sdlora_dialect_name", c_char_p, [c_size_t]),
     ("sdlora_checkpoint_merge", status, [out, handle, handles, reals, reals, c_size_t]),
     # dataset.h
     ("sdlora_dataset_open", status, [out, handle, handle]),

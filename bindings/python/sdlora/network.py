@@ -2,9 +2,9 @@
 """Networks that adapt a frozen checkpoint."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, List, Optional
 
-from ._handle import Handle, decode, encode, need
+from ._handle import Handle, decode, encode, need, texts
 from ._lib import lib
 from .checkpoint import Checkpoint
 from .options import Options
@@ -22,11 +22,18 @@ class Network(Handle):
             self._make(lib.sdlora_network_new, need(checkpoint, Checkpoint), opts._ptr, seed)
 
     @classmethod
-    def open(cls, checkpoint: Checkpoint, path: Any) -> "Network":
-        """A network file, checked against the checkpoint."""
+    def open(cls, checkpoint: Checkpoint, path: Any, **options: Any) -> "Network":
+        """A network file of any dialect, checked against the checkpoint.  Options: lora_unmatched="skip" leaves out what fits nothing."""
         self = cls.__new__(cls)
-        self._make(lib.sdlora_network_open, need(checkpoint, Checkpoint), encode(path))
+        with Options("network", **options) as opts:
+            self._make(lib.sdlora_network_open_with, need(checkpoint, Checkpoint), encode(path), opts._ptr)
         return self
+
+    @property
+    def skipped(self) -> List[str]:
+        """Keys of the file that nothing was made of."""
+        count = int(lib.sdlora_network_skipped(self._ptr))
+        return [decode(lib.sdlora_network_skipped_key(self._ptr, i)) or "" for i in range(count)]
 
     @property
     def name(self) -> str:
@@ -40,6 +47,11 @@ class Network(Handle):
         """A metadata value ("ss_network_dim"), or None."""
         return decode(lib.sdlora_network_metadata(self._ptr, encode(key)))
 
-    def save(self, path: Any, precision: Optional[str] = None) -> None:
-        """Whole or not at all.  precision: "float", "fp16" or "bf16"."""
-        lib.sdlora_network_save(self._ptr, encode(path), encode(precision))
+    def save(self, path: Any, precision: Optional[str] = None, dialect: Optional[str] = None) -> None:
+        """Whole or not at all.  precision: "float", "fp16" or "bf16"; dialect: one of dialects(), None: "kohya"."""
+        lib.sdlora_network_save_as(self._ptr, encode(path), encode(precision), encode(dialect))
+
+
+def dialects() -> List[str]:
+    """What networks can be saved as."""
+    return texts(lib.sdlora_dialect_name)
