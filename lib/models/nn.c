@@ -74,6 +74,12 @@ static slr_val vector(slr_nn *nn, const char *path, const char *leaf, int64_t n,
     return slr_const(nn->g, name, t);
 }
 
+static bool has_bias(const slr_nn *nn, const char *path)
+{
+    char name[192];
+    return slr_weights_find(nn->w, slr_nn_path(name, "%s.bias", path)) != NULL;
+}
+
 static slr_val hook_param(slr_nn *nn, const slr_layer *layer, int leaf, slr_val v)
 {
     return nn->adapter && nn->adapter->param
@@ -124,6 +130,7 @@ static slr_val layer_of(slr_nn *nn, const char *path, slr_val x, slr_val add, bo
         .kh = square ? t->dim[2] : 1,
         .kw = square ? t->dim[3] : 1,
         .geometry = c,
+        .bias = has_bias(nn, path),
         .weight = t,
     };
     if (!(dot || (conv && square)) || t->dim[1] != slr_dim(g, x, -1)) {
@@ -189,6 +196,7 @@ static slr_val norm_params(slr_nn *nn, const char *path, int64_t n, slr_val *bet
     slr_layer layer = {.part = nn->part,
                        .path = path,
                        .norm = true,
+                       .bias = has_bias(nn, path),
                        .out = n,
                        .in = 1,
                        .kh = 1,

@@ -15,6 +15,7 @@ typedef struct slr_layer {
     int part;                 /* SLR_PART_* */
     const char *path;         /* canonical module path: "down_blocks.0.attentions.0.proj_in" */
     bool conv;                /* the file's weight is 4-D, be it 1x1; else 2-D */
+    bool bias;                /* it has one */
     bool norm;                /* a group or layer norm: the weight is 1-D, out = channels, in = 1 */
     int64_t out, in, kh, kw;  /* kh = kw = 1 for linear */
     slr_conv geometry;        /* of a convolution */

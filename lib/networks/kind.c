@@ -9,7 +9,11 @@
 #include "base/status.h"
 
 /* In the order in which AUTOMATIC1111 tries them on a module. */
-static const slr_kind *const kinds[] = {&slr_kind_lora, &slr_kind_loha, &slr_kind_lokr};
+static const slr_kind *const kinds[] = {
+    &slr_kind_lora, &slr_kind_loha,    &slr_kind_ia3,        &slr_kind_lokr,
+    &slr_kind_full, &slr_kind_norm,    &slr_kind_glora,      &slr_kind_diag_oft,
+    &slr_kind_boft, &slr_kind_oft_old, &slr_kind_oft_inputs, &slr_kind_oft,
+};
 
 const slr_kind *slr_kind_at(size_t i)
 {

@@ -67,7 +67,8 @@ struct slr_kind {
     bool (*mine)(const slr_tensor *t);  /* Nullable: tells kinds with one proof apart */
     uint32_t plus;                      /* LoRA+ raises the rate of these */
     uint32_t scalar_into;               /* bit i: leaf i takes the scalar when it is saved */
-    const char *marker;                 /* Nullable: a bool tensor, form.marked */
+    const char *marker;                 /* Nullable: a number that is or is not 0, form.marked */
+    bool marker_if_set;                 /* it stands in files only where it is true */
     bool no_alpha;                      /* files have none */
     bool (*takes)(const slr_target *t); /* NULL: every layer with a matrix */
 
@@ -96,7 +97,9 @@ const slr_kind *slr_kind_at(size_t i);            /* NULL: no more */
 const slr_kind *slr_kind_named(const char *algo); /* NULL: unknown */
 /* "lora_down.weight" for any of a kind's leaves, the common ones included; NULL: it has no such. */
 const char *slr_kind_leaf(const slr_kind *kind, int leaf);
-extern const slr_kind slr_kind_lora, slr_kind_loha, slr_kind_lokr;
+extern const slr_kind slr_kind_lora, slr_kind_loha, slr_kind_lokr, slr_kind_ia3, slr_kind_full,
+    slr_kind_norm, slr_kind_glora, slr_kind_diag_oft, slr_kind_oft, slr_kind_oft_old,
+    slr_kind_oft_inputs, slr_kind_boft;
 extern const slr_kind slr_kind_embedding; /* not among them: it adapts no layer */
 
 /* --- shared by kinds --- */

@@ -58,14 +58,7 @@ static const char *source_at(const source *s, size_t i, slr_tensor *t)
 static const struct {
     const char *leaf, *what;
 } known_leaves[] = {
-    {"on_input", "(IA)^3"},
-    {"oft_blocks", "OFT"},
-    {"oft_diag", "OFT"},
-    {"oft_R.weight", "OFT of the input"},
-    {"diff", "full weights"},
-    {"diff_b", "full biases"},
-    {"w_norm", "norms"},
-    {"a1.weight", "GLoRA"},
+    {"diff_b", "a bias beside another algorithm"},
     {"bias_indices", "a sparse residual"},
     {"bias_values", "a sparse residual"},
     {"bias_size", "a sparse residual"},

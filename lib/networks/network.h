@@ -21,6 +21,7 @@ typedef struct slr_target {
     const char *path; /* canonical module path */
     bool conv;        /* the weight is 4-D */
     bool norm;        /* the weight is 1-D: out channels */
+    bool bias;        /* the layer has one */
     int64_t out, in, kh, kw;
 } slr_target;
 

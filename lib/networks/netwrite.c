@@ -101,9 +101,22 @@ int slr_writing_slot(slr_writing *w, const slr_network_slot *s)
     return rc;
 }
 
+/* LyCORIS: an i64, which becomes a number of the save type where that is not f32. */
+static int add_marker(slr_writing *w, const slr_module *mod)
+{
+    static const int64_t truth[2] = {0, 1};
+    float value = mod->marked ? 1.0f : 0.0f;
+    slr_st_entry *e = add_entry(w, mod, mod->kind->marker);
+    if (!e)
+        return SDLORA_ENOMEM;
+    if (w->dtype != SDLORA_F32)
+        return convert(w, e, &value, 1);
+    e->t = (slr_tensor){.dtype = SDLORA_I64, .data = &truth[mod->marked]};
+    return SDLORA_OK;
+}
+
 static int add_numbers(slr_writing *w, const slr_module *mod)
 {
-    static const uint8_t truth[2] = {0, 1};
     float alpha = (float)mod->alpha;
     slr_st_entry *e;
     if (!mod->kind->no_alpha && !isnan(mod->alpha)) {
@@ -111,11 +124,8 @@ static int add_numbers(slr_writing *w, const slr_module *mod)
             return SDLORA_ENOMEM;
         SLR_TRY(convert(w, e, &alpha, 1));
     }
-    if (mod->kind->marker) {
-        if (!(e = add_entry(w, mod, mod->kind->marker)))
-            return SDLORA_ENOMEM;
-        e->t = (slr_tensor){.dtype = SDLORA_BOOL, .data = &truth[mod->marked]};
-    }
+    if (mod->kind->marker && (mod->marked || !mod->kind->marker_if_set))
+        return add_marker(w, mod);
     return SDLORA_OK;
 }
 

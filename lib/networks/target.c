@@ -61,6 +61,7 @@ static int add_layer(void *user, const slr_layer *layer)
     slr_target target = {.part = t->part,
                          .conv = layer->conv,
                          .norm = layer->norm,
+                         .bias = layer->bias,
                          .out = layer->out,
                          .in = layer->in,
                          .kh = layer->kh,
