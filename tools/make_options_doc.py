@@ -25,6 +25,8 @@ KINDS = {
     "resize": "A network with fewer ranks. `sdlora_network_resize`; `sdlora resize`.",
     "merge": "Networks as one. `sdlora_network_merge`; `sdlora merge`.",
     "extract": "What training changed, as a network. `sdlora_network_extract`; `sdlora extract`.",
+    "convert": "A model as another file. `sdlora_file_convert`; `sdlora convert`.",
+    "prune": "A smaller model file. `sdlora_file_prune`; `sdlora prune`.",
     "bench": "Measurements. `sdlora_bench`; `sdlora bench`.",
 }
 GAP = "(not supported yet)"

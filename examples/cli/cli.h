@@ -25,6 +25,11 @@ int cli_generate(int argc, char **argv);
 int cli_eval(int argc, char **argv);
 int cli_sheet(int argc, char **argv);
 int cli_info(int argc, char **argv);
+int cli_metadata(int argc, char **argv);
+int cli_hash(int argc, char **argv);
+int cli_check(int argc, char **argv);
+int cli_convert(int argc, char **argv);
+int cli_prune(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_devices(int argc, char **argv);
@@ -88,6 +93,13 @@ int cli_open(cli_model *m, const cli_args *a, const char *ckpt, const char *vae)
 void cli_close(cli_model *m);
 /* "sdlora: <text>" to stderr; returns CLI_FAILED. */
 int cli_failed(void);
+
+/* What `convert` and `prune` share (convert.c): IN and OUT, flags of one kind, progress, a report.
+ */
+typedef int (*cli_rewrite_fn)(sdlora_context *ctx, const char *in, const char *out,
+                              const sdlora_options *opts, sdlora_progress_fn progress, void *user,
+                              char **json);
+int cli_rewrite(cli_rewrite_fn run, const char *kind, const char *usage, int argc, char **argv);
 
 /* --- output (output.c) --- */
 

@@ -17,5 +17,6 @@
 #include <sdlora/trainer.h>
 #include <sdlora/sampler.h>
 #include <sdlora/bench.h>
+#include <sdlora/tools.h>
 
 #endif /* SDLORA_SDLORA_H */

@@ -170,6 +170,11 @@ static void unmap(void *user)
     slr_mem_unref(m);
 }
 
+bool slr_file_is_map(const slr_storage *s)
+{
+    return slr_storage_is(s, unmap);
+}
+
 static int map_bytes(slr_storage **out, slr_mem *m, int fd, size_t size, const char *path)
 {
     mapping *map = slr_alloc(m, sizeof *map);

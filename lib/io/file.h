@@ -36,6 +36,7 @@ int slr_file_map(slr_storage **out, slr_mem *m, const char *path);
  * file when touched.  Only for bytes inside a storage of slr_file_map(): heap memory would be
  * emptied. */
 void slr_file_forget(const void *data, size_t bytes);
+bool slr_file_is_map(const slr_storage *s); /* whether it is one of slr_file_map(); NULL: no */
 
 /* The same steps for several looks at one file: the descriptor pins which file it is. */
 int slr_file_fd_open(int *fd, uint64_t *size, const char *path);
@@ -70,6 +71,13 @@ typedef struct slr_list {
 int slr_dir_list(slr_list *out, slr_mem *m, const char *path);
 void slr_list_free(slr_list *l);
 int slr_dir_make(const char *path); /* like mkdir -p */
+
+/* A folder that appears whole: *temp (of m) is a new hidden folder beside `path`, to be filled with
+ * files and one level of folders; commit gives it the name, abandon removes it.  Both end *temp.
+ * EINVAL when something other than an empty folder is at path. */
+int slr_dir_stage(char **temp, slr_mem *m, const char *path);
+int slr_dir_commit(slr_mem *m, char **temp, const char *path);
+void slr_dir_abandon(slr_mem *m, char **temp);
 
 /* "dir/name" (caller frees), borrowed basename, stem length without extension. */
 char *slr_path_join(slr_mem *m, const char *dir, const char *name);

@@ -424,3 +424,13 @@ int slr_bpe_encode(const slr_bpe *b, slr_mem *m, const char *text, size_t n_byte
     *n_ids = e.n_out;
     return SDLORA_OK;
 }
+
+bool slr_bpe_merge_at(const slr_bpe *b, size_t rank, const char **left, const char **right)
+{
+    if (rank >= slr_clip_merges_size / 4)
+        return false;
+    uint32_t pair = pair_of(rank);
+    *left = b->token_text + b->token_at[pair >> 16];
+    *right = b->token_text + b->token_at[pair & 0xFFFF];
+    return true;
+}

@@ -4,6 +4,8 @@
 #ifndef SLR_MODELS_BPE_H
 #define SLR_MODELS_BPE_H
 
+#include <stdbool.h>
+
 #include "base/mem.h"
 
 typedef struct slr_bpe slr_bpe;
@@ -16,5 +18,7 @@ int slr_bpe_encode(const slr_bpe *b, slr_mem *m, const char *text, size_t n_byte
                    size_t *n_ids);
 /* "red</w>" of an id, or NULL. Borrowed. */
 const char *slr_bpe_token(const slr_bpe *b, int32_t id);
+/* The two tokens that merge `rank` joins, both borrowed; false: past the last. */
+bool slr_bpe_merge_at(const slr_bpe *b, size_t rank, const char **left, const char **right);
 
 #endif

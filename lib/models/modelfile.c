@@ -219,3 +219,13 @@ const char *slr_bag_meta(const slr_bag *b, const char *key)
 {
     return b->n_safe > 0 ? slr_safetensors_meta(b->safe[0], key) : NULL;
 }
+
+size_t slr_bag_meta_count(const slr_bag *b)
+{
+    return b->n_safe > 0 ? slr_safetensors_meta_count(b->safe[0]) : 0;
+}
+
+const char *slr_bag_meta_at(const slr_bag *b, size_t i, const char **value)
+{
+    return slr_safetensors_meta_at(b->safe[0], i, value);
+}

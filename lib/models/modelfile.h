@@ -23,5 +23,7 @@ const char *slr_bag_at(const slr_bag *b, size_t i, slr_tensor *t); /* storage bo
 bool slr_bag_find(const slr_bag *b, const char *name, slr_tensor *t);
 /* __metadata__ of the first safetensors file; NULL: absent. */
 const char *slr_bag_meta(const slr_bag *b, const char *key);
+size_t slr_bag_meta_count(const slr_bag *b); /* of the same file */
+const char *slr_bag_meta_at(const slr_bag *b, size_t i, const char **value);
 
 #endif

@@ -154,7 +154,8 @@ typedef struct sorter {
 static int put(sorter *s, int part, const char *name, const slr_tensor *t)
 {
     slr_weights *w = s->p->part[part];
-    if (t->dtype == SDLORA_F16 || t->dtype == SDLORA_BF16 || t->dtype == SDLORA_F32)
+    if (t->dtype == SDLORA_F16 || t->dtype == SDLORA_BF16 || t->dtype == SDLORA_F32 ||
+        (s->p->keep_types && slr_dtype(t->dtype)))
         return slr_weights_put(w, name, t);
     if (t->dtype != SDLORA_F64 && t->dtype != SDLORA_F8_E4M3 && t->dtype != SDLORA_F8_E5M2)
         return SDLORA_OK;
@@ -222,20 +223,28 @@ static int put_transposed(sorter *s, int part, const char *name, const slr_tenso
     return rc;
 }
 
-/* The EMA twin of a UNet tensor: all dots of the name below "model." are gone. */
+/* All dots of the name below "model." are gone. */
+bool slr_parts_ema_name(const slr_parts *p, const char *rest, char *out, size_t cap)
+{
+    const char *prefix = p->prefix[SLR_PART_UNET], *tail = "model.diffusion_model.";
+    if (!slr_ends(prefix, tail))
+        return false;
+    size_t n = (size_t)snprintf(out, cap, "%.*smodel_ema.diffusion_model",
+                                (int)(strlen(prefix) - strlen(tail)), prefix);
+    for (; *rest && n + 1 < cap; rest++)
+        if (*rest != '.')
+            out[n++] = *rest;
+    if (n + 1 >= cap)
+        return false;
+    out[n] = '\0';
+    return true;
+}
+
 static bool ema_of(sorter *s, const char *rest, slr_tensor *t)
 {
-    const char *prefix = s->p->prefix[SLR_PART_UNET], *tail = "model.diffusion_model.";
     char name[2 * SLR_NAME];
-    if (!s->use_ema || !slr_ends(prefix, tail))
-        return false;
-    int n = snprintf(name, sizeof name, "%.*smodel_ema.diffusion_model",
-                     (int)(strlen(prefix) - strlen(tail)), prefix);
-    for (; *rest && n + 1 < (int)sizeof name; rest++)
-        if (*rest != '.')
-            name[n++] = *rest;
-    name[n] = '\0';
-    return slr_bag_find(s->bag, name, t);
+    return s->use_ema && slr_parts_ema_name(s->p, rest, name, sizeof name) &&
+           slr_bag_find(s->bag, name, t);
 }
 
 static int put_unet(sorter *s, const char *rest, const slr_tensor *t)
@@ -324,6 +333,11 @@ int slr_parts_sort(slr_parts *out, slr_mem *m, const slr_bag *bag, const char *l
             return rc;
     }
     return SDLORA_OK;
+}
+
+int slr_parts_of(const slr_parts *p, const char *name, const char **rest)
+{
+    return part_of(p, (1u << SLR_PART_COUNT) - 1, name, rest);
 }
 
 void slr_parts_drop(slr_parts *p)

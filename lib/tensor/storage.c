@@ -95,3 +95,8 @@ size_t slr_storage_bytes(const slr_storage *s)
 {
     return s->bytes;
 }
+
+int slr_storage_is(const slr_storage *s, void (*release)(void *user))
+{
+    return s && s->release == release;
+}

@@ -20,6 +20,8 @@ slr_storage *slr_storage_ref(slr_storage *s);
 void slr_storage_unref(slr_storage *s);
 void *slr_storage_data(slr_storage *s);
 size_t slr_storage_bytes(const slr_storage *s);
+/* Whether it was wrapped with this release: so whoever maps files knows its own again. */
+int slr_storage_is(const slr_storage *s, void (*release)(void *user));
 
 /* A value type: copying copies the view; `storage` is borrowed unless a comment says otherwise. */
 typedef struct slr_tensor {

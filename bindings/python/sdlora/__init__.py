@@ -10,7 +10,7 @@
         print(now.step, now.total, now.average_loss)
 
 Keyword arguments are the library's options; sdlora.option_rows() lists them."""
-from . import _lib
+from . import _lib, tools
 from ._error import (
     BackendError, CanceledError, Error, FormatError, InputOutputError, InvalidError, NotFiniteError,
     NotFoundError, NotSupportedError, OutOfMemoryError, VersionError,
@@ -32,4 +32,5 @@ __all__ = [
     "Network", "NotFiniteError", "NotFoundError", "NotSupportedError", "OptionInfo", "Options",
     "OutOfMemoryError", "Progress", "Trainer", "Vae", "VersionError", "dialects", "evaluate", "option_rows",
     "plan", "samplers", "schedulers",
+    "tools",
 ]

@@ -165,6 +165,19 @@ FUNCTIONS = [
     ("sdlora_generator_cancel", None, [handle]),
     ("sdlora_sampler_name", c_char_p, [c_size_t]),
     ("sdlora_scheduler_name", c_char_p, [c_size_t]),
+    # tools.h
+    ("sdlora_file_convert", status, [handle, c_char_p, c_char_p, handle, progress_fn, c_void_p,
+                                     POINTER(c_void_p)]),
+    ("sdlora_file_prune", status, [handle, c_char_p, c_char_p, handle, progress_fn, c_void_p,
+                                   POINTER(c_void_p)]),
+    ("sdlora_file_hash", status, [handle, c_char_p, progress_fn, c_void_p, POINTER(c_void_p)]),
+    ("sdlora_file_check", status, [handle, c_char_p, c_int, progress_fn, c_void_p,
+                                   POINTER(c_void_p)]),
+    ("sdlora_metadata_get", status, [handle, c_char_p, c_char_p, POINTER(c_void_p)]),
+    ("sdlora_metadata_set", status, [handle, c_char_p, c_char_p, POINTER(c_char_p),
+                                     POINTER(c_char_p), c_size_t, progress_fn, c_void_p]),
+    ("sdlora_metadata_copy", status, [handle, c_char_p, c_char_p, c_char_p, c_char_p, progress_fn,
+                                      c_void_p]),
     # bench.h
     ("sdlora_bench", status, [handle, handle, handle, progress_fn, c_void_p, POINTER(c_void_p)]),
 ]
