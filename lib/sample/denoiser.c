@@ -42,6 +42,7 @@ struct slr_denoiser {
     slr_stack_item *item; /* what the stack holds, for comparing */
     size_t n_items;
     kept plan[MAX_PLANS];
+    slr_plan *retired[2]; /* by `text`: keeps the packed weights that the next plan wants too */
     uint64_t clock;
     slr_map *by_prompt;
     states *text;
@@ -111,6 +112,31 @@ static void drop_plans(slr_denoiser *d)
     }
 }
 
+/* The plans of another stack.  The last of the UNet and of the text encoder stay until there are
+ * new ones, since packing a model's weights again takes seconds. */
+static void retire_plans(slr_denoiser *d)
+{
+    for (int text = 0; text < 2; text++) {
+        kept *last = NULL;
+        for (int i = 0; i < MAX_PLANS; i++)
+            if (d->plan[i].plan && d->plan[i].text == text &&
+                (!last || d->plan[i].used > last->used))
+                last = &d->plan[i];
+        if (!last)
+            continue;
+        slr_plan_free(d->retired[text]);
+        d->retired[text] = last->plan;
+        last->plan = NULL;
+    }
+    drop_plans(d);
+}
+
+static void drop_retired(slr_denoiser *d, int text)
+{
+    slr_plan_free(d->retired[text]);
+    d->retired[text] = NULL;
+}
+
 static void drop_stack(slr_denoiser *d)
 {
     slr_stack_free(d->stack);
@@ -123,6 +149,8 @@ static void drop_stack(slr_denoiser *d)
 void slr_denoiser_rest(slr_denoiser *d)
 {
     drop_plans(d);
+    drop_retired(d, false);
+    drop_retired(d, true);
     drop_text(d);
     drop_words(d);
     drop_stack(d);
@@ -189,7 +217,7 @@ static int replace_stack(slr_denoiser *d, const slr_stack_item *items, size_t n)
         }
         memcpy(copy, items, n * sizeof *copy);
     }
-    drop_plans(d);
+    retire_plans(d);
     drop_text(d);
     drop_stack(d);
     d->stack = stack;
@@ -337,6 +365,7 @@ static int plan_for(slr_denoiser *d, kept want, slr_plan **out)
         *slot = (kept){0};
         return rc;
     }
+    drop_retired(d, want.text);
     slot->used = d->clock;
     *out = slot->plan;
     return SDLORA_OK;
