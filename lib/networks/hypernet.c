@@ -176,7 +176,7 @@ static int add_layer(slr_network *n, int64_t width, bool value, int i)
     slr_settings *set = slr_arena_alloc(n->texts, 1, sizeof *set);
     if (!set)
         return SDLORA_ENOMEM;
-    *set = (slr_settings){.factor = -1, .dropout = h->dropout[i + 1]};
+    *set = (slr_settings){.factor = -1, .lr_weight = 1.0, .dropout = h->dropout[i + 1]};
     snprintf(name, sizeof name, "hypernet.%lld.%c.%d", (long long)width, value ? 'v' : 'k', i);
     slr_form_add(&form, SLR_HYPER_WEIGHT, 2, (int64_t[]){out, in});
     slr_form_add(&form, SLR_HYPER_BIAS, 1, &out);
