@@ -17,9 +17,6 @@ static const slr_module *apply_of(slr_train_hook *hook, slr_graph *g, const slr_
     const slr_module *mod = slr_network_find(n, layer->part, layer->path);
     if (!mod)
         return NULL;
-    if (hook->seed != SLR_NONE && hook->ranks == SLR_NONE && mod->set->unit)
-        hook->ranks =
-            slr_input(g, "ranks", SDLORA_F32, 1, (int64_t[]){(int64_t)slr_network_ranks(n)});
     *a = (slr_apply){.g = g,
                      .network = n,
                      .layer = layer,
@@ -32,10 +29,6 @@ static const slr_module *apply_of(slr_train_hook *hook, slr_graph *g, const slr_
         if (v && *v == SLR_NONE)
             *v = slr_param(g, s->key, s->rank, s->dim);
         a->param[i] = v ? *v : SLR_NONE;
-    }
-    if (hook->ranks != SLR_NONE && mod->set->unit) {
-        hook->live = slr_slice(g, hook->ranks, 0, slr_module_ranks_at(n, mod), mod->rank);
-        a->live = &hook->live;
     }
     return mod;
 }
@@ -98,11 +91,7 @@ void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr
 {
     for (size_t i = 0; i < n->n_slots; i++)
         vals[i] = SLR_NONE;
-    *hook = (slr_train_hook){.network = n,
-                              .seed = seed,
-                              .vals = vals,
-                              .ranks = SLR_NONE,
-                              .live = SLR_NONE};
+    *hook = (slr_train_hook){.network = n, .seed = seed, .vals = vals};
     hook->adapter = (slr_adapter){.user = hook, .param = param, .output = output, .tokens = tokens};
     if (slr_network_is_hyper(n))
         hook->adapter.context = context;
