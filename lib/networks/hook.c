@@ -30,21 +30,47 @@ static const slr_module *apply_of(slr_train_hook *hook, slr_graph *g, const slr_
             *v = slr_param(g, s->key, s->rank, s->dim);
         a->param[i] = v ? *v : SLR_NONE;
     }
+    if (hook->ranks != SLR_NONE && mod->set->unit) {
+        hook->live = slr_slice(g, hook->ranks, 0, slr_module_ranks_at(n, mod), mod->rank);
+        a->live = &hook->live;
+    }
     return mod;
+}
+
+/* LyCORIS' bypass_mode, where it is not the same: dropout of what the change alone gives. */
+static bool bypassed(const slr_apply *a, const slr_module *mod)
+{
+    return mod->set->bypass && mod->set->dropout > 0 && a->seed != SLR_NONE && !mod->target.norm &&
+           !slr_rebuild_by_output(mod) && !slr_module_has(mod, SLR_LEAF_DORA);
 }
 
 static slr_val param(void *user, slr_graph *g, const slr_layer *layer, int leaf, slr_val v)
 {
+    slr_train_hook *hook = user;
     slr_apply a;
-    const slr_module *mod = apply_of(user, g, layer, &a);
-    return !mod || slr_rebuild_by_output(mod) ? v : slr_rebuild_param(&a, mod, leaf, v);
+    const slr_module *mod = apply_of(hook, g, layer, &a);
+    if (!mod || slr_rebuild_by_output(mod))
+        return v;
+    if (leaf != SLR_LEAF_WEIGHT || !bypassed(&a, mod))
+        return slr_rebuild_param(&a, mod, leaf, v);
+    bool f32 = slr_shape_of(g, v).dtype == SDLORA_F32;
+    hook->delta = slr_rebuild_delta(&a, mod, f32 ? v : slr_cast(g, v, SDLORA_F32));
+    return v;
 }
 
 static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val x, slr_val y)
 {
+    slr_train_hook *hook = user;
     slr_apply a;
-    const slr_module *mod = apply_of(user, g, layer, &a);
-    return mod && slr_rebuild_by_output(mod) ? mod->kind->output(&a, mod, x, y) : y;
+    const slr_module *mod = apply_of(hook, g, layer, &a);
+    if (mod && slr_rebuild_by_output(mod))
+        return mod->kind->output(&a, mod, x, y);
+    if (!mod || !bypassed(&a, mod))
+        return y;
+    slr_val d = layer->kh * layer->kw > 1
+                    ? slr_conv2d(g, x, hook->delta, SLR_NONE, SLR_NONE, layer->geometry, 1.0)
+                    : slr_linear(g, x, slr_matrix(g, hook->delta), SLR_NONE, SLR_NONE);
+    return slr_add(g, y, slr_dropout(g, d, a.seed, mod->set->dropout, a.stream, 1));
 }
 
 /* An embedding's rows where the input "splice" says which. */
@@ -91,7 +117,8 @@ void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr
 {
     for (size_t i = 0; i < n->n_slots; i++)
         vals[i] = SLR_NONE;
-    *hook = (slr_train_hook){.network = n, .seed = seed, .vals = vals};
+    *hook = (slr_train_hook){
+        .network = n, .seed = seed, .vals = vals, .ranks = SLR_NONE, .live = SLR_NONE};
     hook->adapter = (slr_adapter){.user = hook, .param = param, .output = output, .tokens = tokens};
     if (slr_network_is_hyper(n))
         hook->adapter.context = context;

@@ -57,6 +57,7 @@ typedef struct slr_apply {
     slr_val seed;                   /* SLR_NONE: no dropout */
     int64_t stream;                 /* dropout streams stream ... stream + 3 are this module's */
     double strength;                /* W' = W + strength * delta */
+    const slr_val *live;            /* DyLoRA: f32 [rank], what each rank weighs; NULL: 1 */
 } slr_apply;
 
 struct slr_kind {
@@ -87,6 +88,7 @@ struct slr_kind {
     slr_val (*bias)(const slr_apply *a, const slr_module *mod);
     /* y + scale * D(x) without building D, where that is cheaper; or NULL. */
     slr_val (*output)(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y);
+    bool drops; /* output() does the dropout of LyCORIS' bypass_mode */
     /* Two factors whose product is scale * D: down [rank, in*kh*kw], up [out, rank], of at most
      * `rank` (the module's, or fewer: dyn).  NULL: D has none, or they are not cheap. */
     void (*factors)(const slr_module *mod, const slr_network_slot *slots, const float *params,
@@ -189,7 +191,9 @@ int slr_network_new(slr_network **out, slr_mem *m, const slr_checkpoint *base);
 int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target,
                     const slr_form *form, const slr_settings *set);
 int slr_network_skip(slr_network *n, const char *key); /* notes a key that was left out */
-int slr_network_layout(slr_network *n);                /* slots and the flat block (zeros) */
+/* Where the module's part is among the ranks that are drawn. */
+int64_t slr_module_ranks_at(const slr_network *n, const slr_module *mod);
+int slr_network_layout(slr_network *n); /* slots and the flat block (zeros) */
 /* The form of a module that stands in a network. */
 void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form);
 /* "0:down_blocks.0...": one layer of one part.  Takes no memory, so that a layer cannot lose its

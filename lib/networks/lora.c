@@ -92,16 +92,40 @@ static slr_val drop_ranks(const slr_apply *a, slr_val d, double p)
     return slr_mul(a->g, d, slr_drop_mask(a, s.rank, dim, p, 1));
 }
 
+/* LyCORIS, in bypass_mode: one mask for the batch, not made up for unless rank_dropout_scale. */
+static slr_val drop_ranks_alike(const slr_apply *a, const slr_settings *set, slr_val d)
+{
+    slr_shape s = slr_shape_of(a->g, d);
+    int64_t dim[SLR_MAX_RANK];
+    for (int i = 0; i < s.rank; i++)
+        dim[i] = i == s.rank - 1 ? s.dim[i] : 1;
+    slr_val keep = slr_drop_mask(a, s.rank, dim, set->rank_dropout, 1);
+    if (!set->rank_dropout_scale)
+        keep = slr_affine(a->g, keep, 1.0 - set->rank_dropout, 0.0);
+    return slr_mul(a->g, d, keep);
+}
+
+/* Of values by rank.  LyCORIS has the dropout behind `up`, and only in bypass_mode. */
 static slr_val dropouts(const slr_apply *a, const slr_module *mod, slr_val d)
 {
     const slr_settings *set = mod->set;
     if (a->seed == SLR_NONE)
         return d;
-    if (set->dropout > 0)
+    if (set->dropout > 0 && !set->lycoris)
         d = slr_dropout(a->g, d, a->seed, set->dropout, a->stream, 1);
     if (set->rank_dropout > 0)
-        d = drop_ranks(a, d, set->rank_dropout);
+        d = set->lycoris ? drop_ranks_alike(a, set, d) : drop_ranks(a, d, set->rank_dropout);
     return slr_drop_module(a, mod, d);
+}
+
+/* DyLoRA: the ranks of this pass. */
+static slr_val live_ranks(const slr_apply *a, slr_val d)
+{
+    slr_shape s = slr_shape_of(a->g, d);
+    int64_t dim[SLR_MAX_RANK];
+    for (int i = 0; i < s.rank; i++)
+        dim[i] = i == s.rank - 1 ? s.dim[i] : 1;
+    return a->live ? slr_mul(a->g, d, slr_reshape(a->g, *a->live, s.rank, dim)) : d;
 }
 
 static slr_val output(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y)
@@ -115,9 +139,13 @@ static slr_val output(const slr_apply *a, const slr_module *mod, slr_val x, slr_
     d = spatial(&mod->target)
             ? slr_conv2d(g, d, kernel, SLR_NONE, SLR_NONE, a->layer->geometry, 1.0)
             : slr_linear(g, d, slr_matrix(g, kernel), SLR_NONE, SLR_NONE);
-    d = dropouts(a, mod, d);
+    d = dropouts(a, mod, live_ranks(a, d));
     if (scalar != SLR_NONE)
         up = slr_mul(g, up, slr_reshape(g, scalar, 2, (int64_t[]){1, 1}));
+    if (mod->set->lycoris && mod->set->bypass && mod->set->dropout > 0 && a->seed != SLR_NONE) {
+        d = slr_matmul(g, d, up, SLR_NONE, SLR_NONE, false, true, mod->scale * a->strength);
+        return slr_add(g, y, slr_dropout(g, d, a->seed, mod->set->dropout, a->stream, 1));
+    }
     return slr_matmul(g, d, up, SLR_NONE, y, false, true, mod->scale * a->strength);
 }
 
@@ -162,5 +190,6 @@ const slr_kind slr_kind_lora = {
     .init = init,
     .delta = delta,
     .output = output,
+    .drops = true,
     .factors = factors,
 };

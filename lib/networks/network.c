@@ -277,7 +277,7 @@ bool slr_network_has_dropout(const slr_network *n)
 {
     for (size_t i = 0; i < n->n_modules; i++) {
         const slr_settings *set = n->module[i].set;
-        if (set->dropout > 0 || set->rank_dropout > 0 || set->module_dropout > 0)
+        if (set->dropout > 0 || set->rank_dropout > 0 || set->module_dropout > 0 || set->unit)
             return true;
     }
     return false;

@@ -67,7 +67,7 @@ slr_opt slr_network_options(const slr_network *n);
  * or as an option of its own. */
 double slr_network_arg(const slr_network *n, const char *key, double otherwise);
 const slr_family *slr_network_family(const slr_network *n);
-bool slr_network_has_dropout(const slr_network *n);
+bool slr_network_has_dropout(const slr_network *n); /* drawn ranks are dropout too */
 /* Raised by whoever writes to the parameters, so that copies can tell that they are old. */
 void slr_network_touch(slr_network *n);
 uint64_t slr_network_version(const slr_network *n);
@@ -96,6 +96,21 @@ void slr_network_part_range(const slr_network *n, int part, size_t *first, size_
  * are not two factors are refused with ENOTSUP. */
 int slr_network_scale_norms(slr_network *n, slr_devices *devices, double max);
 
+/* --- DyLoRA: ranks that are drawn for each pass --- */
+
+/* Of all modules that have such, together; 0: there is none.  Arrays below hold as many. */
+size_t slr_network_ranks(const slr_network *n);
+/* What each rank weighs in the pass over a batch whose first sample has this number; 0: it is left
+ * out.  The last that are not are trained. */
+void slr_network_draw_ranks(const slr_network *n, uint64_t seed, uint64_t sample, float *weight);
+/* Clears the gradients (a block like the parameters) of all ranks but those; sets theirs in
+ * `touched`. */
+void slr_network_mask_ranks(const slr_network *n, const float *weight, float *grad,
+                            uint8_t *touched);
+/* Copies what belongs to ranks that were not touched, between blocks like the parameters. */
+void slr_network_keep_ranks(const slr_network *n, const uint8_t *touched, const float *from,
+                            float *to);
+
 /* --- hooks into graphs --- */
 /* Training: the slots of every layer that is built become graph params named by their keys.  Fill
  * the struct, hand `adapter` to the model builders, and read vals afterwards: SLR_NONE where a
@@ -104,6 +119,9 @@ typedef struct slr_train_hook {
     slr_network *network;
     slr_val seed;  /* i32[2], feeds dropout; SLR_NONE: no dropout (validation) */
     slr_val *vals; /* one per slot; the caller's array */
+    slr_val delta;       /* of the layer that is being built, in bypass_mode with dropout */
+    slr_val ranks, live; /* what slr_network_draw_ranks() gives, f32, and a module's part of it;
+                          * the caller may set the first after slr_train_hook_init() */
     int64_t calls; /* of the context hook so far */
     slr_adapter adapter;
 } slr_train_hook;

@@ -113,5 +113,8 @@ slr_val slr_rebuild_param(const slr_apply *a, const slr_module *mod, int leaf, s
 
 bool slr_rebuild_by_output(const slr_module *mod)
 {
-    return mod->kind->output && !slr_module_has(mod, SLR_LEAF_DORA);
+    const slr_settings *set = mod->set;
+    bool rows = set->lycoris && set->rank_dropout > 0 && !set->bypass && !set->unit;
+    bool values = set->lycoris && set->dropout > 0 && set->bypass && !mod->kind->drops;
+    return mod->kind->output && !slr_module_has(mod, SLR_LEAF_DORA) && !rows && !values;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The optimiser over a network's flat block: gradient norm and update as graphs, one range per
- * trained part with its own learning rate.  Keeps the moments; refuses to know losses and
- * schedules. */
+/* The optimiser over a network's flat block: gradient norm and update as graphs, by ranges of slots
+ * with one learning rate (that of the part, times the slot's lr_scale).  Keeps the moments; refuses
+ * to know losses and schedules. */
 #ifndef SLR_TRAIN_OPTIM_H
 #define SLR_TRAIN_OPTIM_H
 
@@ -19,6 +19,9 @@ void slr_optim_free(slr_optim *o);
 
 /* Gradients are summed here between updates: as many floats as the network's block. */
 float *slr_optim_grad(slr_optim *o);
+/* DyLoRA: one byte per drawn rank, not 0 where there is a gradient.  Others are not updated, and
+ * keep their moments.  NULL: the network has no such ranks. */
+uint8_t *slr_optim_ranks(slr_optim *o);
 /* L2 norm over all trained parts. */
 int slr_optim_norm(slr_optim *o, double *norm);
 /* Update number `step` (from 1) with a learning rate per part; gradients are multiplied by scale

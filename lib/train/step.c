@@ -88,6 +88,9 @@ static void build_forward(building *b)
     b->seed = dropout ? slr_input(b->g, "seed", SDLORA_I32, 1, two) : SLR_NONE;
     if (c->network)
         slr_train_hook_init(&b->hook, c->network, b->seed, b->vals);
+    int64_t ranks[1] = {dropout ? (int64_t)slr_network_ranks(c->network) : 0};
+    if (ranks[0])
+        b->hook.ranks = slr_input(b->g, "ranks", SDLORA_F32, 1, ranks);
 
     const slr_adapter *adapter = adapter_of(b, &stacked);
     slr_val context = build_text(b, adapter);
@@ -177,6 +180,7 @@ static void fill_io(slr_step *s, const building *b)
         .splice = data_of(s, "text_encoder.splice"),
         .states = data_of(s, "states"),
         .seed = data_of(s, "seed"),
+        .ranks = data_of(s, "ranks"),
         .loss = data_of(s, "loss"),
         .pred = data_of(s, "pred"),
         .grad = s->grad,

@@ -41,6 +41,7 @@ typedef struct slr_step_io {
     int32_t *splice;  /* the same */
     float *states;    /* [n,T,width]; NULL unless text_states. T = 77 or 75*n_chunks+2 */
     int32_t *seed;    /* [2]; NULL without dropout */
+    float *ranks;          /* as slr_network_draw_ranks() fills it; NULL where none are drawn */
     int64_t channels; /* of x and target; 4 for all families so far */
     int64_t tokens, width; /* of states */
     const float *loss;     /* [n], after run: per-sample weighted loss */

@@ -85,6 +85,8 @@ int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
                            b->loss_weight));
     SLR_TRY(fill_text(t, io, b));
     fill_seed(t, io, first);
+    if (io->ranks)
+        slr_network_draw_ranks(t->c.network, t->seed, first, io->ranks);
     SLR_TRY(slr_step_run(step, &t->cancel));
 
     *loss = 0;
@@ -96,6 +98,8 @@ int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
                         (long long)b->index + 1, (long long)b->epoch + 1,
                         slr_dataset_item(t->c.data, b->items[0])->path);
 
+    if (io->ranks)
+        slr_network_mask_ranks(t->c.network, io->ranks, t->grad, slr_optim_ranks(t->optim));
     float share = 1.0f / (float)t->accumulation;
     float *sum = slr_optim_grad(t->optim);
     for (size_t i = 0; i < slr_network_param_count(t->c.network); i++)
@@ -120,6 +124,8 @@ typedef struct taken {
 static int gather(slr_trainer *t, taken *k)
 {
     memset(slr_optim_grad(t->optim), 0, slr_network_param_count(t->c.network) * sizeof(float));
+    if (slr_optim_ranks(t->optim))
+        memset(slr_optim_ranks(t->optim), 0, slr_network_ranks(t->c.network));
     *k = (taken){.at = {t->run.epoch, t->run.index}};
     do {
         const slr_batch *b;

@@ -7,7 +7,7 @@ presets.json: `names` of modules, and `cases`, each with `module` (network_modul
 
 The models are sd-scripts' and transformers', on the meta device.  Of LyCORIS' built-in lists the class TimestepEmbedding is left out: it was added for another
 model, and with it LyCORIS 4.1 refuses its own preset `full` on SD 1.5 (one layer twice).  LyCORIS' ia3 picks nothing there; the case `ia3` is its oracle's
-list with names that end paths, as a preset file with use_fnmatch.
+list with names that end paths, as a preset file with use_fnmatch.  Where a preset picks the whole model LyCORIS writes names with "__", here with "_".
 """
 import logging
 import os
@@ -89,7 +89,7 @@ def modules(module, dim, alpha, args, toml, unet, te):
         net = kohya.create_network(1.0, dim, alpha, None, te, unet, warn_on_unmatched=False, **kw)
         if toml:
             os.unlink(f.name)
-        return {m.lora_name: describe(m, 1.0) for m in net.text_encoder_loras + net.unet_loras}
+        return {m.lora_name.replace("__", "_"): describe(m, 1.0) for m in net.text_encoder_loras + net.unet_loras}
     program = {"networks.lora": lora, "networks.lora_fa": lora_fa, "networks.dylora": dylora, "networks.oft": oft}[module]
     for cls in (lora.LoRANetwork, lora_fa.LoRANetwork, dylora.DyLoRANetwork):  # create_network() extends the class's own lists
         cls.UNET_TARGET_REPLACE_MODULE = ["Transformer2DModel"]
