@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "io/file.h"
+#include "io/hash.h"
 #include "io/safetensors.h"
 #include "sample/generator.h"
 
@@ -27,7 +28,7 @@ struct slr_finder {
     kept *at;
     size_t n, cap;
     slr_open_config config;
-    slr_map *by_name; /* name asked for -> index into at */
+    slr_map *by_name; /* "kind:name" asked for -> index into at */
 };
 
 int slr_finder_new(slr_finder **out, slr_mem *m, const slr_checkpoint *base)
@@ -98,12 +99,44 @@ static bool is_network_file(const char *path)
     return false;
 }
 
-static int stem_matches(search *s, const char *path)
+static bool has_stem(const char *path, const char *name, size_t n_name)
 {
     const char *base = slr_path_base(path);
     size_t n = slr_path_stem(base);
 
-    return n == strlen(s->name) && !memcmp(base, s->name, n);
+    return n == n_name && !memcmp(base, name, n);
+}
+
+static bool is_safetensors(const char *path)
+{
+    return slr_ends(path, ".safetensors");
+}
+
+/* LoRAs and hypernetworks may share directories and names: what ends in .safetensors is no
+ * hypernetwork, and what does not is one rather than a LoRA. */
+static int lora_matches(search *s, const char *path)
+{
+    return is_safetensors(path) && has_stem(path, s->name, strlen(s->name));
+}
+
+static int other_matches(search *s, const char *path)
+{
+    return !is_safetensors(path) && has_stem(path, s->name, strlen(s->name));
+}
+
+/* "name(hash)": the first digits of the file's SHA-256, or the eight of old. */
+static int hashed_matches(search *s, const char *path)
+{
+    const char *open = strrchr(s->name, '(');
+    size_t digits = open ? strspn(open + 1, "0123456789abcdef") : 0;
+    char full[65], legacy[9];
+
+    if (digits < 8 || digits > 64 || strcmp(open + 1 + digits, ")") != 0 || is_safetensors(path) ||
+        !has_stem(path, s->name, (size_t)(open - s->name)))
+        return 0;
+    if (slr_hash_file(path, full) < 0 || slr_hash_legacy(path, legacy) < 0)
+        return 0;
+    return !memcmp(full, open + 1, digits) || (digits == 8 && !memcmp(legacy, open + 1, 8));
 }
 
 /* A file that can't be read is no match; opening it by its stem will say why. */
@@ -111,7 +144,7 @@ static int alias_matches(search *s, const char *path)
 {
     slr_safetensors *f;
 
-    if (!slr_ends(path, ".safetensors"))
+    if (!is_safetensors(path))
         return 0;
     int rc = slr_safetensors_open(&f, s->m, path, false);
     if (rc < 0)
@@ -149,11 +182,21 @@ static int walk(search *s, const char *dir, int depth)
     return rc;
 }
 
-static int locate(slr_finder *f, const char *name, char **path)
+static bool is_hypernet(const char *kind)
 {
-    static int (*const ways[])(search *, const char *) = {stem_matches, alias_matches};
+    return !strcmp(kind, "hypernet");
+}
 
-    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++)
+static int locate(slr_finder *f, const char *kind, const char *name, char **path)
+{
+    enum { WAYS = 3 };
+    static int (*const lora[WAYS])(search *, const char *) = {lora_matches, other_matches,
+                                                              alias_matches};
+    static int (*const hypernet[WAYS])(search *, const char *) = {other_matches, hashed_matches,
+                                                                  lora_matches};
+    int (*const *ways)(search *, const char *) = is_hypernet(kind) ? hypernet : lora;
+
+    for (size_t w = 0; w < WAYS; w++)
         for (size_t d = 0; d < f->dirs.n; d++) {
             search s = {.m = f->m, .name = name, .match = ways[w]};
 
@@ -165,11 +208,11 @@ static int locate(slr_finder *f, const char *name, char **path)
             }
         }
     if (!f->dirs.n)
-        return slr_generator_no_dirs(name);
+        return slr_generator_no_dirs(kind, name);
     return slr_fail(SDLORA_ENOTFOUND, __func__,
-                    "<lora:%s>: there is no such network in %s%s, neither by file name nor by "
-                    "ss_output_name",
-                    name, f->dirs.item[0], f->dirs.n > 1 ? " or the other directories" : "");
+                    "<%s:%s>: there is no such network in %s%s, neither by file name nor by %s",
+                    kind, name, f->dirs.item[0], f->dirs.n > 1 ? " or the other directories" : "",
+                    is_hypernet(kind) ? "name(hash)" : "ss_output_name");
 }
 
 /* The index of an opened path; takes it over. */
@@ -192,20 +235,33 @@ static int keep(slr_finder *f, char *path, size_t *index)
     return SDLORA_OK;
 }
 
-int slr_finder_find(void *user, const char *name, slr_network **out)
+static int find_new(slr_finder *f, const char *kind, const char *name, const char *key,
+                    int64_t *known)
 {
-    slr_finder *f = user;
-    int64_t known;
     size_t index;
     char *path = NULL;
 
+    SLR_TRY(locate(f, kind, name, &path));
+    SLR_TRY(keep(f, path, &index));
+    SLR_TRY(slr_map_set(f->by_name, key, (int64_t)index));
+    *known = (int64_t)index;
+    return SDLORA_OK;
+}
+
+int slr_finder_find(void *user, const char *kind, const char *name, slr_network **out)
+{
+    slr_finder *f = user;
+    int64_t known;
+    slr_buf key;
+
     *out = NULL;
-    if (!slr_map_get(f->by_name, name, &known)) {
-        SLR_TRY(locate(f, name, &path));
-        SLR_TRY(keep(f, path, &index));
-        SLR_TRY(slr_map_set(f->by_name, name, (int64_t)index));
-        known = (int64_t)index;
-    }
+    slr_buf_init(&key, f->m);
+    slr_buf_printf(&key, "%s:%s", kind, name);
+    int rc = slr_buf_ok(&key);
+    if (rc >= 0 && !slr_map_get(f->by_name, key.data, &known))
+        rc = find_new(f, kind, name, key.data, &known);
+    slr_buf_free(&key);
+    SLR_TRY(rc);
     slr_network *network = f->at[known].network;
     if (!f->config.skip && slr_network_skipped(network))
         return slr_fail(SDLORA_EFORMAT, __func__,

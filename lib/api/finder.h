@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Finds the network that a <lora:name> tag names: in directories, by file stem, then by the
- * ss_output_name that files carry.  What was found is opened once and kept. */
+/* Finds the network that a <lora:name> or <hypernet:name> tag names: in directories, by file stem,
+ * then by the ss_output_name that files carry; a hypernetwork also as "name(hash)".  What was found
+ * is opened once and kept. */
 #ifndef SLR_API_FINDER_H
 #define SLR_API_FINDER_H
 
@@ -16,6 +17,6 @@ int slr_finder_add(slr_finder *f, const char *dir);
 /* Whether tensors of a file that match nothing are skipped; false at first. */
 void slr_finder_skip(slr_finder *f, bool skip, const slr_log *log);
 /* A slr_find_network_fn: user is the finder; *out is a reference. */
-int slr_finder_find(void *user, const char *name, slr_network **out);
+int slr_finder_find(void *user, const char *kind, const char *name, slr_network **out);
 
 #endif

@@ -17,6 +17,7 @@
 #include "io/hash.h"
 #include "models/vae.h"
 #include "networks/embedding.h"
+#include "networks/hypernet.h"
 #include "networks/netfile.h"
 #include "sample/denoiser.h"
 #include "sample/infotext.h"
@@ -130,6 +131,7 @@ typedef struct run {
     slr_prompt_tags tags;
     slr_stack_item *item;
     size_t n_items;
+    size_t n_given;  /* of them: without the tags' */
     slr_known known; /* embeddings of this run */
     double *sigmas;
     int n_sigmas, *timesteps, n_timesteps;
@@ -215,34 +217,45 @@ static int add_item(run *s, slr_network *network, double te, double unet)
     if (!grown)
         return SDLORA_ENOMEM;
     s->item = grown;
-    s->item[s->n_items++] = (slr_stack_item){.network = slr_network_ref(network), .te = te, .unet = unet};
+    s->item[s->n_items++] =
+        (slr_stack_item){.network = slr_network_ref(network), .te = te, .unet = unet};
     return SDLORA_OK;
 }
 
-int slr_generator_no_dirs(const char *name)
+int slr_generator_no_dirs(const char *kind, const char *name)
 {
-    return slr_fail(SDLORA_ENOTFOUND, __func__, "<lora:%s>: no directory of networks was given",
+    return slr_fail(SDLORA_ENOTFOUND, __func__, "<%s:%s>: no directory of networks was given", kind,
                     name);
+}
+
+static int find_network(run *s, const char *kind, const char *name, slr_network **out)
+{
+    if (!s->g->find)
+        return slr_generator_no_dirs(kind, name);
+    SLR_TRY(s->g->find(s->g->find_user, kind, name, out));
+    bool hyper = !strcmp(kind, "hypernet");
+    if (slr_network_is_hyper(*out) == hyper)
+        return SDLORA_OK;
+    slr_network_unref(*out);
+    *out = NULL;
+    return slr_fail(SDLORA_EINVAL, __func__, "<%s:%s>: %s is %s hypernetwork", kind, name, name,
+                    hyper ? "not a" : "a");
 }
 
 static int add_tag(run *s, const slr_prompt_tag *tag)
 {
-    if (!strcmp(tag->kind, "hypernet"))
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "<hypernet:%s>: hypernetworks are not supported yet", tag->name);
-    if (tag->bad || (strcmp(tag->kind, "lora") && strcmp(tag->kind, "lyco"))) {
+    bool hyper = !strcmp(tag->kind, "hypernet");
+    if (tag->bad || (!hyper && strcmp(tag->kind, "lora") && strcmp(tag->kind, "lyco"))) {
         slr_logf(&s->g->log, SLR_LOG_WARN, "<%s:%s> is skipped: %s%s", tag->kind, tag->name,
                  tag->bad ? "not a number: " : "no such kind of tag", tag->bad ? tag->bad : "");
         return SDLORA_OK;
     }
-    if (tag->dyn)
+    if (tag->dyn && !hyper)
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "<lora:%s>: a rank limit (dyn) is not supported yet", tag->name);
     slr_network *network;
-    if (!s->g->find)
-        return slr_generator_no_dirs(tag->name);
-    SLR_TRY(s->g->find(s->g->find_user, tag->name, &network));
-    int rc = add_item(s, network, tag->te, tag->unet);
+    SLR_TRY(find_network(s, hyper ? "hypernet" : "lora", tag->name, &network));
+    int rc = add_item(s, network, tag->te, hyper ? tag->te : tag->unet);
     slr_network_unref(network);
     return rc;
 }
@@ -254,6 +267,7 @@ static int apply_networks(run *s)
     for (size_t i = 0; i < s->r->n_networks; i++)
         SLR_TRY(
             add_item(s, s->r->networks[i].network, s->r->networks[i].te, s->r->networks[i].unet));
+    s->n_given = s->n_items;
     for (size_t i = 0; i < s->tags.n; i++)
         SLR_TRY(add_tag(s, &s->tags.tag[i]));
     SLR_TRY(slr_denoiser_set_networks(s->g->denoiser, s->item, s->n_items));
@@ -417,7 +431,7 @@ static int lora_hashes(const run *s, slr_buf *b)
         const char *known = slr_meta_get(slr_network_meta(n), "sshs_model_hash"),
                    *path = slr_network_path(n);
         char hex[65];
-        if (!path)
+        if (!path || slr_network_is_hyper(n))
             continue;
         if (!known && slr_hash_tensors(path, hex) < 0)
             continue;
@@ -425,6 +439,22 @@ static int lora_hashes(const run *s, slr_buf *b)
                        known ? known : hex);
     }
     return slr_buf_ok(b);
+}
+
+/* AUTOMATIC1111 reads these as <hypernet:name:strength>, so they are for what is in no prompt. */
+static void add_hypernet(const run *s, slr_infotext *t)
+{
+    for (size_t i = 0; i < s->n_given; i++) {
+        slr_network *n = s->item[i].network;
+        char hash[11] = "";
+        if (!slr_network_is_hyper(n))
+            continue;
+        slr_infotext_add(t, "Hypernet", slr_network_name(n));
+        if (slr_network_path(n))
+            slr_infotext_add(t, "Hypernet hash", short_hash(hash, slr_network_path(n)));
+        slr_infotext_real(t, "Hypernet strength", s->item[i].unet);
+        return; /* the text has words for one */
+    }
 }
 
 /* "name: hash12, ..." of the embeddings that came from files and are used: the prompt's, then the
@@ -487,6 +517,7 @@ static char *write_infotext(run *s, int64_t seed)
     if (r->eta >= 0 && s->sampler->eta)
         slr_infotext_real(&t, s->sampler->timesteps ? "Eta DDIM" : "Eta", r->eta);
     slr_infotext_add(&t, "Lora hashes", hashes.len ? hashes.data : NULL);
+    add_hypernet(s, &t);
     slr_infotext_add(&t, "TI hashes", words.len ? words.data : NULL);
     slr_infotext_add(&t, "Version", "libsdlora-" SDLORA_VERSION_STRING);
     slr_buf_free(&hashes);

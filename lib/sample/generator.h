@@ -21,10 +21,12 @@ void slr_generator_free(slr_generator *g);
  * read of files, as their hashes, stays. */
 void slr_generator_rest(slr_generator *g);
 
-/* Finds the network of a <lora:name> tag: returns a reference in *out, or ENOTFOUND. */
-typedef int (*slr_find_network_fn)(void *user, const char *name, slr_network **out);
+/* Finds the network of a <lora:name> or <hypernet:name> tag, kind being "lora" or "hypernet":
+ * returns a reference in *out, or ENOTFOUND. */
+typedef int (*slr_find_network_fn)(void *user, const char *kind, const char *name,
+                                   slr_network **out);
 /* That error, where there is nowhere to look. */
-int slr_generator_no_dirs(const char *name);
+int slr_generator_no_dirs(const char *kind, const char *name);
 void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *user);
 
 /* An embedding whose name prompts may use from now on, besides those among a request's networks and

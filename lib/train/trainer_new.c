@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "base/status.h"
 #include "base/str.h"
+#include "networks/hypernet.h"
 
 /* --- pictures to latents --- */
 
@@ -364,6 +365,8 @@ static int open_parts(slr_trainer *t)
         return SDLORA_ENOMEM;
     t->model = model_digest(&t->c);
     SLR_TRY(slr_outputs_init(&t->out, t->m, t->o, t->epochs));
+    if (t->c.network && slr_network_is_hyper(t->c.network))
+        t->out.ending = ".pt"; /* all that reads them, reads that */
     if (!t->out.dir && (t->out.every_epochs || t->out.every_steps || t->out.state_at_end))
         return slr_fail(SDLORA_EINVAL, __func__, "saving is asked for, but there is no output_dir");
     SLR_TRY(slr_meta_new(&t->hashes, t->m));

@@ -47,7 +47,7 @@ static int64_t rank_of(slr_finder *f, const char *name)
 {
     slr_network *net;
 
-    if (slr_finder_find(f, name, &net) < 0)
+    if (slr_finder_find(f, "lora", name, &net) < 0)
         return -1;
     int64_t rank = slr_network_rank(net, 0);
     slr_network_unref(net);
@@ -71,8 +71,8 @@ static void names_and_aliases(void **state)
     assert_int_equal(rank_of(f, "its other name"), 3); /* by ss_output_name */
     assert_int_equal(rank_of(f, "four"), -1);
     assert_non_null(strstr(sdlora_last_error()->message, "<lora:four>"));
-    assert_int_equal(slr_finder_find(f, "three", &a), SDLORA_OK);
-    assert_int_equal(slr_finder_find(f, "its other name", &b), SDLORA_OK);
+    assert_int_equal(slr_finder_find(f, "lora", "three", &a), SDLORA_OK);
+    assert_int_equal(slr_finder_find(f, "lora", "its other name", &b), SDLORA_OK);
     assert_ptr_equal(a, b); /* opened once */
     slr_network_unref(a);
     slr_network_unref(b);
