@@ -496,6 +496,9 @@ static int read_legacy(job *j)
 bool slr_torchfile_is(const void *first, size_t n)
 {
     const uint8_t *p = first;
+    /* a safetensors header of 0x280 bytes, say, starts as a pickle of protocol 2 does */
+    if (n >= 9 && !p[4] && !p[5] && !p[6] && !p[7] && p[8] == '{')
+        return false;
     return n >= 4 && (!memcmp(p, "PK\003\004", 4) || (p[0] == 0x80 && p[1] >= 2 && p[1] <= 5));
 }
 

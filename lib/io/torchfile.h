@@ -37,7 +37,7 @@ const slr_torch_value *slr_torchfile_value(const slr_torchfile *f, const char *n
 
 slr_storage *slr_torchfile_map(const slr_torchfile *f); /* borrowed; NULL after parse */
 
-/* Whether the first bytes of a file (8 or more) are those of a torch file. */
+/* Whether the first bytes of a file (9 or more, to be sure) are those of a torch file. */
 bool slr_torchfile_is(const void *first, size_t n);
 
 #endif

@@ -81,29 +81,31 @@ const char *slr_key_foreign(const char *key)
 
 /* --- leaves --- */
 
-/* PEFT's: one piece of the path, after which an adapter's name and ".weight" may follow. */
+/* PEFT's: one piece of the path, after which an adapter's name and ".weight" may follow; layers of
+ * their own always have the latter. */
 static const struct {
     const char *piece, *leaf;
     int take;
+    bool layer;
 } pieces[] = {
-    {"lora_A", "lora_down.weight", SLR_TAKE_PLAIN},
-    {"lora_B", "lora_up.weight", SLR_TAKE_PLAIN},
-    {"lora_magnitude_vector", "dora_scale", SLR_TAKE_ROWS},
-    {"ia3_l", "weight", SLR_TAKE_FACTOR},
-    {"hada_w1_a", "hada_w1_a", SLR_TAKE_PLAIN},
-    {"hada_w1_b", "hada_w1_b", SLR_TAKE_PLAIN},
-    {"hada_w2_a", "hada_w2_a", SLR_TAKE_PLAIN},
-    {"hada_w2_b", "hada_w2_b", SLR_TAKE_PLAIN},
-    {"hada_t1", "hada_t1", SLR_TAKE_PLAIN},
-    {"hada_t2", "hada_t2", SLR_TAKE_PLAIN},
-    {"lokr_w1", "lokr_w1", SLR_TAKE_PLAIN},
-    {"lokr_w1_a", "lokr_w1_a", SLR_TAKE_PLAIN},
-    {"lokr_w1_b", "lokr_w1_b", SLR_TAKE_PLAIN},
-    {"lokr_w2", "lokr_w2", SLR_TAKE_PLAIN},
-    {"lokr_w2_a", "lokr_w2_a", SLR_TAKE_PLAIN},
-    {"lokr_w2_b", "lokr_w2_b", SLR_TAKE_PLAIN},
-    {"lokr_t2", "lokr_t2", SLR_TAKE_PLAIN},
-    {"oft_R", "oft_R.weight", SLR_TAKE_PLAIN},
+    {"lora_A", "lora_down.weight", SLR_TAKE_PLAIN, true},
+    {"lora_B", "lora_up.weight", SLR_TAKE_PLAIN, true},
+    {"lora_magnitude_vector", "dora_scale", SLR_TAKE_ROWS, false},
+    {"ia3_l", "weight", SLR_TAKE_FACTOR, false},
+    {"hada_w1_a", "hada_w1_a", SLR_TAKE_PLAIN, false},
+    {"hada_w1_b", "hada_w1_b", SLR_TAKE_PLAIN, false},
+    {"hada_w2_a", "hada_w2_a", SLR_TAKE_PLAIN, false},
+    {"hada_w2_b", "hada_w2_b", SLR_TAKE_PLAIN, false},
+    {"hada_t1", "hada_t1", SLR_TAKE_PLAIN, false},
+    {"hada_t2", "hada_t2", SLR_TAKE_PLAIN, false},
+    {"lokr_w1", "lokr_w1", SLR_TAKE_PLAIN, false},
+    {"lokr_w1_a", "lokr_w1_a", SLR_TAKE_PLAIN, false},
+    {"lokr_w1_b", "lokr_w1_b", SLR_TAKE_PLAIN, false},
+    {"lokr_w2", "lokr_w2", SLR_TAKE_PLAIN, false},
+    {"lokr_w2_a", "lokr_w2_a", SLR_TAKE_PLAIN, false},
+    {"lokr_w2_b", "lokr_w2_b", SLR_TAKE_PLAIN, false},
+    {"lokr_t2", "lokr_t2", SLR_TAKE_PLAIN, false},
+    {"oft_R", "oft_R.weight", SLR_TAKE_PLAIN, true},
 };
 
 /* Other whole endings.  A glued one belongs to a module "to_q_lora" beside the layer it means. */
@@ -136,7 +138,8 @@ static const char *piece_at(const char *key, int n)
     return *p == '.' ? p + 1 : NULL;
 }
 
-/* "<piece>", "<piece>.weight", "<piece>.<adapter>" or "<piece>.<adapter>.weight". */
+/* "<piece>", "<piece>.weight", "<piece>.<adapter>.weight" or, of a bare tensor,
+ * "<piece>.<adapter>". */
 static bool read_piece(slr_key *out, const char *key, size_t *module)
 {
     for (int n = 0; n < 3; n++) {
@@ -145,7 +148,8 @@ static bool read_piece(slr_key *out, const char *key, size_t *module)
         if (n == 2 && !slr_ends(key, ".weight"))
             return false;
         for (size_t i = 0; p && i < sizeof pieces / sizeof *pieces; i++) {
-            if (strlen(pieces[i].piece) != size || memcmp(pieces[i].piece, p, size) != 0)
+            if (strlen(pieces[i].piece) != size || memcmp(pieces[i].piece, p, size) != 0 ||
+                (pieces[i].layer && n > 0 && !slr_ends(key, ".weight")))
                 continue;
             out->leaf = pieces[i].leaf;
             out->take = pieces[i].take;

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* A look at any model file.  Names and shapes decide what it is; weights are not read but for the
  * alphas of networks, so that a file of gigabytes takes milliseconds.  Knows the name patterns of
- * networks, embeddings and model parts; refuses to guess a family from a width. */
+ * embeddings and model parts; what a network's names tell, netlook.c knows. */
 #include "networks/info.h"
 
-#include <math.h>
 #include <string.h>
 
-#include "base/map.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "io/file.h"
@@ -16,6 +14,7 @@
 #include "io/safetensors.h"
 #include "io/torchfile.h"
 #include "models/checkpoint.h"
+#include "networks/netlook.h"
 
 enum { MAX_ROWS = 48, MAX_TRIGGERS = 8 };
 
@@ -35,13 +34,11 @@ typedef struct looking {
     slr_safetensors *st;
     slr_torchfile *torch;
     slr_checkpoint *model; /* of folders and files with a UNet */
-    slr_map *modules;      /* of a network */
-    tally dtypes, ranks, alphas, parts;
+    slr_netlook *network;
+    tally dtypes;
     int64_t tensors, params;
-    const char *algorithm, *kind, *family; /* NULL: not seen, not known */
-    bool unet, vae, te, embedding, sdxl;
-    int proj_rank; /* of the first proj_in's down weight; 0: none */
-    bool dora;
+    const char *kind, *family; /* NULL: not known */
+    bool unet, vae, te, embedding;
 } looking;
 
 static void count(tally *t, const char *what, int64_t params)
@@ -58,74 +55,7 @@ static void count(tally *t, const char *what, int64_t params)
     t->row[i].params += params;
 }
 
-static void count_real(tally *t, double v)
-{
-    char text[32];
-
-    slr_real_repr(v, text);
-    count(t, text, 0);
-}
-
 /* --- names --- */
-
-/* One tensor per module says what the module is. */
-static const struct {
-    const char *leaf, *algorithm;
-    int rank_axis; /* -1: the tensor does not tell */
-} leaves[] = {
-    {".lora_down.weight", "lora", 0},
-    {".lora.down.weight", "lora", 0},
-    {".lora_A.weight", "lora", 0},
-    {".hada_w1_a", "loha", 1},
-    {".lokr_w1_a", "lokr", 1},
-    {".lokr_w1", "lokr", -1},
-    {".on_input", "ia3", -1},
-    {".oft_blocks", "oft", -1},
-    {".oft_diag", "oft", -1},
-    {".a1.weight", "glora", 0},
-    {".diff", "full", -1},
-};
-
-static const struct {
-    const char *prefix, *part;
-} parts[] = {
-    {"lora_te1_", "text encoder"},
-    {"lora_te2_", "second text encoder"},
-    {"lora_te_", "text encoder"},
-    {"text_encoder_2.", "second text encoder"},
-    {"text_encoder.", "text encoder"},
-    {"lora_unet_", "UNet"},
-    {"unet.", "UNet"},
-};
-
-static const char *part_of(const char *name)
-{
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (slr_starts(name, parts[i].prefix))
-            return parts[i].part;
-    return "other";
-}
-
-static int see_module(looking *l, const char *name, size_t leaf, const slr_tensor *t)
-{
-    size_t stem = strlen(name) - strlen(leaves[leaf].leaf);
-    char *module = slr_strndup(l->m, name, stem);
-    int64_t known;
-    int rc = module ? SDLORA_OK : SDLORA_ENOMEM;
-
-    if (rc >= 0 && !slr_map_get(l->modules, module, &known)) {
-        rc = slr_map_set(l->modules, module, 1);
-        count(&l->parts, part_of(module), 0);
-        if (leaves[leaf].rank_axis >= 0 && leaves[leaf].rank_axis < t->rank)
-            count_real(&l->ranks, (double)t->dim[leaves[leaf].rank_axis]);
-        if (!l->proj_rank && slr_ends(module, "proj_in"))
-            l->proj_rank = t->rank;
-    }
-    if (!l->algorithm || !strcmp(l->algorithm, "full"))
-        l->algorithm = leaves[leaf].algorithm;
-    slr_free(l->m, module);
-    return rc;
-}
 
 static const struct {
     const char *prefix;
@@ -139,9 +69,6 @@ static const struct {
     {"cond_stage_model.", offsetof(looking, te)},
     {"conditioner.", offsetof(looking, te)},
     {"text_model.", offsetof(looking, te)},
-    {"lora_te1_", offsetof(looking, sdxl)},
-    {"lora_te2_", offsetof(looking, sdxl)},
-    {"lora_unet_input_blocks_", offsetof(looking, sdxl)},
     {"emb_params", offsetof(looking, embedding)},
     {"string_to_param", offsetof(looking, embedding)},
     {"clip_l", offsetof(looking, embedding)},
@@ -151,7 +78,6 @@ static const struct {
 static int see_tensor(looking *l, const char *name, const slr_tensor *t, const char *type)
 {
     int64_t n = slr_tensor_count(t);
-    float alpha;
 
     l->tensors++;
     l->params += n;
@@ -159,14 +85,7 @@ static int see_tensor(looking *l, const char *name, const slr_tensor *t, const c
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
         if (slr_starts(name, marks[i].prefix))
             *((bool *)((char *)l + marks[i].flag)) = true;
-    if (slr_ends(name, ".dora_scale"))
-        l->dora = true;
-    if (slr_ends(name, ".alpha") && n == 1 && t->data && slr_tensor_to_f32(t, &alpha) >= 0)
-        count_real(&l->alphas, alpha);
-    for (size_t i = 0; i < sizeof leaves / sizeof *leaves; i++)
-        if (slr_ends(name, leaves[i].leaf))
-            return see_module(l, name, i, t);
-    return SDLORA_OK;
+    return slr_netlook_tensor(l->network, name, t);
 }
 
 static int see_weights(looking *l)
@@ -209,7 +128,7 @@ static const char *meta(const looking *l, const char *key)
     return l->st ? slr_safetensors_meta(l->st, key) : NULL;
 }
 
-/* Metadata first, then structure: SD 1 projects by 1x1 convolutions, SD 2 by linear layers. */
+/* Metadata first, then structure. */
 static const char *network_family(const looking *l)
 {
     static const struct {
@@ -230,7 +149,7 @@ static const char *network_family(const looking *l)
         if (value && slr_starts(value, rows[i].prefix))
             return rows[i].family;
     }
-    return l->sdxl ? "sdxl" : l->proj_rank == 4 ? "sd1" : l->proj_rank == 2 ? "sd2" : NULL;
+    return slr_netlook_family(l->network);
 }
 
 static int open_model(looking *l)
@@ -248,7 +167,7 @@ static int open_model(looking *l)
 
 static int classify(looking *l)
 {
-    bool network = slr_map_count(l->modules) > 0;
+    bool network = slr_netlook_modules(l->network) > 0;
     bool embedding = l->embedding && l->tensors <= 4;
 
     /* names with a prefix of someone's own are still a model if it opens as one */
@@ -271,16 +190,18 @@ static int classify(looking *l)
 static int open_it(looking *l)
 {
     slr_checkpoint_config config = {.mem = l->m, .log = l->log, .predict = -1};
-    unsigned char first[2];
+    unsigned char first[16];
+    uint64_t size;
 
     if (slr_dir_exists(l->path)) {
         SLR_TRY(slr_checkpoint_open(&l->model, l->path, &config));
         l->unet = slr_checkpoint_part(l->model, SLR_PART_UNET) != NULL;
         return see_weights(l);
     }
-    SLR_TRY(slr_file_read_at(l->path, 0, first, sizeof first));
-    bool torch = (first[0] == 'P' && first[1] == 'K') || first[0] == 0x80;
-    if (torch)
+    SLR_TRY(slr_file_size(l->path, &size));
+    if (size >= sizeof first)
+        SLR_TRY(slr_file_read_at(l->path, 0, first, sizeof first));
+    if (size >= sizeof first && slr_torchfile_is(first, sizeof first))
         SLR_TRY(slr_torchfile_open(&l->torch, l->m, l->path));
     else
         SLR_TRY(slr_safetensors_open(&l->st, l->m, l->path, true));
@@ -395,29 +316,10 @@ static void put_text(slr_buf *b, const char *key, const char *value)
     slr_buf_puts(b, ",\n");
 }
 
-/* {"16.0": 264}; ranks and alphas lose a trailing ".0". */
-static void put_tally(slr_buf *b, const char *key, const tally *t)
-{
-    slr_buf_printf(b, ",\n    \"%s\": {", key);
-    for (size_t i = 0; i < t->n; i++) {
-        const char *what = t->row[i].what;
-        size_t n = strlen(what);
-
-        n -= slr_ends(what, ".0") ? 2 : 0;
-        slr_buf_puts(b, i ? ", " : "");
-        slr_json_quote(b, what, n, false);
-        slr_buf_printf(b, ": %lld", (long long)t->row[i].n);
-    }
-    slr_buf_puts(b, "}");
-}
-
 static int put_network(looking *l, slr_buf *b)
 {
-    slr_buf_printf(b, "  \"network\": {\n    \"algorithm\": \"%s%s\",\n    \"modules\": %zu",
-                   l->dora ? "dora+" : "", l->algorithm, slr_map_count(l->modules));
-    put_tally(b, "parts", &l->parts);
-    put_tally(b, "ranks", &l->ranks);
-    put_tally(b, "alphas", &l->alphas);
+    slr_buf_puts(b, "  \"network\": {\n");
+    slr_netlook_put(l->network, b);
     SLR_TRY(put_triggers(l, b));
     slr_buf_puts(b, "\n  },\n");
     return SDLORA_OK;
@@ -487,7 +389,7 @@ static int put_all(looking *l, slr_buf *b, bool hashes)
     slr_buf_printf(b, "  \"tensors\": %lld,\n  \"parameters\": %lld,\n", (long long)l->tensors,
                    (long long)l->params);
     put_dtypes(b, &l->dtypes);
-    if (slr_map_count(l->modules))
+    if (slr_netlook_modules(l->network))
         SLR_TRY(put_network(l, b));
     if (hashes && !folder)
         SLR_TRY(put_hashes(l, b));
@@ -506,7 +408,7 @@ int slr_file_info(char **json, slr_mem *m, slr_log log, const char *path, bool h
         return SDLORA_ENOMEM;
     *l = (looking){.m = m, .log = log, .path = path};
     slr_buf_init(&b, m);
-    rc = slr_map_new(&l->modules, m);
+    rc = slr_netlook_new(&l->network, m);
     if (rc >= 0)
         rc = open_it(l);
     if (rc >= 0)
@@ -516,7 +418,7 @@ int slr_file_info(char **json, slr_mem *m, slr_log log, const char *path, bool h
     slr_checkpoint_unref(l->model);
     slr_safetensors_close(l->st);
     slr_torchfile_close(l->torch);
-    slr_map_free(l->modules);
+    slr_netlook_free(l->network);
     slr_free(m, l);
     if (rc >= 0 && !(*json = slr_buf_take(&b)))
         rc = SDLORA_ENOMEM;

@@ -25,7 +25,7 @@ typedef struct source {
 
 static int source_open(source *s, slr_mem *m, const char *path)
 {
-    unsigned char first[8];
+    unsigned char first[16];
     uint64_t size;
     SLR_TRY(slr_file_size(path, &size));
     if (!slr_ends(path, ".safetensors") && size >= sizeof first)

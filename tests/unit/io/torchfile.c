@@ -188,6 +188,18 @@ static void no_memory_is_said_so(void **state)
     assert_int_equal(rc, 0);
 }
 
+/* The length of a header may look like the start of a pickle: 0x280, 0x380, ... */
+static void headers_that_look_like_pickles(void **state)
+{
+    (void)state;
+    static const uint8_t ours[16] = {0x80, 2, 0, 0, 0, 0, 0, 0, '{', '"'},
+                         framed[16] = {0x80, 4, 0x95, 40, 0, 0, 0, 0, 0, 0, 0, '}'},
+                         legacy[16] = {0x80, 2, 0x8a, 10, 'l', 0xfc, 0x9c, 0x46, 0xf9, 0x20};
+    assert_false(slr_torchfile_is(ours, sizeof ours));
+    assert_true(slr_torchfile_is(framed, sizeof framed));
+    assert_true(slr_torchfile_is(legacy, sizeof legacy));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +212,7 @@ int main(void)
         cmocka_unit_test(names_what_it_is_instead),
         cmocka_unit_test(names_are_flattened),
         cmocka_unit_test(no_memory_is_said_so),
+        cmocka_unit_test(headers_that_look_like_pickles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include "models/clip.h"
 #include "networks/dialect.h"
 #include "networks/info.h"
+#include "networks/peft.h"
 
 #define DIALECTS TEST_ROOT "/golden/dialects/"
 
@@ -381,6 +382,353 @@ static void tucker(void **state)
     unlink(a);
 }
 
+/* ---- a look without a checkpoint ---- */
+
+static json_t *look(const char *path)
+{
+    char *text;
+    json_t *j;
+    ok(slr_file_info(&text, NULL, (slr_log){0}, path, false));
+    ok(slr_json_parse(&j, text, strlen(text), path));
+    slr_free(NULL, text);
+    return j;
+}
+
+static void info(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+        char path[256];
+        path_of(path, FILES[i].file);
+        json_t *j = look(path), *n = json_object_get(j, "network");
+        assert_string_equal(json_string_value(json_object_get(j, "kind")), "lora");
+        assert_string_equal(json_string_value(json_object_get(n, "dialect")), FILES[i].dialect);
+        assert_int_equal(json_integer_value(json_object_get(n, "modules")), FILES[i].modules);
+        assert_int_equal(
+            json_integer_value(json_object_get(json_object_get(n, "algorithms"), FILES[i].algo)),
+            FILES[i].modules);
+        assert_int_equal(json_object_size(json_object_get(n, "algorithms")), 1);
+        const char *naming = json_string_value(json_object_get(n, "naming"));
+        bool ldm = !strcmp(FILES[i].name, "ldm") || !strcmp(FILES[i].name, "native");
+        assert_string_equal(naming, ldm ? "ldm" : "diffusers");
+        json_decref(j);
+    }
+    json_t *j = look(TINYSD);
+    assert_null(json_object_get(j, "network"));
+    json_decref(j);
+}
+
+/* ---- what fits nothing ---- */
+
+enum { ENTRIES = 128 };
+
+static char scratch[64]; /* a file that tests write */
+
+/* The tensors of a file, and room for more. */
+static size_t entries(const golden *g, slr_st_entry e[ENTRIES])
+{
+    size_t n = slr_safetensors_count(g->file);
+    assert_true(n + 4 < ENTRIES);
+    for (size_t i = 0; i < n; i++)
+        e[i].name = slr_safetensors_at(g->file, i, &e[i].t);
+    return n;
+}
+
+static void log_line(int level, const char *text, void *user)
+{
+    (void)level;
+    snprintf(user, 512, "%s", text);
+}
+
+static void unmatched(void **state)
+{
+    (void)state;
+    static const float zeros[64] = {0};
+    static slr_st_entry e[ENTRIES];
+    static const char *const STRANGE[] = {"unet.down_blocks.9.attn.to_q.lora_A.weight",
+                                          "transformer.blocks.0.lora_A.weight",
+                                          "unet.conv_in.lora_A.bias", "seasons_greetings"};
+    char told[512] = "";
+    const slr_log log = {log_line, told, SLR_LOG_WARN};
+    const slr_open_config skip = {.skip = true, .log = &log};
+    slr_network *net;
+    golden g = golden_open(DIALECTS "diffusers.safetensors");
+    size_t n = entries(&g, e);
+    temp_file(scratch);
+    for (size_t i = 0; i < 4; i++)
+        e[n + i] = (slr_st_entry){STRANGE[i],
+                                  {.dtype = SDLORA_F32, .rank = 1, .dim = {64}, .data = zeros}};
+    ok(slr_safetensors_write(NULL, scratch, e, n + 4, NULL, 0));
+    assert_true(slr_network_open(&net, NULL, base, scratch) < 0);
+    says("transformer.blocks.0.lora_A.weight");
+    ok(slr_safetensors_write(NULL, scratch, e, n + 1, NULL, 0));
+    assert_int_equal(slr_network_open(&net, NULL, base, scratch), SDLORA_EFORMAT);
+    says("1 of 17 tensors match no layer");
+    says(STRANGE[0]);
+
+    ok(slr_safetensors_write(NULL, scratch, e, n + 4, NULL, 0));
+    ok(slr_network_open_with(&net, NULL, base, scratch, &skip));
+    assert_int_equal(slr_network_modules(net), 8);
+    assert_int_equal(slr_network_skipped(net), 4);
+    assert_null(slr_network_skipped_at(net, 4));
+    for (size_t i = 0; i < 4; i++) {
+        bool found = false;
+        for (size_t k = 0; k < 4; k++)
+            found = found || !strcmp(slr_network_skipped_at(net, k), STRANGE[i]);
+        assert_true(found);
+    }
+    assert_non_null(strstr(told, "4 of 20 tensors were skipped"));
+    compare(net, "diffusers");
+    slr_network_unref(net);
+
+    /* nothing left, and what is broken stays refused */
+    ok(slr_safetensors_write(NULL, scratch, e + n, 4, NULL, 0));
+    assert_int_equal(slr_network_open_with(&net, NULL, base, scratch, &skip), SDLORA_EFORMAT);
+    says("holds no network module");
+    e[0].t.dim[0]++;
+    e[0].t.data = memset(slr_calloc(NULL, 1 << 20, 1), 0, 1 << 20);
+    ok(slr_safetensors_write(NULL, scratch, e, n, NULL, 0));
+    assert_int_equal(slr_network_open_with(&net, NULL, base, scratch, &skip), SDLORA_EFORMAT);
+    slr_free(NULL, (void *)e[0].t.data);
+    golden_close(&g);
+    unlink(scratch);
+}
+
+/* ---- hostile ---- */
+
+static size_t n_mutants;
+
+static void refused(const char *file, const char *word, const char *before)
+{
+    char after[65];
+    slr_network *net;
+    int rc = slr_network_open(&net, NULL, base, file);
+    if (rc != SDLORA_EFORMAT && rc != SDLORA_ENOTSUP)
+        fail_msg("%s: %d %s", word, rc, rc < 0 ? sdlora_last_error()->message : "taken");
+    assert_null(net);
+    says(word);
+    base_hash(base, after);
+    assert_string_equal(before, after);
+    n_mutants++;
+}
+
+/* Names cut short or bent, doubled in another spelling. */
+static void bent_names(const char *file, const char *before)
+{
+    static slr_st_entry e[ENTRIES];
+    /* without ".weight", which is 7, a key is what some write */
+    static const size_t CUTS[] = {1, 2, 3, 5, 6, 8, 9, 10, 13, 14, 17, 20, 24, 30};
+    static const char *const DOUBLES[][2] = {
+        {"lora_A.weight", "lora_A.default.weight"},
+        {"lora_A.weight", "lora.down.weight"},
+        {"lora_A.weight", "lora_down.weight"},
+        {"lora_B.weight", "lora_B"},
+        {"lora_B.weight", "lora_linear_layer.up.weight"},
+    };
+    golden g = golden_open(file);
+    for (size_t i = 0; i < sizeof CUTS / sizeof *CUTS; i++) {
+        char name[256];
+        size_t n = entries(&g, e), at = i % n, cut = CUTS[i];
+        snprintf(name, sizeof name, "%.*s", (int)(strlen(e[at].name) - cut), e[at].name);
+        e[at].name = name;
+        ok(slr_safetensors_write(NULL, scratch, e, n, NULL, 0));
+        refused(scratch, scratch, before);
+    }
+    for (size_t i = 0; i < sizeof DOUBLES / sizeof *DOUBLES; i++) {
+        char name[256];
+        size_t n = entries(&g, e), at = 0;
+        while (!slr_ends(e[at].name, DOUBLES[i][0]))
+            at++;
+        snprintf(name, sizeof name, "%.*s%s", (int)(strlen(e[at].name) - strlen(DOUBLES[i][0])),
+                 e[at].name, DOUBLES[i][1]);
+        e[n] = e[at];
+        e[n++].name = name;
+        ok(slr_safetensors_write(NULL, scratch, e, n, NULL, 0));
+        refused(scratch, "one tensor in two spellings", before);
+        says(e[at].name);
+        says(name);
+    }
+    golden_close(&g);
+}
+
+/* Settings that are no settings, or contradict the tensors. */
+static const struct {
+    const char *text; /* '@' in front: repeated 100000 times */
+    const char *word;
+} SETTINGS[] = {
+    {"", ""},
+    {"{", ""},
+    {"[]", "not a JSON object"},
+    {"null", ""},
+    {"@[", ""},
+    {"@{\"a\":", ""},
+    {"{\"r\": 4, \"r\": 4}", ""},
+    {"{\"r\": 1000000000}", "rank 1000000000"},
+    {"{\"r\": 1e300}", "rank 1e+300"},
+    {"{\"r\": 0}", "rank 0"},
+    {"{\"r\": -4}", "rank -4"},
+    {"{\"r\": 4.5}", "rank 4.5"},
+    {"{\"r\": 5}", "rank 5"},
+    {"{\"r\": \"4\"}", "not a number"},
+    {"{\"r\": null}", "not a number"},
+    {"{\"r\": [4]}", "not a number"},
+    {"{\"r\": 4, \"lora_alpha\": 1e999}", ""},
+    {"{\"r\": 4, \"lora_alpha\": \"4\"}", "not a number"},
+    {"{\"r\": 4, \"lora_alpha\": {}}", "not a number"},
+    {"{\"r\": 4, \"rank_pattern\": {\".*to_q\": 4}}", "expression"},
+    {"{\"r\": 4, \"rank_pattern\": {\"(a|b)\": 4}}", "expression"},
+    {"{\"r\": 4, \"rank_pattern\": {\"conv_in\": 1000000000}}", "rank 1000000000"},
+    {"{\"r\": 4, \"rank_pattern\": {\"conv_in\": \"x\"}}", "not a number"},
+    {"{\"r\": 4, \"alpha_pattern\": {\"conv_in\": []}}", "not a number"},
+    {"{\"r\": 4, \"alpha_pattern\": {\"conv+in\": 1}}", "expression"},
+    {"{\"r\": 4, \"init_lora_weights\": \"pissa_niter_16\"}", "pissa"},
+    {"{\"r\": 4, \"init_lora_weights\": \"olora\"}", "olora"},
+    {"{\"r\": 4", ""},
+    {"{\"r\": 4}x", ""},
+    {"\xff\xfe", ""},
+};
+
+static void bent_settings(const char *before)
+{
+    static slr_st_entry e[ENTRIES];
+    golden g = golden_open(DIALECTS "peft_dora/adapter_model.safetensors");
+    size_t n = entries(&g, e);
+    char config[128];
+    strcpy(folder, "/tmp/sdlora-dialect-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(adapter, sizeof adapter, "%s/adapter_model.safetensors", folder);
+    snprintf(config, sizeof config, "%s/adapter_config.json", folder);
+    ok(slr_safetensors_write(NULL, adapter, e, n, NULL, 0));
+    for (size_t i = 0; i < sizeof SETTINGS / sizeof *SETTINGS; i++) {
+        const char *text = SETTINGS[i].text;
+        slr_buf b;
+        slr_buf_init(&b, NULL);
+        for (int k = 0; k < (*text == '@' ? 100000 : 1); k++)
+            slr_buf_puts(&b, text + (*text == '@'));
+        ok(slr_buf_ok(&b));
+        ok(slr_file_write(NULL, config, b.data ? b.data : "", b.len));
+        refused(adapter, config, before);
+        says(SETTINGS[i].word);
+        /* the same as diffusers' metadata, whose names would have the part in front */
+        if (b.len && *text != '{' && (unsigned char)*text < 0x80) {
+            const slr_st_pair pair = {SLR_PEFT_METADATA, b.data};
+            ok(slr_safetensors_write(NULL, scratch, e, n, &pair, 1));
+            refused(scratch, SLR_PEFT_METADATA, before);
+        }
+        slr_buf_free(&b);
+    }
+    unlink(config);
+    unlink(adapter);
+    rmdir(folder);
+    golden_close(&g);
+}
+
+static void hostile(void **state)
+{
+    (void)state;
+    char before[65];
+    base_hash(base, before);
+    temp_file(scratch);
+    bent_names(DIALECTS "diffusers.safetensors", before);
+    bent_names(DIALECTS "peft_lora/adapter_model.safetensors", before);
+    bent_settings(before);
+    print_message("%zu mutants\n", n_mutants);
+    assert_true(n_mutants >= 60);
+    unlink(scratch);
+}
+
+/* ---- memory ---- */
+
+typedef struct failing {
+    int64_t left; /* allocations until the one that fails */
+    int64_t held; /* blocks out */
+} failing;
+
+static void *fail_alloc(void *user, size_t bytes)
+{
+    failing *f = user;
+    void *p = f->left-- == 0 ? NULL : malloc(bytes);
+    f->held += p != NULL;
+    return p;
+}
+
+static void *fail_realloc(void *user, void *ptr, size_t bytes)
+{
+    failing *f = user;
+    if (f->left-- == 0)
+        return NULL;
+    f->held += ptr == NULL;
+    return realloc(ptr, bytes);
+}
+
+static void fail_free(void *user, void *ptr)
+{
+    ((failing *)user)->held -= ptr != NULL;
+    free(ptr);
+}
+
+static int open_and_save(slr_mem *m, const char *from, const char *dialect, const char *to)
+{
+    const slr_open_config config = {.skip = true};
+    const slr_spelling *s;
+    slr_network *net = NULL;
+    slr_meta *meta = NULL;
+    char *json = NULL;
+    ok(slr_spelling_named(&s, dialect));
+    int rc = slr_network_open_with(&net, m, base, from, &config);
+    if (rc >= 0)
+        rc = slr_meta_new(&meta, m);
+    if (rc >= 0)
+        rc = slr_netfile_save_as(net, to, SDLORA_F32, meta, s);
+    if (rc >= 0)
+        rc = slr_file_info(&json, m, (slr_log){0}, from, false);
+    slr_free(m, json);
+    slr_meta_free(meta);
+    slr_network_unref(net);
+    return rc;
+}
+
+static void failed_allocations(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *dialect;
+    } CASES[] = {{"diffusers_metadata.safetensors", "diffusers"},
+                 {"peft_ia3/adapter_model.safetensors", "kohya"},
+                 {"peft_dora/adapter_model.safetensors", "peft"}};
+    char config[128];
+    strcpy(folder, "/tmp/sdlora-dialect-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(adapter, sizeof adapter, "%s/adapter_model.safetensors", folder);
+    snprintf(config, sizeof config, "%s/adapter_config.json", folder);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char path[256];
+        int rc = -1;
+        if (strstr(CASES[i].from, "ia3") && !slr_kind_named("ia3"))
+            continue;
+        path_of(path, CASES[i].from);
+        /* most of them list the layers of the model, all alike */
+        for (int64_t n = 0; rc < 0; n += n < 60 ? 1 : 13) {
+            failing f = {.left = n};
+            const slr_mem_hooks hooks = {fail_alloc, fail_realloc, fail_free, &f};
+            slr_mem *m;
+            assert_true(n < 100000);
+            rc = slr_mem_new(&m, &hooks, 0);
+            if (rc >= 0) {
+                rc = open_and_save(m, path, CASES[i].dialect, adapter);
+                slr_mem_unref(m);
+            }
+            if (rc < 0 && rc != SDLORA_ENOMEM)
+                fail_msg("allocation %d: %s", (int)n, sdlora_last_error()->message);
+            if (f.held)
+                fail_msg("allocation %d: %d blocks are lost", (int)n, (int)f.held);
+        }
+    }
+    unlink(config);
+    unlink(adapter);
+    rmdir(folder);
+}
+
 /* ---- SDXL ---- */
 
 static const slr_target *target_of(const slr_targets *t, const char *key)
@@ -464,7 +812,7 @@ static void spellings(void **state)
         {"lycoris_a.lokr_w1", "a", "lokr_w1", SLR_DIALECT_LYCORIS, U | T | B, false},
         {"unet.a.0.b.lora_A.weight", "a_0_b", "lora_down.weight", SLR_DIALECT_DIFFUSERS, U, true},
         {"unet.a.lora_B.default.weight", "a", "lora_up.weight", SLR_DIALECT_DIFFUSERS, U, true},
-        {"unet.a.lora_B.my-cat", "a", "lora_up.weight", SLR_DIALECT_DIFFUSERS, U, true},
+        {"unet.a.hada_w1_b.my-cat", "a", "hada_w1_b", SLR_DIALECT_DIFFUSERS, U, true},
         {"text_encoder_2.a.lora_A", "a", "lora_down.weight", SLR_DIALECT_DIFFUSERS, B, true},
         {"base_model.model.a.b.lora_magnitude_vector.default.weight", "a_b", "dora_scale",
          SLR_DIALECT_PEFT, U | T | B, true},
@@ -513,8 +861,11 @@ static void spellings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(spellings), cmocka_unit_test(sdxl_names),  cmocka_unit_test(reading),
-        cmocka_unit_test(writing),   cmocka_unit_test(not_written), cmocka_unit_test(tucker),
+        cmocka_unit_test(spellings),   cmocka_unit_test(sdxl_names),
+        cmocka_unit_test(reading),     cmocka_unit_test(writing),
+        cmocka_unit_test(not_written), cmocka_unit_test(tucker),
+        cmocka_unit_test(info),        cmocka_unit_test(unmatched),
+        cmocka_unit_test(hostile),     cmocka_unit_test(failed_allocations),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
