@@ -176,7 +176,8 @@ struct slr_network {
     size_t n_modules, module_cap;
     slr_form *form; /* of each module until the layout is made */
     size_t form_cap;
-    slr_map *by_path; /* "<part>:<path>" -> module */
+    struct slr_plan *norms; /* NULL: not needed so far; maxnorm.c */
+    slr_map *by_path;       /* "<part>:<path>" -> module */
     slr_network_slot *slot;
     size_t n_slots, slot_cap;
     float *params;

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "base/str.h"
+#include "graph/exec.h"
 #include "networks/kind.h"
 
 #define SLOT_ALIGN 16 /* floats: every slot starts on 64 bytes */
@@ -52,6 +53,7 @@ void slr_network_unref(slr_network *n)
     for (size_t i = 0; i < n->n_bundle; i++)
         slr_network_unref(n->bundle[i]);
     slr_free(m, n->bundle);
+    slr_plan_free(n->norms);
     slr_options_unref(n->opts);
     slr_meta_free(n->meta);
     slr_map_free(n->args);

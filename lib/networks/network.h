@@ -92,8 +92,8 @@ size_t slr_network_param_count(const slr_network *n); /* floats in the block, ga
 void slr_network_part_range(const slr_network *n, int part, size_t *first, size_t *last);
 
 /* kohya's scale_weight_norms: n = max(|scale D|, max / 2), and where n > max the module is made
- * smaller by max / n, its factors each by their share (two factors: the root).  Norms of kinds that
- * are not two factors are refused with ENOTSUP. */
+ * smaller by max / n, its factors each by their share (two factors: the root).  As in LyCORIS it is
+ * the blocks' norm for OFT and BOFT, and other kinds than LoRA, LoHa and LoKr are left alone. */
 int slr_network_scale_norms(slr_network *n, slr_devices *devices, double max);
 
 /* --- DyLoRA: ranks that are drawn for each pass --- */

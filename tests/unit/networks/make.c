@@ -230,6 +230,80 @@ static void lora_fa(void **state)
     slr_network_unref(n);
 }
 
+/* ---- scale_weight_norms ---- */
+
+static double sum_of(const slr_network *n, const slr_module *mod, int leaf)
+{
+    const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], leaf);
+    double sum = 0;
+    for (size_t k = 0; s && k < s->count; k++)
+        sum += (double)n->params[s->offset + k] * n->params[s->offset + k];
+    return sum;
+}
+
+/* |scale D| by definition; of LoHa's linear layers, LoKr with full factors, and OFT's blocks. */
+static double norm_of(const slr_network *n, const slr_module *mod)
+{
+    if (!strcmp(mod->kind->name, "lokr"))
+        return mod->scale * sqrt(sum_of(n, mod, 0) * sum_of(n, mod, 3));
+    if (strcmp(mod->kind->name, "loha"))
+        return sqrt(sum_of(n, mod, 0));
+    const float *f[4];
+    double sum = 0;
+    for (int i = 0; i < 4; i++)
+        f[i] = n->params + slr_module_slot(mod, &n->slot[mod->slot], i)->offset;
+    for (int64_t o = 0; o < mod->target.out; o++)
+        for (int64_t i = 0; i < mod->target.in; i++) {
+            double half[2] = {0, 0};
+            for (int64_t r = 0; r < mod->rank; r++)
+                for (int h = 0; h < 2; h++)
+                    half[h] +=
+                        (double)f[2 * h][o * mod->rank + r] * f[2 * h + 1][r * mod->target.in + i];
+            sum += half[0] * half[0] * half[1] * half[1];
+        }
+    return mod->scale * sqrt(sum);
+}
+
+static void norms(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args;
+        double size;
+    } CASES[] = {{"algo=loha\npreset=attn-only", 0.5},
+                 {"algo=lokr\nfull_matrix=1\npreset=attn-only", 0.3},
+                 {"algo=diag-oft\npreset=attn-only", 0.1}};
+    const slr_devices_config config = {.cpu_features = slr_cpu_features(), .backend = "cpu"};
+    slr_checkpoint *base;
+    slr_devices *devices;
+    ok(slr_checkpoint_open(&base, TINYSD, &CONFIG));
+    ok(slr_devices_open(&devices, &config));
+    for (size_t c = 0; c < sizeof CASES / sizeof *CASES; c++) {
+        slr_network *n =
+            make(base,
+                 (const char *[]){"network_module", "lycoris.kohya", "network_dim", "4",
+                                  "network_alpha", "2", "network_args", CASES[c].args, NULL},
+                 3, CASES[c].size);
+        double *before = calloc(n->n_modules, sizeof *before), middle = 0;
+        size_t smaller = 0;
+        for (size_t i = 0; i < n->n_modules; i++)
+            middle += (before[i] = norm_of(n, &n->module[i])) / (double)n->n_modules;
+        for (int pass = 0; pass < 2; pass++) /* a second finds nothing to do */
+            ok(slr_network_scale_norms(n, devices, middle));
+        for (size_t i = 0; i < n->n_modules; i++) {
+            double want = fmin(before[i], middle), have = norm_of(n, &n->module[i]);
+            smaller += before[i] > middle;
+            if (fabs(have - want) > 1e-5 * want) /* sums of f32 */
+                fail_msg("%s: %.8g, wanted %.8g", n->module[i].target.name, have, want);
+        }
+        assert_true(smaller > 0 && smaller < n->n_modules);
+        free(before);
+        slr_network_unref(n);
+    }
+    slr_devices_unref(devices);
+    slr_checkpoint_unref(base);
+}
+
 /* ---- refusals ---- */
 
 static void refuses(void **state)
@@ -322,8 +396,9 @@ static void refuses_presets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(as_oracles), cmocka_unit_test(ia3),     cmocka_unit_test(loraplus),
-        cmocka_unit_test(lora_fa),    cmocka_unit_test(refuses), cmocka_unit_test(refuses_presets),
+        cmocka_unit_test(as_oracles),      cmocka_unit_test(ia3),   cmocka_unit_test(loraplus),
+        cmocka_unit_test(lora_fa),         cmocka_unit_test(norms), cmocka_unit_test(refuses),
+        cmocka_unit_test(refuses_presets),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
