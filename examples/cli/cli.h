@@ -31,6 +31,9 @@ int cli_check(int argc, char **argv);
 int cli_convert(int argc, char **argv);
 int cli_prune(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
+int cli_resize(int argc, char **argv);
+int cli_merge(int argc, char **argv);
+int cli_extract(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 

@@ -18,6 +18,9 @@ static const cli_verb verbs[] = {
     {"convert", cli_convert, "write a model as another file: container, layout, precision"},
     {"prune", cli_prune, "write a model without what only training needs"},
     {"tokenize", cli_tokenize, "show the token ids of a text"},
+    {"merge", cli_merge, "make one network of many"},
+    {"resize", cli_resize, "make a network smaller"},
+    {"extract", cli_extract, "make a network of what training changed in a model"},
     {"bench", cli_bench, "measure this machine on a model"},
     {"devices", cli_devices, "list the devices that compute"},
 };

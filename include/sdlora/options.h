@@ -12,7 +12,7 @@
  *     sdlora_options_set_text(o, "lr_scheduler", "cosine");
  *
  * Kinds: "context", "checkpoint", "network", "dataset", "train", "generate", "eval",
- * "convert", "prune", "bench".
+ * "convert", "prune", "bench", "resize", "merge", "extract".
  * Thread: one thread at a time per set; a set that is only read may be shared.
  */
 #ifndef SDLORA_OPTIONS_H

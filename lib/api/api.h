@@ -41,6 +41,7 @@ struct sdlora_checkpoint {
     slr_refs refs;
     sdlora_context *ctx;
     slr_checkpoint *base;
+    bool hollow; /* it has shapes and no values */
     slr_shelf_key key;
     sdlora_checkpoint *next; /* on the context's shelf */
 };
@@ -108,6 +109,8 @@ void slr_shelf_take(sdlora_checkpoint *c); /* does nothing when it is not there 
 int slr_api_bpe(sdlora_context *ctx, slr_bpe **out); /* borrowed from the context */
 /* Takes over pixels.data and text (of the context's memory), also on failure. */
 int slr_api_image(sdlora_image **out, sdlora_context *ctx, slr_pixels pixels, char *text);
+/* A checkpoint handle likewise; takes over `base`, also on failure. */
+int slr_api_checkpoint(sdlora_checkpoint **out, sdlora_context *ctx, slr_checkpoint *base);
 /* A network handle around an object of the room below; takes over `net`, also on failure. */
 int slr_api_network(sdlora_network **out, sdlora_checkpoint *ckpt, slr_network *net);
 /* EINVAL unless the network was made for this checkpoint's family. */

@@ -33,8 +33,7 @@ static int wanted_prediction(slr_opt o, int *predict)
     return SDLORA_OK;
 }
 
-/* Takes over `base`, also on failure. */
-static int wrap(sdlora_checkpoint **out, sdlora_context *ctx, slr_checkpoint *base)
+int slr_api_checkpoint(sdlora_checkpoint **out, sdlora_context *ctx, slr_checkpoint *base)
 {
     sdlora_checkpoint *c = slr_calloc(ctx->mem, 1, sizeof *c);
 
@@ -66,14 +65,14 @@ int sdlora_checkpoint_open(sdlora_checkpoint **out, sdlora_context *ctx, const c
     SLR_TRY(wanted_prediction(o, &config.predict));
     if (slr_starts(path, SYNTHETIC)) {
         SLR_TRY(slr_checkpoint_synthetic(&base, path + strlen(SYNTHETIC), SDLORA_F16, 0, &config));
-        return wrap(out, ctx, base);
+        return slr_api_checkpoint(out, ctx, base);
     }
     slr_shelf_key key = {.use_ema = config.use_ema, .predict = config.predict};
     bool file = slr_file_identify(path, &key.file);
     base = file ? slr_shelf_find(ctx, &key, path) : NULL;
     if (!base)
         SLR_TRY(slr_checkpoint_open(&base, path, &config));
-    SLR_TRY(wrap(out, ctx, base));
+    SLR_TRY(slr_api_checkpoint(out, ctx, base));
     if (file)
         slr_shelf_put(*out, &key);
     return SDLORA_OK;
@@ -147,7 +146,7 @@ static int merge(sdlora_checkpoint **out, sdlora_checkpoint *ckpt, const slr_sta
         slr_checkpoint_unref(merged);
         return rc;
     }
-    return wrap(out, ckpt->ctx, merged);
+    return slr_api_checkpoint(out, ckpt->ctx, merged);
 }
 
 int sdlora_checkpoint_merge(sdlora_checkpoint **out, sdlora_checkpoint *ckpt,

@@ -62,6 +62,9 @@ static int check_member(const combining *c, const slr_target *want, const member
 {
     const slr_target *have = &m->mod->target;
     const slr_network *n = c->items[m->item].network;
+    if (!m->mod->kind->delta)
+        return slr_fail(SDLORA_ENOTSUP, __func__, "%s: %s is %s, which changes no weights",
+                        n->path ? n->path : n->name, have->name, m->mod->kind->name);
     if (have->out == want->out && slr_target_fan_in(have) == slr_target_fan_in(want) &&
         have->norm == want->norm)
         return SDLORA_OK;

@@ -33,6 +33,18 @@ expect 2 'wants a value' generate --ckpt
 expect 1 'no-such-file' info "$out/no-such-file"
 expect 0 '^cpu ' devices
 expect 0 '^\[320, 1125, 539, 320, 2368\]$' tokenize --json 'a photo of a cat'
+tools=$(dirname "$0")/../golden/tools
+expect 2 'merge wants networks' merge --save_to "$out/m.safetensors"
+expect 2 '2 --ratio' merge "$tools/a.safetensors" --save_to "$out/m.safetensors" --ratio 1 --ratio 2
+expect 0 'm\.safetensors: 10 modules, dim 5' merge "$tools/a.safetensors:0.5" "$tools/b.safetensors" \
+    --save_to "$out/m.safetensors" --rank 5
+expect 0 '"title": "m"|modelspec.title: m' info "$out/m.safetensors"
+expect 0 'r\.safetensors: 9 modules, dim 3, alpha 1.5' resize "$tools/a.safetensors" --save_to "$out/r.safetensors" --new_rank 3
+expect 0 'Average Frobenius norm retention: 9' resize --model "$tools/a.safetensors" --save_to "$out/r.safetensors" --verbose
+expect 1 '.*' resize "$model" --save_to "$out/r.safetensors"
+expect 2 'extract wants' extract --model_org "$model"
+expect 0 'x\.safetensors: 120 modules' extract --model_org "$model" --model_tuned "$model" --save_to "$out/x.safetensors"
+expect 1 'nothing is left' extract --model_org "$model" --model_tuned "$model" --save_to "$out/y.safetensors" --mode fixed
 expect 0 '"family": "sd1"' info "$model" --json
 expect 0 '^kind: checkpoint$' info "$model"
 expect 0 'p\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --out "$out/p.png"

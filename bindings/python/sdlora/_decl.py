@@ -178,6 +178,12 @@ FUNCTIONS = [
                                      POINTER(c_char_p), c_size_t, progress_fn, c_void_p]),
     ("sdlora_metadata_copy", status, [handle, c_char_p, c_char_p, c_char_p, c_char_p, progress_fn,
                                       c_void_p]),
+    # merge.h
+    ("sdlora_checkpoint_for_network", status, [out, handle, c_char_p]),
+    ("sdlora_network_resize", status, [out, handle, handle, progress_fn, c_void_p]),
+    ("sdlora_network_merge", status, [out, handles, reals, reals, c_size_t, handle, progress_fn,
+                                      c_void_p]),
+    ("sdlora_network_extract", status, [out, handle, handle, handle, progress_fn, c_void_p]),
     # bench.h
     ("sdlora_bench", status, [handle, handle, handle, progress_fn, c_void_p, POINTER(c_void_p)]),
 ]

@@ -26,6 +26,13 @@ class Checkpoint(Handle):
         with Options("checkpoint", **options) as opts:
             self._make(lib.sdlora_checkpoint_open, need(context, Context), encode(path), opts._ptr)
 
+    @classmethod
+    def for_network(cls, context: Context, path: Any) -> "Checkpoint":
+        """A checkpoint without weights that has the layers a network file was made for."""
+        self = cls.__new__(cls)
+        self._make(lib.sdlora_checkpoint_for_network, need(context, Context), encode(path))
+        return self
+
     @property
     def family(self) -> str:
         """"sd1", "sd2" or "sdxl"."""

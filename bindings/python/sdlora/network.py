@@ -2,11 +2,14 @@
 """Networks that adapt a frozen checkpoint."""
 from __future__ import annotations
 
-from typing import Any, List, Optional
+import ctypes
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ._handle import Handle, decode, encode, need, texts
+from ._job import interruptible
 from ._lib import lib
-from .checkpoint import Checkpoint
+from ._progress import Progress, watch
+from .checkpoint import Checkpoint, split_strengths
 from .options import Options
 
 
@@ -34,6 +37,40 @@ class Network(Handle):
         """Keys of the file that nothing was made of."""
         count = int(lib.sdlora_network_skipped(self._ptr))
         return [decode(lib.sdlora_network_skipped_key(self._ptr, i)) or "" for i in range(count)]
+
+    def resize(self, *, progress: Optional[Callable[[Progress], Any]] = None,
+               **options: Any) -> "Network":
+        """The same with fewer ranks.  Options: kind "resize"."""
+        return self._job(lib.sdlora_network_resize, "resize", (self._ptr,), options, progress)
+
+    @classmethod
+    def merged(cls, networks: "Sequence[Tuple[Network, float, float]]", *,
+               progress: Optional[Callable[[Progress], Any]] = None, **options: Any) -> "Network":
+        """One of many: (network, text encoder strength, UNet strength) each.  Options: kind
+        "merge"."""
+        nets, te, unet = split_strengths(networks, Network)
+        return cls._job(lib.sdlora_network_merge, "merge", (nets, te, unet, len(te)), options,
+                        progress)
+
+    @classmethod
+    def extract(cls, tuned: Checkpoint, base: Checkpoint, *,
+                progress: Optional[Callable[[Progress], Any]] = None, **options: Any) -> "Network":
+        """What training changed from `base` to `tuned`.  Options: kind "extract"."""
+        return cls._job(lib.sdlora_network_extract, "extract",
+                        (need(tuned, Checkpoint), need(base, Checkpoint)), options, progress)
+
+    @classmethod
+    def _job(cls, function: Any, kind: str, args: Tuple[Any, ...], options: Dict[str, Any],
+             progress: Optional[Callable[[Progress], Any]]) -> "Network":
+        """progress(Progress) is called between layers, on a helper thread; a true result
+        cancels."""
+        kept, callback = watch(progress)
+        made = ctypes.c_void_p()
+        with Options(kind, **options) as opts:
+            interruptible(lambda: kept.run(lambda: function(ctypes.byref(made), *args, opts._ptr,
+                                                            callback, None)), kept.stop)
+        result: "Network" = cls._own(made.value or 0)
+        return result
 
     @property
     def name(self) -> str:
