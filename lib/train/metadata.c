@@ -15,6 +15,7 @@
 #include "base/str.h"
 #include "io/file.h"
 #include "io/hash.h"
+#include "networks/embedding.h"
 
 /* --- rows: key <- option --- */
 
@@ -83,6 +84,18 @@ static const struct {
     {"ss_keep_tokens", FROM_DATASET, "keep_tokens", false},
 };
 
+bool slr_metadata_row(size_t i, const char **key, const char **kind, const char **option)
+{
+    static const char *const kinds[] = {
+        [FROM_TRAIN] = "train", [FROM_DATASET] = "dataset", [FROM_NETWORK] = "network"};
+    if (i >= sizeof rows / sizeof *rows)
+        return false;
+    *key = rows[i].key;
+    *kind = kinds[rows[i].from];
+    *option = rows[i].option;
+    return true;
+}
+
 /* Options whose unset default kohya spells otherwise: integer literals, and values that mean
  * "none".
  *
@@ -133,6 +146,15 @@ static int set_option(slr_meta *meta, const char *key, slr_opt o, const char *op
     }
 }
 
+/* What an embedding has instead of ranks; kohya's script writes none of these. */
+static int set_embedding(slr_meta *meta, slr_opt o)
+{
+    SLR_TRY(slr_meta_set(meta, "ss_network_module", "textual_inversion"));
+    SLR_TRY(set_option(meta, "ss_token_string", o, "token_string"));
+    SLR_TRY(set_option(meta, "ss_init_word", o, "init_word"));
+    return set_option(meta, "ss_num_vectors_per_token", o, "num_vectors_per_token");
+}
+
 static int set_rows(slr_meta *meta, const slr_run_facts *f, bool bare)
 {
     const slr_opt from[] = {
@@ -140,10 +162,11 @@ static int set_rows(slr_meta *meta, const slr_run_facts *f, bool bare)
         [FROM_DATASET] = {slr_dataset_options(f->data), "dataset"},
         [FROM_NETWORK] = slr_network_options(f->network),
     };
+    bool embedding = slr_network_is_embedding(f->network);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].always || !bare)
+        if ((rows[i].always || !bare) && !(embedding && rows[i].from == FROM_NETWORK))
             SLR_TRY(set_option(meta, rows[i].key, from[rows[i].from], rows[i].option));
-    return SDLORA_OK;
+    return embedding ? set_embedding(meta, from[FROM_NETWORK]) : SDLORA_OK;
 }
 
 /* --- the run's own numbers --- */
@@ -328,7 +351,9 @@ static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
     resolution(f, &w, &h);
     slr_iso_time(f->now, date);
     SLR_TRY(slr_meta_set(meta, "modelspec.sai_model_spec", "1.0.1"));
-    SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s/lora", family->architecture));
+    bool embedding = slr_network_is_embedding(f->network);
+    SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s/%s", family->architecture,
+                          embedding ? "textual-inversion" : "lora"));
     SLR_TRY(slr_meta_set(meta, "modelspec.implementation", "diffusers"));
     SLR_TRY(
         slr_meta_set(meta, "modelspec.implementation_version", "libsdlora/" SDLORA_VERSION_STRING));
@@ -338,7 +363,8 @@ static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
     if (title || name)
         SLR_TRY(slr_meta_set(meta, "modelspec.title", title ? title : name));
     else
-        SLR_TRY(slr_meta_setf(meta, "modelspec.title", "LoRA@%.0f", f->now));
+        SLR_TRY(slr_meta_setf(meta, "modelspec.title", "%s@%.0f",
+                              embedding ? "TextualInversion" : "LoRA", f->now));
     for (size_t i = 0; i < sizeof card_rows / sizeof *card_rows; i++) {
         const char *value = slr_opt_text(f->opts, card_rows[i].option);
         if (value && *value)
