@@ -374,6 +374,7 @@ static void write_text(slr_torchwrite *w, const char *key, const char *value)
 typedef struct run_facts {
     int64_t step;
     char hash[16]; /* of the checkpoint: the first 10 digits of its SHA-256 */
+    char stem[256];
     const char *checkpoint, *hashed;
 } run_facts;
 
@@ -387,8 +388,10 @@ static void read_facts(run_facts *f, const slr_hyper *h, const slr_meta *meta)
     f->hashed = h->sd_checkpoint;
     if (step && slr_parse_i64(step, &number))
         f->step = number;
-    if (name)
-        f->checkpoint = name;
+    if (name) {
+        snprintf(f->stem, sizeof f->stem, "%.*s", (int)slr_path_stem(name), name);
+        f->checkpoint = f->stem;
+    }
     if (hash) {
         snprintf(f->hash, sizeof f->hash, "%.10s", hash);
         f->hashed = f->hash;

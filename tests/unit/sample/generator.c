@@ -23,8 +23,9 @@
 #include "models/vae.h"
 #include "sample/generator.h"
 
-#define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
-#define LORA   TEST_ROOT "/data/torch-openmoji-lora.safetensors" /* without a hash inside */
+#define TINYSD    TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
+#define LORA      TEST_ROOT "/data/torch-openmoji-lora.safetensors" /* without a hash inside */
+#define HYPERNETS TEST_ROOT "/golden/hypernet/"
 
 enum { BYTES = 64 * 64 * 3 };
 
@@ -280,7 +281,7 @@ static void wrong_requests_are_told(void **state)
     r.scheduler = "Bent";
     refused(&common, &r, SDLORA_ENOTSUP, "Bent");
     r = request("a <hypernet:h:1>");
-    refused(&common, &r, SDLORA_ENOTSUP, "<hypernet:h>");
+    refused(&common, &r, SDLORA_ENOTFOUND, "<hypernet:h>");
 }
 
 static void prompts_of_other_lengths(void **state)
@@ -336,9 +337,9 @@ static slr_network *network_of(world *w, float scale)
     return n;
 }
 
-static int find(void *user, const char *name, slr_network **out)
+static int find(void *user, const char *kind, const char *name, slr_network **out)
 {
-    if (strcmp(name, "style"))
+    if (strcmp(name, "style") || strcmp(kind, "lora"))
         return slr_fail(SDLORA_ENOTFOUND, __func__, "no network is called '%s'", name);
     *out = slr_network_ref(user);
     return SDLORA_OK;
@@ -374,6 +375,70 @@ static void tags_are_networks(void **state)
     assert_memory_equal(plain, other, BYTES);
     slr_generator_set_finder(common.gen, NULL, NULL);
     slr_network_unref(n);
+}
+
+typedef struct pair {
+    slr_network *lora, *hyper;
+} pair;
+
+static int find_either(void *user, const char *kind, const char *name, slr_network **out)
+{
+    pair *p = user;
+    assert_true(!strcmp(kind, "lora") || !strcmp(kind, "hypernet"));
+    *out = slr_network_ref(!strcmp(name, "style") ? p->lora : p->hyper);
+    return SDLORA_OK;
+}
+
+/* By tag and by request they do the same, alone, one after the other and beside a LoRA; a tag's
+ * strength stands in the prompt, a request's in the parameters. */
+static void hypernets_are_networks(void **state)
+{
+    (void)state;
+    uint8_t plain[BYTES], tag[BYTES], item[BYTES], other[BYTES];
+    slr_picture p;
+    slr_network *a, *b, *lora = network_of(&common, 0.05f);
+    ok(slr_network_open(&a, common.m, common.base, HYPERNETS "relu.pt"));
+    ok(slr_network_open(&b, common.m, common.base, HYPERNETS "deep.pt"));
+    pair both = {lora, a};
+    slr_request r = request("red , apple");
+    render(&common, &r, plain);
+    slr_generator_set_finder(common.gen, find_either, &both);
+    r.prompt = "red <hypernet:relu:0.4>, apple";
+    render(&common, &r, tag);
+    ok(slr_generator_run(common.gen, &r, &p));
+    assert_null(strstr(p.infotext, "Hypernet:"));
+    slr_picture_free(common.m, &p);
+    const slr_stack_item items[] = {{a, 1, 0.4, 0}, {b, 1, 0.7, 0}, {lora, 0.5, 0.5, 0}};
+    r.prompt = "red , apple";
+    r.networks = items;
+    r.n_networks = 1;
+    render(&common, &r, item);
+    assert_memory_equal(tag, item, BYTES);
+    assert_memory_not_equal(tag, plain, BYTES);
+    ok(slr_generator_run(common.gen, &r, &p));
+    assert_non_null(
+        strstr(p.infotext, "Hypernet: relu, Hypernet hash: ")); /* 10 digits of its SHA-256 */
+    assert_non_null(strstr(p.infotext, ", Hypernet strength: 0.4"));
+    slr_picture_free(common.m, &p);
+    r.n_networks = 3;
+    render(&common, &r, item);
+    both.hyper = b;
+    r.n_networks = 1;
+    r.prompt = "red <hypernet:deep:0.7><lora:style:0.5>, apple";
+    render(&common, &r, other);
+    assert_memory_equal(item, other, BYTES);
+    r.n_networks = 0;
+    r.prompt = "red <hypernet:deep:0>, apple";
+    render(&common, &r, other);
+    assert_memory_equal(plain, other, BYTES);
+    r.prompt = "red <lora:deep:1>, apple";
+    refused(&common, &r, SDLORA_EINVAL, "is a hypernetwork");
+    r.prompt = "red <hypernet:style:1>, apple";
+    refused(&common, &r, SDLORA_EINVAL, "not a hypernetwork");
+    slr_generator_set_finder(common.gen, NULL, NULL);
+    slr_network_unref(a);
+    slr_network_unref(b);
+    slr_network_unref(lora);
 }
 
 /* Every field in the original's order: sha256 of the model's file cut to ten digits, of the
@@ -545,6 +610,7 @@ int main(void)
         cmocka_unit_test(prompts_of_other_lengths),
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(tags_are_networks),
+        cmocka_unit_test(hypernets_are_networks),
         cmocka_unit_test(parameters_text),
         cmocka_unit_test(what_is_not_finite_is_told),
         cmocka_unit_test(v_is_read_as_v),
