@@ -259,7 +259,7 @@ static const struct {
     {"lora_down.weight", "lora"}, {"lora_up.weight", "lora"}, {"hada_w1_a", "loha"},
     {"lokr_w1", "lokr"},          {"lokr_w1_a", "lokr"},      {"lokr_w2", "lokr"},
     {"lokr_w2_a", "lokr"},        {"on_input", "ia3"},        {"oft_blocks", "oft"},
-    {"oft_diag", "oft"},          {"oft_R.weight", "oft_r"},  {"diff", "full"},
+    {"oft_diag", "oft"},          {"oft_R.weight", "oft-v2"}, {"diff", "full"},
     {"diff_b", "full"},           {"w_norm", "norm"},         {"b_norm", "norm"},
     {"a1.weight", "glora"},       {"b1.weight", "glora"},
 };
@@ -275,7 +275,7 @@ const char *slr_leaf_algorithm(const char *leaf)
 /* --- writing --- */
 
 static const char *const lora_only[] = {"lora", NULL};
-static const char *const peft_kinds[] = {"lora", "loha", NULL};
+static const char *const peft_kinds[] = {"lora", "loha", "ia3", NULL};
 
 #define DOTTED                                                                                     \
     {                                                                                              \
@@ -352,13 +352,18 @@ int slr_spelling_named(const slr_spelling **out, const char *name)
                     name, all);
 }
 
-void slr_spelling_key(slr_buf *b, const slr_spelling *s, const slr_network *n, const slr_target *t,
-                      const char *leaf)
+void slr_spelling_key(slr_buf *b, const slr_spelling *s, const slr_network *n,
+                      const slr_module *mod, const char *leaf)
 {
+    static const char kohya[] = "lora_unet_";
+    const slr_target *t = &mod->target;
     const char *prefix = s->prefix[t->part];
     if (s->first && t->part == SLR_PART_TE && n->family->id == SLR_FAMILY_SDXL)
         prefix = s->first;
-    slr_buf_puts(b, prefix ? prefix : t->name);
+    bool oft = !prefix && mod->kind == &slr_kind_oft && slr_starts(t->name, kohya);
+    if (oft)
+        slr_buf_puts(b, "oft_unet_");
+    slr_buf_puts(b, prefix ? prefix : t->name + (oft ? strlen(kohya) : 0));
     for (const char *p = prefix ? t->path : ""; *p; p++)
         slr_buf_putc(b, *p == '.' && !s->dots ? '_' : *p);
     slr_buf_printf(b, ".%s", leaf);

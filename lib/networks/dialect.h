@@ -64,8 +64,8 @@ const slr_spelling *slr_spelling_at(size_t i); /* NULL: no more */
 /* EINVAL lists the names. */
 int slr_spelling_named(const slr_spelling **out, const char *name);
 /* Appends a key. */
-void slr_spelling_key(slr_buf *b, const slr_spelling *s, const slr_network *n, const slr_target *t,
-                      const char *leaf);
+void slr_spelling_key(slr_buf *b, const slr_spelling *s, const slr_network *n,
+                      const slr_module *mod, const char *leaf);
 /* A kind's leaf in that spelling; the leaf itself where it has no other. */
 const char *slr_spelling_leaf(const slr_spelling *s, int part, const char *leaf);
 

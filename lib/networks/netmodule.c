@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "base/str.h"
 #include "models/weights.h"
 
 #define MAX_RANK 32768 /* far above any file in the wild; keeps products small */
@@ -47,12 +48,15 @@ static bool proves(const slr_kind *kind, const slr_group *g)
     return false;
 }
 
+/* kohya's OFT has the tensors of LyCORIS', and only its keys tell them apart. */
 static const slr_kind *kind_of(const slr_group *g)
 {
     const slr_kind *kind;
     for (size_t i = 0; (kind = slr_kind_at(i)); i++)
         if (proves(kind, g))
-            return kind;
+            return kind == &slr_kind_diag_oft && slr_starts(g->at[0].key, "oft_unet_")
+                       ? &slr_kind_oft
+                       : kind;
     return NULL;
 }
 
@@ -118,6 +122,16 @@ static int take_factor(slr_reading *r, slr_group *g, size_t i, slr_form *form)
     return SDLORA_OK;
 }
 
+/* Two algorithms on one layer: which of them is meant, nobody can say. */
+static int check_other(const slr_reading *r, const slr_group *g, size_t i)
+{
+    const char *other = slr_leaf_algorithm(g->at[i].leaf);
+    if (!other || r->skip)
+        return SDLORA_OK;
+    return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is a tensor of '%s' in a module of '%s'",
+                    r->label, g->at[i].key, other, g->kind->name);
+}
+
 /* The module's tensors by leaf number; all of them must be the kind's. */
 static int sort_leaves(slr_reading *r, slr_group *g, slr_form *form,
                        slr_tensor tensor[SLR_KIND_LEAVES])
@@ -130,6 +144,7 @@ static int sort_leaves(slr_reading *r, slr_group *g, slr_form *form,
             SLR_TRY(read_marker(r, g, i, &form->marked));
         } else if (leaf < 0) {
             SLR_TRY(slr_reading_known(r, g->at[i].key, name));
+            SLR_TRY(check_other(r, g, i));
             SLR_TRY(slr_reading_strange(r, g->at[i].key));
         } else if (!is_real(g->at[i].tensor.dtype)) {
             return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is not of a floating-point type",

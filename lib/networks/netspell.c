@@ -28,6 +28,14 @@ static int refuse(const slr_spelling *s, const slr_module *mod, const char *why)
     return slr_fail(SDLORA_ENOTSUP, __func__, "%s as %s: %s", mod->target.name, s->name, why);
 }
 
+/* PEFT scales the bias together with the outputs. */
+static int check_ia3(const slr_spelling *s, const slr_module *mod)
+{
+    if (!mod->marked && mod->target.bias)
+        return refuse(s, mod, "the layer has a bias, which PEFT's (IA)^3 would scale as well");
+    return mod->scale == 1.0 ? SDLORA_OK : refuse(s, mod, "PEFT's (IA)^3 has no scale");
+}
+
 static int check_module(const slr_writing *w, const slr_module *mod)
 {
     const slr_spelling *s = w->spelling;
@@ -37,6 +45,8 @@ static int check_module(const slr_writing *w, const slr_module *mod)
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "%s is a module of the kind '%s', which the dialect '%s' can't hold",
                         mod->target.name, mod->kind->name, s->name);
+    if (mod->kind == &slr_kind_ia3)
+        SLR_TRY(check_ia3(s, mod));
     if (dora && strcmp(mod->kind->name, "lora") != 0)
         return refuse(s, mod, "only LoRA has magnitudes (DoRA) there");
     if (dora && !strcmp(slr_spelling_leaf(s, mod->target.part, "dora_scale"), "dora_scale"))
@@ -101,6 +111,23 @@ static int add_magnitudes(slr_writing *w, const slr_module *mod, const slr_netwo
                    : slr_writing_add(w, mod, leaf, 1, &t->out, src);
 }
 
+/* 1 + the weight: [out,1] or [1,in], of a convolution [1,n,1,1]. */
+static int add_ia3(slr_writing *w, const slr_module *mod, const slr_network_slot *s)
+{
+    const slr_target *t = &mod->target;
+    int64_t n = (int64_t)s->count;
+    float *factor = slr_alloc(w->m, s->count * sizeof *factor);
+    if (!factor)
+        return SDLORA_ENOMEM;
+    for (size_t i = 0; i < s->count; i++)
+        factor[i] = 1.0f + w->network->params[s->offset + i];
+    bool row = t->conv || mod->marked;
+    int rc = slr_writing_add(w, mod, slr_spelling_leaf(w->spelling, t->part, "weight"),
+                             t->conv ? 4 : 2, (int64_t[]){row ? 1 : n, row ? n : 1, 1, 1}, factor);
+    slr_free(w->m, factor);
+    return rc;
+}
+
 static int add_module(slr_writing *w, const slr_module *mod)
 {
     const slr_network *n = w->network;
@@ -112,7 +139,7 @@ static int add_module(slr_writing *w, const slr_module *mod)
     for (int i = 0; !lora && i < SLR_KIND_OWN; i++) {
         const slr_network_slot *s = slr_module_slot(mod, slots, i);
         if (s)
-            SLR_TRY(slr_writing_slot(w, s));
+            SLR_TRY(mod->kind == &slr_kind_ia3 ? add_ia3(w, mod, s) : slr_writing_slot(w, s));
     }
     return dora ? add_magnitudes(w, mod, dora) : SDLORA_OK;
 }

@@ -45,7 +45,7 @@ static slr_st_entry *add_entry(slr_writing *w, const slr_module *mod, const char
     if (slr_grow(w->m, &w->entry, &w->cap, w->n + 1, sizeof *w->entry) < 0)
         return NULL;
     slr_buf_init(&b, w->m);
-    slr_spelling_key(&b, w->spelling, w->network, &mod->target, leaf);
+    slr_spelling_key(&b, w->spelling, w->network, mod, leaf);
     slr_st_entry *e = &w->entry[w->n];
     *e = (slr_st_entry){.name = slr_buf_ok(&b) >= 0 ? slr_arena_strdup(w->texts, b.data) : NULL};
     slr_buf_free(&b);
@@ -187,6 +187,11 @@ static int write_all(slr_writing *w, const char *path, slr_meta *meta)
 int slr_netfile_save_as(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta,
                         const slr_spelling *spelling)
 {
+    bool other = slr_network_is_embedding(n) || slr_network_is_hyper(n);
+    if (other && spelling != slr_spelling_at(0))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s: an embedding or a hypernetwork is not written as '%s'", path,
+                        spelling->name);
     if (slr_network_is_embedding(n))
         return slr_embedding_save(n, path, save_dtype, meta);
     if (slr_network_is_hyper(n))

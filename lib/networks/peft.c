@@ -54,6 +54,23 @@ static int check_base(const slr_peft *p)
     return SDLORA_OK;
 }
 
+/* A turn of inputs is read as a series of five terms, which is what PEFT takes unless told. */
+static int check_turns(const slr_peft *p)
+{
+    for (int part = 0; part < SLR_PART_COUNT; part++) {
+        if (!part_prefix[part])
+            continue;
+        json_t *terms = get(p, part, "num_cayley_neumann_terms");
+        if (json_is_true(get(p, part, "coft")) ||
+            json_is_false(get(p, part, "use_cayley_neumann")) ||
+            (terms && json_integer_value(terms) != 5))
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "%s: OFT is read with use_cayley_neumann, five terms and no coft",
+                            p->label);
+    }
+    return SDLORA_OK;
+}
+
 static char *label_of(slr_mem *m, const char *file, const char *what)
 {
     slr_buf b;
@@ -88,7 +105,8 @@ static int load(slr_peft *p, const char *file, const char *metadata)
         SLR_TRY(slr_json_read(&p->root, p->m, p->label, CONFIG_LIMIT));
     if (!json_is_object(p->root))
         return slr_fail(SDLORA_EFORMAT, __func__, "%s is not a JSON object", p->label);
-    return check_base(p);
+    SLR_TRY(check_base(p));
+    return check_turns(p);
 }
 
 int slr_peft_open(slr_peft **out, slr_mem *m, const char *file, const char *metadata, bool beside)
@@ -220,8 +238,8 @@ bool slr_peft_feedforward(const slr_peft *p, const slr_target *t)
 /* --- writing --- */
 
 static const struct {
-    const char *kind, *type, *alpha; /* PEFT's name of the alpha */
-} types[] = {{"lora", "LORA", "lora_alpha"}, {"loha", "LOHA", "alpha"}};
+    const char *kind, *type, *alpha; /* PEFT's name of the alpha; NULL: it has no rank either */
+} types[] = {{"lora", "LORA", "lora_alpha"}, {"loha", "LOHA", "alpha"}, {"ia3", "IA3", NULL}};
 
 /* What the modules of a part have in common: the numbers that most of them have, and the kind. */
 typedef struct common {
@@ -332,13 +350,14 @@ static void put_pattern(slr_buf *b, const common *c, bool ranks)
     slr_buf_puts(b, "}");
 }
 
-static void put_targets(slr_buf *b, const common *c)
+/* The paths of all modules, or of those that are marked. */
+static void put_paths(slr_buf *b, const common *c, bool marked)
 {
     bool any = false;
     slr_buf_puts(b, "[");
     for (size_t i = 0; i < c->n->n_modules; i++) {
         const char *path = c->n->module[i].target.path;
-        if (!counts(c, i))
+        if (!counts(c, i) || (marked && !c->n->module[i].marked))
             continue;
         slr_buf_puts(b, any ? ", " : "");
         slr_json_quote(b, path, strlen(path), false);
@@ -347,35 +366,49 @@ static void put_targets(slr_buf *b, const common *c)
     slr_buf_puts(b, "]");
 }
 
+/* What (IA)^3 has none of. */
+static void put_ranks(slr_buf *b, const char *prefix, const common *c)
+{
+    put_name(b, prefix, "r");
+    slr_buf_printf(b, "%lld,\n", (long long)c->rank);
+    put_name(b, prefix, types[c->type].alpha);
+    put_real(b, c->alpha);
+    slr_buf_puts(b, ",\n");
+    put_name(b, prefix, "rank_pattern");
+    put_pattern(b, c, true);
+    slr_buf_puts(b, ",\n");
+    put_name(b, prefix, "alpha_pattern");
+    put_pattern(b, c, false);
+    slr_buf_puts(b, ",\n");
+}
+
+static void put_flag(slr_buf *b, const char *prefix, const char *name, bool value)
+{
+    put_name(b, prefix, name);
+    slr_buf_puts(b, value ? "true,\n" : "false,\n");
+}
+
 int slr_peft_describe(slr_buf *b, const slr_network *n, int part, const char *prefix, bool folded)
 {
     common c = {.n = n, .part = part, .folded = folded};
     SLR_TRY(look(&c));
     put_name(b, prefix, "peft_type");
     slr_buf_printf(b, "\"%s\",\n", types[c.type].type);
-    put_name(b, prefix, "r");
-    slr_buf_printf(b, "%lld,\n", (long long)c.rank);
-    put_name(b, prefix, types[c.type].alpha);
-    put_real(b, c.alpha);
-    slr_buf_puts(b, ",\n");
-    put_name(b, prefix, "rank_pattern");
-    put_pattern(b, &c, true);
-    slr_buf_puts(b, ",\n");
-    put_name(b, prefix, "alpha_pattern");
-    put_pattern(b, &c, false);
-    slr_buf_puts(b, ",\n");
-    if (c.type == 0) {
-        put_name(b, prefix, "use_rslora");
-        slr_buf_puts(b, "false,\n");
-        put_name(b, prefix, "use_dora");
-        slr_buf_puts(b, c.dora ? "true,\n" : "false,\n");
+    if (types[c.type].alpha) {
+        put_ranks(b, prefix, &c);
     } else {
-        put_name(b, prefix, "use_effective_conv2d");
-        slr_buf_puts(b, c.tucker ? "true,\n" : "false,\n");
+        put_name(b, prefix, "feedforward_modules");
+        put_paths(b, &c, true);
+        slr_buf_puts(b, ",\n");
     }
-    put_name(b, prefix, "inference_mode");
-    slr_buf_puts(b, "true,\n");
+    if (!strcmp(types[c.type].kind, "lora")) {
+        put_flag(b, prefix, "use_rslora", false);
+        put_flag(b, prefix, "use_dora", c.dora);
+    } else if (!strcmp(types[c.type].kind, "loha")) {
+        put_flag(b, prefix, "use_effective_conv2d", c.tucker);
+    }
+    put_flag(b, prefix, "inference_mode", true);
     put_name(b, prefix, "target_modules");
-    put_targets(b, &c);
+    put_paths(b, &c, false);
     return slr_buf_ok(b);
 }

@@ -192,6 +192,7 @@ static const struct {
     {"peft_lokr", "peft_lokr/adapter_model.safetensors", "peft", "lokr", 6},
     {"peft_lokr_full", "peft_lokr_full/adapter_model.safetensors", "peft", "lokr", 6},
     {"peft_ia3", "peft_ia3/adapter_model.safetensors", "peft", "ia3", 3},
+    {"peft_oft", "peft_oft/adapter_model.safetensors", "peft", "oft-v2", 3},
 };
 
 static void path_of(char path[256], const char *file)
@@ -280,6 +281,8 @@ static void writing(void **state)
         {"peft_lokr/adapter_model.safetensors", "peft_lokr", "kohya", false},
         {"peft_lokr_full/adapter_model.safetensors", "peft_lokr_full", "kohya", true},
         {"peft_ia3/adapter_model.safetensors", "peft_ia3", "kohya", false},
+        {"peft_ia3/adapter_model.safetensors", "peft_ia3", "peft", true},
+        {"peft_oft/adapter_model.safetensors", "peft_oft", "kohya", false},
     };
     strcpy(folder, "/tmp/sdlora-dialect-XXXXXX");
     assert_non_null(mkdtemp(folder));
@@ -319,6 +322,7 @@ static void not_written(void **state)
         {"peft_lokr/adapter_model.safetensors", "diffusers", NULL, SDLORA_ENOTSUP, "can't hold"},
         {"peft_lokr/adapter_model.safetensors", "peft", NULL, SDLORA_ENOTSUP, "'lokr'"},
         {"onetrainer.safetensors", "diffusers-old", NULL, SDLORA_ENOTSUP, "DoRA"},
+        {"peft_oft/adapter_model.safetensors", "peft", NULL, SDLORA_ENOTSUP, "'oft-v2'"},
         {"kohya.pt", "peft", NULL, SDLORA_EINVAL, "adapter_model.safetensors"},
         {"kohya.pt", "peft", "/tmp/adapter_model.safetensors", SDLORA_ENOTSUP, "one model"},
     };
