@@ -60,5 +60,21 @@ SDLORA_API int sdlora_network_extract(sdlora_network **out, sdlora_checkpoint *t
                                       sdlora_checkpoint *base, const sdlora_options *opts,
                                       sdlora_progress_fn progress, void *user);
 
+/**
+ * Writes a checkpoint's file once more with networks in it for good, as sdlora_checkpoint_merge()
+ * has it in memory: sums in f32, rounded once.  Read and written piece by piece, so memory does not
+ * grow with the file; the result appears whole or not at all.
+ * @param ckpt  opened from one file; a folder has to be converted first.
+ * @param vae   Nullable: takes the place of the checkpoint's own.
+ * @param path  a .safetensors file; names and layout are those of the checkpoint's file.
+ * @param opts  Nullable.  Kind "merge": save_precision, metadata_title, no_metadata.
+ * @param progress  Nullable.  Phase "write", between tensors.
+ */
+SDLORA_API int sdlora_checkpoint_merge_file(sdlora_checkpoint *ckpt, sdlora_vae *vae,
+                                            sdlora_network *const *nets, const double *te,
+                                            const double *unet, size_t n, const char *path,
+                                            const sdlora_options *opts, sdlora_progress_fn progress,
+                                            void *user);
+
 SDLORA_END_DECLS
 #endif /* SDLORA_MERGE_H */

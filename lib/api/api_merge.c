@@ -92,3 +92,30 @@ int sdlora_network_extract(sdlora_network **out, sdlora_checkpoint *tuned, sdlor
     SLR_TRY(slr_network_extract(&made, &tool, tuned->base, (slr_opt){opts, "extract"}));
     return slr_api_network(out, base, made);
 }
+
+int sdlora_checkpoint_merge_file(sdlora_checkpoint *ckpt, sdlora_vae *vae,
+                                 sdlora_network *const *nets, const double *te, const double *unet,
+                                 size_t n, const char *path, const sdlora_options *opts,
+                                 sdlora_progress_fn progress, void *user)
+{
+    slr_api_watch watch = {.fn = progress, .user = user};
+    slr_stack_item *items;
+
+    slr_clear();
+    SLR_TRY(slr_api_given(ckpt, "ckpt", __func__));
+    SLR_TRY(slr_api_given(path, "path", __func__));
+    SLR_TRY(slr_api_kind(opts, "merge", __func__));
+    if (ckpt->hollow)
+        return slr_fail(SDLORA_EINVAL, __func__, "a checkpoint without weights cannot be written");
+    if (ckpt->key.use_ema)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s is open with its averages: put them in place of the plain weights "
+                        "first, by sdlora_file_prune with ema=use",
+                        slr_checkpoint_path(ckpt->base));
+    SLR_TRY(slr_api_items(&items, ckpt, nets, te, unet, n, __func__));
+    const slr_tool tool = tool_of(ckpt, &watch);
+    int rc =
+        slr_merge_file(&tool, items, n, vae ? vae->weights : NULL, path, (slr_opt){opts, "merge"});
+    slr_free(ckpt->ctx->mem, items);
+    return rc;
+}

@@ -217,6 +217,11 @@ slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part)
     return part >= 0 && part < SLR_PART_COUNT ? c->part[part] : NULL;
 }
 
+const slr_bag *slr_checkpoint_bag(const slr_checkpoint *c)
+{
+    return c->bag;
+}
+
 const char *slr_checkpoint_metadata(const slr_checkpoint *c, const char *key)
 {
     return c->bag ? slr_bag_meta(c->bag, key) : NULL;

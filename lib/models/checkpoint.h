@@ -40,6 +40,9 @@ int slr_checkpoint_predict(const slr_checkpoint *c);
 slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part);
 /* The safetensors __metadata__ (or NULL), borrowed. */
 const char *slr_checkpoint_metadata(const slr_checkpoint *c, const char *key);
+/* All tensors of the file under its own names, of which the parts are views; NULL or empty: it is not
+ * one file.  Borrowed. */
+const struct slr_bag *slr_checkpoint_bag(const slr_checkpoint *c);
 /* "ldm", "diffusers" (a folder), "diffusers file", "part" (no UNet in it) or "synthetic". */
 const char *slr_checkpoint_layout(const slr_checkpoint *c);
 

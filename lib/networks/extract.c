@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "base/str.h"
+#include "io/file.h"
 #include "networks/tools.h"
 #include "tensor/linalg.h"
 
@@ -90,6 +91,13 @@ static int find(const extracting *x, const slr_checkpoint *c, const slr_target *
     return slr_weights_get(slr_checkpoint_part(c, t->part), name, out);
 }
 
+/* Both models are read once or twice; their pages need not stay. */
+static void let_go(const slr_tensor *t)
+{
+    if (slr_file_is_map(t->storage))
+        slr_file_forget(t->data, slr_tensor_bytes(t));
+}
+
 static int read_diff(const extracting *x, const slr_target *t, const char *what, float **out,
                      int64_t *count, bool *close)
 {
@@ -120,6 +128,8 @@ static int read_diff(const extracting *x, const slr_target *t, const char *what,
             rc = slr_fail(SDLORA_ENAN, __func__, "%s.%s of %s or %s is not finite", t->path, what,
                           slr_checkpoint_path(x->tuned), slr_checkpoint_path(x->t->base));
     }
+    let_go(a);
+    let_go(b);
     slr_free(x->t->m, w);
     if (rc < 0)
         slr_free(x->t->m, d);

@@ -152,6 +152,10 @@ bool slr_rebuild_by_output(const slr_module *mod);
 int slr_merge_layers(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base,
                      int part, const slr_stack_item *items, size_t n,
                      bool (*which)(void *user, int part, const char *path), void *user);
+/* One tensor of a layer, SLR_LEAF_WEIGHT or SLR_LEAF_BIAS, with the networks in it, in f32: *out holds
+ * it alone, or nothing when no network changes it. */
+int slr_merge_leaf(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base, int part,
+                   const slr_stack_item *items, size_t n, const char *path, int leaf);
 double slr_item_strength(const slr_stack_item *item, int part);
 
 struct slr_network {

@@ -18,6 +18,7 @@ typedef struct merging {
     const slr_stack_item *items;
     size_t n;
     int part;
+    bool wide; /* results stay f32 */
 } merging;
 
 double slr_item_strength(const slr_stack_item *item, int part)
@@ -171,7 +172,7 @@ static int merge_tensor(const merging *w, const char *path, const slr_module *fi
     slr_nn_path(name, leaf == SLR_LEAF_WEIGHT ? "%s.weight" : "%s.bias", path);
     const slr_target *want = &first->target;
     const slr_tensor *base = slr_weights_find(w->base, name);
-    const slr_tensor absent = {.dtype = SDLORA_F32, .rank = 1, .dim = {want->out}};
+    slr_tensor like = {.dtype = SDLORA_F32, .rank = 1, .dim = {want->out}};
     if (leaf == SLR_LEAF_WEIGHT && !base)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_weights_label(w->base), name);
     for (size_t i = 0; i < w->n && leaf == SLR_LEAF_WEIGHT; i++) {
@@ -179,11 +180,15 @@ static int merge_tensor(const merging *w, const char *path, const slr_module *fi
         if (mod)
             SLR_TRY(check_fit(w->items[i].network, &mod->target, name, base));
     }
+    if (base)
+        like = *base;
+    if (w->wide)
+        like.dtype = SDLORA_F32;
     slr_graph *g;
     SLR_TRY(slr_graph_new(&g, w->m, (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT}));
     int rc = build(w, g, path, want, leaf, base != NULL);
     if (rc > 0)
-        rc = run(w, g, path, name, base, base ? base : &absent);
+        rc = run(w, g, path, name, base, &like);
     slr_graph_free(g);
     return rc;
 }
@@ -229,6 +234,31 @@ int slr_merge_layers(slr_weights **out, slr_mem *m, slr_devices *devices, slr_we
     }
     if (rc >= 0)
         rc = merge_modules(&w, which, user);
+    if (rc < 0) {
+        slr_weights_unref(w.out);
+        return rc;
+    }
+    *out = w.out;
+    return SDLORA_OK;
+}
+
+int slr_merge_leaf(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base, int part,
+                   const slr_stack_item *items, size_t n, const char *path, int leaf)
+{
+    *out = NULL;
+    merging w = {.m = m,
+                 .devices = devices,
+                 .base = base,
+                 .items = items,
+                 .n = n,
+                 .part = part,
+                 .wide = true};
+    const slr_module *first = NULL;
+    for (size_t i = 0; i < n && !first; i++)
+        first = module_of(&w, i, path);
+    int rc = slr_weights_new(&w.out, m, slr_weights_label(base));
+    if (rc >= 0 && first)
+        rc = merge_tensor(&w, path, first, leaf);
     if (rc < 0) {
         slr_weights_unref(w.out);
         return rc;

@@ -6,6 +6,7 @@
 #define SLR_NETWORKS_TOOLS_H
 
 #include "models/keymap.h"
+#include "models/modelfile.h"
 #include "networks/tool.h"
 
 /* Fewer ranks for every module.  ENOTSUP for modules with DoRA. */
@@ -19,6 +20,11 @@ int slr_network_combine(slr_network **out, const slr_tool *t, const slr_stack_it
  * from. */
 int slr_network_extract(slr_network **out, const slr_tool *t, const slr_checkpoint *tuned,
                         slr_opt o);
+
+/* t->base's file once more with networks in it, at `path`: piece by piece, atomic, sums in f32.
+ * ENOTSUP when the base is not one file.  vae: Nullable, takes the place of the file's own. */
+int slr_merge_file(const slr_tool *t, const slr_stack_item *items, size_t n, slr_weights *vae,
+                   const char *path, slr_opt o);
 
 /* A checkpoint without values that has the layers a network file was made for, found by trying the
  * known architectures; EFORMAT when the file fits none. */

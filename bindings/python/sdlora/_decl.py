@@ -184,6 +184,8 @@ FUNCTIONS = [
     ("sdlora_network_merge", status, [out, handles, reals, reals, c_size_t, handle, progress_fn,
                                       c_void_p]),
     ("sdlora_network_extract", status, [out, handle, handle, handle, progress_fn, c_void_p]),
+    ("sdlora_checkpoint_merge_file", status, [handle, handle, handles, reals, reals, c_size_t,
+                                              c_char_p, handle, progress_fn, c_void_p]),
     # bench.h
     ("sdlora_bench", status, [handle, handle, handle, progress_fn, c_void_p, POINTER(c_void_p)]),
 ]
