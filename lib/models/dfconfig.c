@@ -101,6 +101,7 @@ static int put_unet(configs *k)
     for (int i = 0; i <= last; i++) { /* the middle takes the last level's */
         depth[i] = s.depth[i] ? s.depth[i] : i == last && s.mid_depth ? s.mid_depth : 1;
         layers[i] = s.resnets[i];
+        s.heads[i] = s.heads[i] ? s.heads[i] : 1; /* of a narrow level without attention */
     }
     if (s.mid_depth && depth[last] != s.mid_depth)
         return slr_fail(SDLORA_ENOTSUP, __func__,
