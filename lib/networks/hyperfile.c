@@ -18,8 +18,7 @@ enum { LEAVES = 4 };
 
 /* ---- reading: structure ------------------------------------------------------------------ */
 
-/* "768.0.linear..." -> 768; 0: the name is not that of a weight of an MLP. */
-static int64_t width_of(const char *name)
+int64_t slr_hyper_key_width(const char *name)
 {
     char digits[8];
     size_t n = strspn(name, "0123456789");
@@ -55,7 +54,7 @@ static int read_widths(slr_hyper *h, const slr_torchfile *f, const char *label)
     const char *strange = NULL;
     for (size_t i = 0; i < slr_torchfile_count(f); i++) {
         const char *name = slr_torchfile_at(f, i, NULL);
-        int64_t width = width_of(name);
+        int64_t width = slr_hyper_key_width(name);
         if (width)
             SLR_TRY(add_width(h, width, label));
         else if (!is_optimizer(name) && !strange)
@@ -219,7 +218,7 @@ static int check_all_used(const reading *r)
 {
     size_t weights = 0;
     for (size_t i = 0; i < slr_torchfile_count(r->file); i++)
-        weights += width_of(slr_torchfile_at(r->file, i, NULL)) != 0;
+        weights += slr_hyper_key_width(slr_torchfile_at(r->file, i, NULL)) != 0;
     if (weights == r->used)
         return SDLORA_OK;
     return slr_fail(SDLORA_EFORMAT, __func__,

@@ -11,6 +11,8 @@
 
 bool slr_network_is_hyper(const slr_network *n);
 
+/* "768.0.linear..." -> 768; 0: the name is not that of a weight in a hypernetwork's file. */
+int64_t slr_hyper_key_width(const char *name);
 /* A file; SDLORA_DONE when it is something else, EFORMAT or ENOTSUP names what is wrong. */
 int slr_hyper_open(slr_network **out, slr_mem *m, const slr_checkpoint *base, const char *path);
 

@@ -4,6 +4,7 @@
  * embeddings and model parts; what a network's names tell, netlook.c knows. */
 #include "networks/info.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -14,6 +15,7 @@
 #include "io/safetensors.h"
 #include "io/torchfile.h"
 #include "models/checkpoint.h"
+#include "networks/hypernet.h"
 #include "networks/netlook.h"
 
 enum { MAX_ROWS = 48, MAX_TRIGGERS = 8 };
@@ -39,6 +41,7 @@ typedef struct looking {
     int64_t tensors, params;
     const char *kind, *family; /* NULL: not known */
     bool unet, vae, te, embedding;
+    int64_t hyper; /* the widest MLP of a hypernetwork; 0: it is none */
 } looking;
 
 static void count(tally *t, const char *what, int64_t params)
@@ -85,6 +88,8 @@ static int see_tensor(looking *l, const char *name, const slr_tensor *t, const c
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
         if (slr_starts(name, marks[i].prefix))
             *((bool *)((char *)l + marks[i].flag)) = true;
+    if (l->torch && slr_hyper_key_width(name) > l->hyper)
+        l->hyper = slr_hyper_key_width(name);
     return slr_netlook_tensor(l->network, name, t);
 }
 
@@ -171,11 +176,12 @@ static int classify(looking *l)
     bool embedding = l->embedding && l->tensors <= 4;
 
     /* names with a prefix of someone's own are still a model if it opens as one */
-    if (!network && !embedding && !l->model && (l->unet || (!l->vae && !l->te)))
+    if (!network && !embedding && !l->hyper && !l->model && (l->unet || (!l->vae && !l->te)))
         SLR_TRY(open_model(l));
     if (l->model && slr_checkpoint_part(l->model, SLR_PART_UNET))
         l->unet = true;
     l->kind = network     ? "lora"
+              : l->hyper  ? "hypernetwork"
               : l->unet   ? "checkpoint"
               : embedding ? "embedding"
               : l->vae    ? "vae"
@@ -353,9 +359,36 @@ static int put_hashes(const looking *l, slr_buf *b)
     return SDLORA_OK;
 }
 
+/* What a hypernetwork or an embedding says beside its tensors, spelled as Python does. */
+static void put_values(const looking *l, slr_buf *b)
+{
+    for (size_t i = 0, n = 0; i < slr_torchfile_values(l->torch); i++) {
+        const slr_torch_value *v = slr_torchfile_value_at(l->torch, i);
+        char number[32];
+        const char *text = v->text;
+
+        if (v->type == SLR_TORCH_NONE)
+            continue;
+        if (v->type == SLR_TORCH_BOOL)
+            text = v->i ? "True" : "False";
+        else if (v->type == SLR_TORCH_INT)
+            snprintf(number, sizeof number, "%lld", (long long)v->i);
+        else if (v->type == SLR_TORCH_REAL)
+            slr_real_repr(v->f, number);
+        if (!text)
+            text = number;
+        slr_buf_puts(b, n++ ? ",\n    " : "\n    ");
+        slr_json_quote(b, v->name, strlen(v->name), false);
+        slr_buf_puts(b, ": ");
+        slr_json_quote(b, text, strlen(text), false);
+    }
+}
+
 static void put_metadata(const looking *l, slr_buf *b)
 {
     slr_buf_puts(b, "  \"metadata\": {");
+    if (l->torch && (l->hyper || l->embedding))
+        put_values(l, b);
     for (size_t i = 0; l->st && i < slr_safetensors_meta_count(l->st); i++) {
         const char *value, *key = slr_safetensors_meta_at(l->st, i, &value);
 

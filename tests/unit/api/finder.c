@@ -13,9 +13,13 @@
 #include "api/api.h"
 #include "api/finder.h"
 #include "base/status.h"
+#include "io/file.h"
+#include "io/hash.h"
+#include "networks/hypernet.h"
 #include "networks/netfile.h"
 
-#define MODEL TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
+#define MODEL    TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
+#define HYPERNET TEST_ROOT "/golden/hypernet/relu.pt"
 
 typedef struct setup {
     sdlora_context *ctx;
@@ -79,6 +83,37 @@ static void names_and_aliases(void **state)
     slr_finder_free(f);
 }
 
+/* A LoRA and a hypernetwork may share a directory and a name; a hash picks among files. */
+static void hypernets_beside_loras(void **state)
+{
+    const setup *s = *state;
+    static const char copy[] = "api-finder/one.pt";
+    char legacy[9], full[65], name[32];
+    slr_finder *f;
+    slr_network *net;
+    void *bytes;
+    size_t n;
+
+    assert_int_equal(slr_file_read(NULL, HYPERNET, 1 << 20, &bytes, &n), SDLORA_OK);
+    assert_int_equal(slr_file_write(NULL, copy, bytes, n), SDLORA_OK);
+    slr_free(NULL, bytes);
+    assert_int_equal(slr_hash_file(copy, full), SDLORA_OK);
+    assert_int_equal(slr_hash_legacy(copy, legacy), SDLORA_OK);
+    assert_int_equal(slr_finder_new(&f, NULL, s->ckpt->base), SDLORA_OK);
+    assert_int_equal(slr_finder_add(f, "api-finder"), SDLORA_OK);
+    assert_int_equal(rank_of(f, "one"), 1);
+    const char *const hashes[] = {NULL, legacy, full};
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, hashes[i] ? "one(%.10s)" : "one", hashes[i]);
+        assert_int_equal(slr_finder_find(f, "hypernet", name, &net), SDLORA_OK);
+        assert_true(slr_network_is_hyper(net));
+        slr_network_unref(net);
+    }
+    assert_int_equal(slr_finder_find(f, "hypernet", "one(0123456789)", &net), SDLORA_ENOTFOUND);
+    assert_non_null(strstr(sdlora_last_error()->message, "<hypernet:one(0123456789)>"));
+    slr_finder_free(f);
+}
+
 static void a_look_at_a_network(void **state)
 {
     static const char *const wanted[] = {
@@ -101,6 +136,11 @@ static void a_look_at_a_network(void **state)
             fail_msg("%s is not in %s", wanted[i], json);
     assert_null(strstr(json, "\"rare\","));
     sdlora_text_free(s->ctx, json);
+    assert_int_equal(sdlora_file_info(s->ctx, HYPERNET, 0, &json), SDLORA_OK);
+    assert_non_null(strstr(json, "\"kind\": \"hypernetwork\""));
+    assert_non_null(strstr(json, "\"activation_func\": \"relu\""));
+    assert_non_null(strstr(json, "\"layer_structure.1\": \"0.25\""));
+    sdlora_text_free(s->ctx, json);
     assert_int_equal(sdlora_file_info(s->ctx, "api-finder/none", 0, &json), SDLORA_ENOTFOUND);
     assert_null(json);
 }
@@ -119,6 +159,7 @@ int main(void)
     save(&s, "api-finder/sub/three.safetensors", "its other name", 3);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(names_and_aliases, &s),
+        cmocka_unit_test_prestate(hypernets_beside_loras, &s),
         cmocka_unit_test_prestate(a_look_at_a_network, &s),
     };
     int failed = cmocka_run_group_tests_name("finder", tests, NULL, NULL);
