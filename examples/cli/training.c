@@ -30,6 +30,8 @@ int cli_training_parse(cli_training *t, cli_args *a, const char *verb, int argc,
         {"vae", CLI_FLAG_TEXT, &t->vae, "a VAE file instead of the model's own"},
         {"json", CLI_FLAG_BOOL, &t->json, "print JSON: train one object per step, plan one"},
         {"v2", CLI_FLAG_BOOL, &t->v2, "accepted, has no effect: the family is read from the file"},
+        {"config_from", CLI_FLAG_TEXT, &t->config_from,
+         "take the settings that a network file was trained with; flags go before them"},
         {"config_file", CLI_FLAG_REFUSED, NULL,
          "configuration files are not read; give the settings as flags"},
         {"caption_extention", CLI_FLAG_ALIAS, NULL, "caption_extension"},
@@ -50,11 +52,32 @@ int cli_training_parse(cli_training *t, cli_args *a, const char *verb, int argc,
     return status < 0 ? check(t, a, verb) : status;
 }
 
+/* What the file tells of each kind of options; what cannot be taken over is told. */
+static int take_settings(const cli_training *t, const cli_args *a)
+{
+    static const char *const kinds[] = {"train", "network", "dataset"};
+    int rc = SDLORA_OK;
+
+    for (size_t i = 0; rc >= 0 && i < sizeof kinds / sizeof *kinds; i++) {
+        char *notes;
+
+        rc = sdlora_options_from_metadata(cli_options(a, kinds[i]), t->m.ctx, t->config_from,
+                                          &notes);
+        if (rc >= 0 && *notes)
+            fprintf(stderr, "%s: not taken over:\n%s", t->config_from, notes);
+        if (rc >= 0)
+            sdlora_text_free(t->m.ctx, notes);
+    }
+    return rc;
+}
+
 int cli_training_open(cli_training *t, const cli_args *a)
 {
     int64_t seed = 0;
     int rc = cli_open(&t->m, a, t->ckpt, t->vae);
 
+    if (rc >= 0 && t->config_from)
+        rc = take_settings(t, a);
     sdlora_options_get_int(cli_options(a, "train"), "seed", &seed);
     if (rc >= 0)
         rc = sdlora_dataset_open(&t->data, t->m.ctx, cli_options(a, "dataset"));

@@ -6,7 +6,7 @@
 #include "cli.h"
 
 typedef struct cli_training {
-    const char *ckpt, *vae;
+    const char *ckpt, *vae, *config_from;
     bool json, v2;
     cli_model m;
     sdlora_dataset *data;

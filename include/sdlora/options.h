@@ -67,6 +67,16 @@ SDLORA_API int sdlora_options_get_real(const sdlora_options *o, const char *name
 SDLORA_API int sdlora_options_get_text(const sdlora_options *o, const char *name,
                                        const char **value);
 
+/**
+ * Sets every option of this kind ("train", "network" or "dataset") that a network file's metadata
+ * tell of, as kohya's and LyCORIS' trainers write them.  What is set already stays.
+ * @param notes  Nullable: receives a line for each setting that cannot be taken over and, with
+ *               "train", for each unknown ss_ key; to be given back with sdlora_text_free().
+ * Errors: SDLORA_ENOTFOUND when the file does not tell how it was trained.
+ */
+SDLORA_API int sdlora_options_from_metadata(sdlora_options *o, sdlora_context *ctx,
+                                            const char *path, char **notes);
+
 /** The i-th row of a kind (NULL: of all kinds).  Errors: SDLORA_ENOTFOUND past the last. */
 SDLORA_API int sdlora_option_at(const char *kind, size_t i, sdlora_option_info *info);
 

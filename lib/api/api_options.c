@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "train/metafrom.h"
 
 int sdlora_options_new(sdlora_options **out, const char *kind)
 {
@@ -125,6 +126,17 @@ int sdlora_options_get_text(const sdlora_options *o, const char *name, const cha
         return SDLORA_DONE;
     *value = slr_opt_text(set, name);
     return SDLORA_OK;
+}
+
+int sdlora_options_from_metadata(sdlora_options *o, sdlora_context *ctx, const char *path,
+                                 char **notes)
+{
+    SLR_TRY(check(o, "", __func__));
+    if (notes)
+        *notes = NULL;
+    SLR_TRY(slr_api_given(ctx, "ctx", __func__));
+    SLR_TRY(slr_api_given(path, "path", __func__));
+    return slr_options_from_metadata(o, ctx->mem, path, notes);
 }
 
 int sdlora_option_at(const char *kind, size_t i, sdlora_option_info *info)

@@ -22,6 +22,8 @@ typedef struct slr_run_facts {
     bool v_prediction;
 } slr_run_facts;
 
+/* Rows of keys that are one option's value: false past the last. */
+bool slr_metadata_row(size_t i, const char **key, const char **kind, const char **option);
 /* Fills an empty meta.  Model hashes are computed once and kept in *hashes (a cache the caller
  * owns). */
 int slr_metadata_fill(slr_meta *meta, slr_mem *m, const slr_run_facts *f, slr_meta *hashes);

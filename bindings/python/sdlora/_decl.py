@@ -83,6 +83,7 @@ FUNCTIONS = [
     ("sdlora_options_set_int", status, [handle, c_char_p, c_int64]),
     ("sdlora_options_set_real", status, [handle, c_char_p, c_double]),
     ("sdlora_options_set_text", status, [handle, c_char_p, c_char_p]),
+    ("sdlora_options_from_metadata", status, [handle, handle, c_char_p, POINTER(c_void_p)]),
     ("sdlora_options_get_int", status, [handle, c_char_p, POINTER(c_int64)]),
     ("sdlora_options_get_real", status, [handle, c_char_p, reals]),
     ("sdlora_options_get_text", status, [handle, c_char_p, POINTER(c_char_p)]),

@@ -9,7 +9,7 @@ from typing import Any, List, NamedTuple, Optional
 
 from . import _decl
 from ._error import NotFoundError
-from ._handle import Handle, decode, encode
+from ._handle import Handle, decode, encode, take_text
 from ._lib import lib
 
 _TYPES = {1: "int", 2: "real", 3: "text", 4: "bool", 5: "list"}
@@ -80,6 +80,14 @@ class Options(Handle):
             lib.sdlora_options_set_text(self._ptr, key, encode(value))
         else:  # numpy scalars and the like say themselves what they are
             self[name] = value.item() if hasattr(value, "item") else str(value)
+
+    def from_metadata(self, context: Handle, path: Any) -> List[str]:
+        """Takes what a network file tells of its training and is not set here; what could not be
+        taken over, one line each."""
+        notes = ctypes.c_void_p()
+        lib.sdlora_options_from_metadata(self._ptr, context._ptr, encode(path),
+                                         ctypes.byref(notes))
+        return take_text(context, notes).splitlines()
 
     def __getitem__(self, name: str) -> Optional[str]:
         """The value as text, or its default, or None."""
