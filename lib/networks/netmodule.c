@@ -75,6 +75,8 @@ static int read_marker(const slr_reading *r, const slr_group *g, size_t i, bool 
         value = *(const uint8_t *)t->data;
     else
         SLR_TRY(slr_tensor_to_f32(t, &value));
+    if (!isfinite(value))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is not finite", r->label, g->at[i].key);
     *marked = value != 0;
     return SDLORA_OK;
 }
@@ -197,8 +199,20 @@ static int check_counts(const slr_reading *r, const slr_group *g, const slr_form
     return SDLORA_OK;
 }
 
+/* PEFT's (IA)^3 shows by its shape what others mark. */
+static bool lacks_marker(const slr_group *g)
+{
+    bool have = !g->kind->marker || g->kind->marker_if_set;
+    for (size_t k = 0; !have && k < g->n; k++)
+        have = g->at[k].take == SLR_TAKE_FACTOR || !strcmp(g->at[k].leaf, g->kind->marker);
+    return !have;
+}
+
 static int missing(const slr_reading *r, const slr_group *g)
 {
+    if (lacks_marker(g))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s.%s is missing", r->label, g->target->name,
+                        g->kind->marker);
     for (int i = 0; i < SLR_KIND_OWN; i++) {
         bool have = false;
         for (size_t k = 0; k < g->n; k++)

@@ -299,12 +299,31 @@ static void foreign_names(void **state)
 static const struct {
     const char *key, *kind, *spare;
 } ORIGINALS[] = {
-    {"lora.tucker.conv", "lora", "alpha"},         {"lora.dora.one", "lora", "alpha dora_scale"},
-    {"loha.plain.linear", "loha", "alpha"},        {"loha.plain.conv", "loha", "alpha"},
-    {"loha.tucker.conv", "loha", "alpha"},         {"loha.dora_in.one", "loha", "alpha dora_scale"},
-    {"lokr.plain.conv", "lokr", "alpha"},          {"lokr.tucker.stride", "lokr", "alpha"},
-    {"lokr.both.linear", "lokr", "alpha"},         {"lokr.matrix.conv", "lokr", "alpha"},
+    {"lora.tucker.conv", "lora", "alpha"},
+    {"lora.dora.one", "lora", "alpha dora_scale"},
+    {"loha.plain.linear", "loha", "alpha"},
+    {"loha.plain.conv", "loha", "alpha"},
+    {"loha.tucker.conv", "loha", "alpha"},
+    {"loha.dora_in.one", "loha", "alpha dora_scale"},
+    {"lokr.plain.conv", "lokr", "alpha"},
+    {"lokr.tucker.stride", "lokr", "alpha"},
+    {"lokr.both.linear", "lokr", "alpha"},
+    {"lokr.matrix.conv", "lokr", "alpha"},
     {"lokr.dora.one", "lokr", "alpha dora_scale"},
+    {"ia3.plain.conv", "ia3", ""},
+    {"ia3.input.linear", "ia3", ""},
+    {"glora.plain.linear", "glora", "alpha"},
+    {"glora.plain.conv", "glora", "alpha"},
+    {"diag-oft.rescaled.linear", "diag-oft", "alpha rescale"},
+    {"diag-oft.rescaled.conv", "diag-oft", "alpha rescale"},
+    {"boft.rescaled.linear", "boft", "alpha rescale"},
+    {"boft.rescaled.conv", "boft", "alpha rescale"},
+    {"ia3.input.conv", "ia3", ""},
+    {"full.plain.small", "full", "diff diff_b"},
+    {"full.plain.one", "full", "diff diff_b"},
+    {"full.plain.linear", "full", ""},
+    {"norm.plain.groupnorm", "norm", "w_norm b_norm"},
+    {"norm.plain.layernorm", "norm", "w_norm b_norm"},
 };
 
 /* What is done to one tensor; false: it cannot be done to this one. */
@@ -384,10 +403,13 @@ static original take_original(const golden *g, const char *key)
     return o;
 }
 
+/* A tensor that is lost or mistyped can leave one that is known and has no place. */
 static void refuse_entries(const original *o, const slr_st_entry *e, size_t n, const char *what)
 {
+    slr_network *net;
     ok(slr_safetensors_write(NULL, path, e, n, NULL, 0));
-    refused(SDLORA_EFORMAT, o->module, what);
+    bool known = slr_network_open(&net, NULL, base, path) == SDLORA_ENOTSUP;
+    refused(known ? SDLORA_ENOTSUP : SDLORA_EFORMAT, o->module, known ? "" : what);
 }
 
 /* Every mutation of one tensor; returns how many. */
@@ -443,7 +465,7 @@ static void lycoris(void **state)
         total += count;
     }
     print_message("%zu mutants of LyCORIS files\n", total);
-    assert_true(total >= 400);
+    assert_true(total >= 1000);
     golden_close(&g);
 }
 
