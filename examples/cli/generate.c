@@ -117,7 +117,8 @@ int cli_generate(int argc, char **argv)
     const cli_flag flags[] = {
         {"ckpt", CLI_FLAG_TEXT, &j.ckpt, "the model: a file or a diffusers folder"},
         {"vae", CLI_FLAG_TEXT, &j.vae, "a VAE file instead of the model's own"},
-        {"lora_dir", CLI_FLAG_LIST, &j.lora_dirs, "where <lora:name:strength> is looked up"},
+        {"lora_dir", CLI_FLAG_LIST, &j.lora_dirs,
+         "where <lora:name:1> and <hypernet:name:1> are looked up"},
         {"lora", CLI_FLAG_LIST, &j.loras, "FILE:WEIGHT: a network for every picture"},
         {"embeddings", CLI_FLAG_LIST, &j.embeddings,
          "embeddings that prompts may name: a file or a directory"},

@@ -32,7 +32,7 @@ class Generator(Handle):
         lib.sdlora_generator_set_progress(self._ptr, self._callback, None)
 
     def add_lora_dir(self, path: Any) -> None:
-        """A directory that <lora:name> tags of prompts are looked up in."""
+        """A directory that <lora:name> and <hypernet:name> tags of prompts are looked up in."""
         lib.sdlora_generator_add_lora_dir(self._ptr, encode(path))
 
     def add_embeddings(self, path: Any) -> None:
