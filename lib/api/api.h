@@ -56,6 +56,7 @@ struct sdlora_vae {
 struct sdlora_network {
     slr_refs refs;
     sdlora_checkpoint *ckpt;
+    bool merged; /* base_weights: ckpt is made of the caller's, and what this is trained on */
     slr_network *net;
 };
 

@@ -3,9 +3,11 @@
  * file to start from (network_weights) is applied. */
 #include "api/api.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/status.h"
+#include "base/str.h"
 #include "networks/dialect.h"
 #include "tensor/dtype.h"
 
@@ -85,6 +87,62 @@ static int start_from_file(slr_network **net, const sdlora_checkpoint *ckpt, slr
     return rc;
 }
 
+/* --- base_weights --- */
+
+/* A line of a list into text; false: there is none left. */
+static bool next_line(slr_str *rest, char *text, size_t cap)
+{
+    slr_str line;
+
+    if (!slr_str_next(rest, '\n', &line))
+        return false;
+    line = slr_str_trim(line);
+    snprintf(text, cap, "%.*s", (int)(line.n < cap ? line.n : cap - 1), line.p);
+    return true;
+}
+
+/* Strengths that are missing are 1, as kohya has it. */
+static int read_strength(slr_str *rest, double *out)
+{
+    char text[64];
+
+    *out = 1.0;
+    if (next_line(rest, text, sizeof text) && *text && !slr_parse_real(text, out))
+        return slr_fail(SDLORA_EINVAL, "sdlora_network_new",
+                        "base_weights_multiplier: '%s' is not a number", text);
+    return SDLORA_OK;
+}
+
+/* *out stays NULL where there are no base_weights. */
+static int merge_base(sdlora_checkpoint **out, sdlora_checkpoint *ckpt, slr_opt o)
+{
+    enum { MOST = 64 };
+    sdlora_network *nets[MOST];
+    double strength[MOST];
+    char path[4096];
+    size_t n = 0;
+    int rc = SDLORA_OK;
+    slr_str rest = slr_str_of(slr_opt_text(o, "base_weights")),
+            numbers = slr_str_of(slr_opt_text(o, "base_weights_multiplier"));
+
+    *out = NULL;
+    while (rc >= 0 && next_line(&rest, path, sizeof path)) {
+        if (!*path)
+            continue;
+        rc = n < MOST
+                 ? read_strength(&numbers, &strength[n])
+                 : slr_fail(SDLORA_EINVAL, "sdlora_network_new", "more than %d base_weights", MOST);
+        if (rc >= 0)
+            rc = sdlora_network_open(&nets[n], ckpt, path);
+        n += rc >= 0;
+    }
+    if (rc >= 0 && n)
+        rc = sdlora_checkpoint_merge(out, ckpt, nets, strength, strength, n);
+    while (n)
+        sdlora_network_unref(nets[--n]);
+    return rc;
+}
+
 int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt, const sdlora_options *opts,
                        uint64_t seed)
 {
@@ -100,11 +158,17 @@ int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt, const sdlo
     const char *file = slr_opt_text(o, slr_opt_has(o, "weights") ? "weights" : "network_weights");
     if (!file && slr_opt_bool(o, "dim_from_weights"))
         return slr_fail(SDLORA_EINVAL, __func__, "dim_from_weights needs network_weights");
-    if (file)
-        SLR_TRY(start_from_file(&net, ckpt, o, file, seed));
-    else
-        SLR_TRY(slr_network_make(&net, ckpt->base, opts, seed));
-    return slr_api_network(out, ckpt, net);
+    sdlora_checkpoint *merged;
+    SLR_TRY(merge_base(&merged, ckpt, o));
+    const sdlora_checkpoint *base = merged ? merged : ckpt;
+    int rc = file ? start_from_file(&net, base, o, file, seed)
+                  : slr_network_make(&net, base->base, opts, seed);
+    if (rc >= 0)
+        rc = slr_api_network(out, merged ? merged : ckpt, net);
+    if (rc >= 0)
+        (*out)->merged = merged != NULL;
+    sdlora_checkpoint_unref(merged);
+    return rc;
 }
 
 int sdlora_network_open(sdlora_network **out, sdlora_checkpoint *ckpt, const char *path)

@@ -207,7 +207,7 @@ static int shell_new(sdlora_trainer **out, const parts *p)
     if (!t)
         return SDLORA_ENOMEM;
     slr_refs_init(&t->refs);
-    t->ckpt = sdlora_checkpoint_ref(p->ckpt);
+    t->ckpt = sdlora_checkpoint_ref(p->net->merged ? p->net->ckpt : p->ckpt);
     t->vae = sdlora_vae_ref(p->vae);
     t->net = sdlora_network_ref(p->net);
     t->data = sdlora_dataset_ref(p->data);
