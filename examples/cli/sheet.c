@@ -12,6 +12,7 @@ enum { MAX_COLUMNS = 32, MAX_ROWS = 256 };
 typedef struct sheet {
     const char *ckpt, *vae, *lora, *prompts, *weights, *out;
     cli_model m;
+    cli_list embeddings;
     sdlora_network *net;
     sdlora_generator *g;
     char *row[MAX_ROWS];
@@ -92,6 +93,8 @@ static int run(sheet *s, const cli_args *a)
     if (rc >= 0)
         rc = sdlora_generator_new(&s->g, s->m.ckpt, s->m.vae);
     if (rc >= 0)
+        rc = cli_add_embeddings(s->g, &s->embeddings);
+    if (rc >= 0)
         rc = cli_open_network(&s->net, NULL, &s->m, s->lora, o);
     for (size_t i = 0; rc >= 0 && i < s->rows * s->columns; i++)
         rc = draw_cell(s, o, i);
@@ -130,6 +133,8 @@ int cli_sheet(int argc, char **argv)
         {"ckpt", CLI_FLAG_TEXT, &s.ckpt, "the model"},
         {"vae", CLI_FLAG_TEXT, &s.vae, "a VAE file instead of the model's own"},
         {"lora", CLI_FLAG_TEXT, &s.lora, "the network whose strength varies by column"},
+        {"embeddings", CLI_FLAG_LIST, &s.embeddings,
+         "embeddings that prompts may name: a file or a directory"},
         {"prompts", CLI_FLAG_TEXT, &s.prompts, "a text file with one prompt per line: the rows"},
         {"weights", CLI_FLAG_TEXT, &s.weights, "strengths with commas: the columns"},
         {"out", CLI_FLAG_TEXT, &s.out, "the .png file to write"},

@@ -116,6 +116,10 @@ assert(g:run(draw)[1]:data() == plain:data())
 g:add_lora_dir(dir)
 draw.prompt = "red apple, fruit <lora:saved:1>"
 assert(g:run(draw)[1]:data() ~= plain:data())
+sdlora.Network(ckpt, {token_string = "applish", init_word = "apple"}):save(dir .. "/applish.pt")
+g:add_embeddings(dir .. "/applish.pt")
+draw.prompt = "red applish, fruit"
+assert(g:run(draw)[1]:data() == plain:data())
 draw.prompt = "heart"
 g = sdlora.Generator(ckpt, {progress = function() error("enough") end})
 ok, text = pcall(g.run, g, draw)

@@ -250,6 +250,14 @@ class Drawing(Case):
         generator.add_lora_dir(self.dir)
         tagged = generator.run("pizza, food <lora:t:1>", **DRAW)[0]
         self.assertEqual(tagged.data, changed.data)
+        word = os.path.join(self.dir, "foodish.safetensors")
+        sdlora.Network(self.ckpt, token_string="foodish", init_word="food").save(word)
+        self.assertNotEqual(generator.run("pizza, foodish", **DRAW)[0].data, plain.data)
+        generator.add_embeddings(word)
+        # a new embedding is its word until it is trained
+        named = generator.run("pizza, foodish", **DRAW)[0]
+        self.assertEqual(named.data, plain.data)
+        self.assertIn("TI hashes: \"foodish: ", named.text)
 
     def test_exception_in_progress(self):
         def stop(step, total):

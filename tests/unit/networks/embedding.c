@@ -358,11 +358,92 @@ static void bundles(void **state)
     slr_targets_free(targets);
 }
 
+/* Counts blocks, and refuses one. */
+typedef struct hooks {
+    long calls, fail_at, live;
+} hooks;
+
+static void *hook_alloc(void *user, size_t bytes)
+{
+    hooks *h = user;
+    if (++h->calls == h->fail_at)
+        return NULL;
+    h->live++;
+    return malloc(bytes);
+}
+
+static void *hook_realloc(void *user, void *p, size_t bytes)
+{
+    hooks *h = user;
+    if (++h->calls == h->fail_at)
+        return NULL;
+    h->live += !p;
+    return realloc(p, bytes);
+}
+
+static void hook_free(void *user, void *p)
+{
+    ((hooks *)user)->live -= p != NULL;
+    free(p);
+}
+
+/* Reads a file and a text that names it; the first allocation fails, then the second ... */
+static int use(slr_mem *m, const slr_bpe *bpe, const char *path)
+{
+    slr_network *n;
+    slr_words *w = NULL;
+    int32_t *ids = NULL;
+    size_t count;
+    SLR_TRY(slr_network_open(&n, m, base, path));
+    int rc = slr_words_new(&w, m, bpe);
+    if (rc >= 0)
+        rc = slr_words_add(w, n);
+    if (rc >= 0)
+        rc = slr_words_encode(w, bpe, m, "a glow", 6, &ids, &count);
+    if (rc >= 0)
+        slr_free(m, ids);
+    slr_words_free(w);
+    slr_network_unref(n);
+    return rc;
+}
+
+static void out_of_memory(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"a1111.pt", "emb_params.safetensors", "pixels.png",
+                                        "text.png"};
+    slr_bpe *bpe;
+    ok(slr_bpe_new(&bpe, NULL));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[256];
+        long k = 0;
+        int rc = SDLORA_ENOMEM;
+        snprintf(path, sizeof path, FOLDER "%s", names[i]);
+        while (rc < 0) {
+            hooks h = {.fail_at = ++k};
+            const slr_mem_hooks table = {hook_alloc, hook_realloc, hook_free, &h};
+            slr_mem *m;
+            rc = slr_mem_new(&m, &table, 0);
+            if (rc >= 0) {
+                rc = use(m, bpe, path);
+                slr_mem_unref(m);
+            }
+            assert_true(rc == SDLORA_OK || rc == SDLORA_ENOMEM);
+            assert_int_equal(h.live, 0);
+        }
+        print_message("%s: %ld allocations\n", names[i], k - 1);
+        assert_true(k > 5);
+    }
+    slr_bpe_unref(bpe);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(files),    cmocka_unit_test(foreign_files),
-                                       cmocka_unit_test(refusals), cmocka_unit_test(bent_files),
-                                       cmocka_unit_test(made),     cmocka_unit_test(saved),
-                                       cmocka_unit_test(names),    cmocka_unit_test(bundles)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(files),        cmocka_unit_test(foreign_files),
+        cmocka_unit_test(refusals),     cmocka_unit_test(bent_files),
+        cmocka_unit_test(made),         cmocka_unit_test(saved),
+        cmocka_unit_test(names),        cmocka_unit_test(bundles),
+        cmocka_unit_test(out_of_memory)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
