@@ -172,13 +172,20 @@ int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora
     return SDLORA_OK;
 }
 
+/* kohya's OFT is read as LyCORIS': one formula, two rules for new modules. */
+static bool same_formula(const slr_kind *a, const slr_kind *b)
+{
+    return a == b || (a->delta && a->delta == b->delta);
+}
+
 static const slr_network_slot *same_slot(const slr_network *from, const slr_network *n, size_t i)
 {
     const slr_network_slot *a = &n->slot[i];
     const slr_module *to = &n->module[a->module];
     const slr_module *mod = slr_network_find(from, a->part, to->target.path);
-    return mod && mod->kind == to->kind ? slr_module_slot(mod, &from->slot[mod->slot], a->leaf)
-                                        : NULL;
+    return mod && same_formula(mod->kind, to->kind)
+               ? slr_module_slot(mod, &from->slot[mod->slot], a->leaf)
+               : NULL;
 }
 
 int slr_network_load_into(slr_network *n, const slr_network *from)
