@@ -42,6 +42,7 @@ int cli_rewrite(cli_rewrite_fn run, const char *kind, const char *usage, int arg
 int cli_convert(int argc, char **argv)
 {
     return cli_rewrite(sdlora_file_convert, "convert",
-                       "convert IN OUT [--layout ldm|diffusers] [--save_precision fp16]", argc,
-                       argv);
+                       "convert IN OUT [--layout ldm|diffusers] [--dialect kohya|diffusers|peft] "
+                       "[--save_precision fp16]",
+                       argc, argv);
 }

@@ -20,12 +20,14 @@
 SDLORA_BEGIN_DECLS
 
 /**
- * Writes a model as another file: container (`.ckpt`, `.pt`, `.bin` to `.safetensors`), layout,
+ * Writes a model or a network as another file: container (`.ckpt`, `.pt`, `.bin` to `.safetensors`), layout,
  * type of numbers, averaged weights in place of the plain ones, another autoencoder.
  * @param in    a file of any format, or a diffusers folder.
  * @param out   a .safetensors file; with layout=diffusers a folder that does not exist yet.
  * @param opts  Nullable.  Kind "convert": layout, save_precision, vae_precision, ema, extras, vae,
- * verify.
+ * verify; with dialect the file is a network and gets the names of that dialect (see
+ * sdlora_network_save_as(); lora_unmatched, base_model), and json has "dialect", "modules",
+ * "skipped".
  * @param json  Nullable.  "bytes_in", "bytes_out", "tensors", "layout", "family"; "dropped": what
  * was left out, by kind, with the first names; "averages_used"; "overflows": values that the
  * smaller type can't hold; "verified". Errors: SDLORA_ENOTFOUND with ema=use when the file has no

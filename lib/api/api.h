@@ -30,6 +30,10 @@ struct sdlora_context {
     sdlora_checkpoint *shelf;
 };
 
+/* sdlora_file_convert of a network: options of kind "convert" with a dialect. */
+int slr_api_convert_network(char **json, sdlora_context *ctx, const char *in, const char *out,
+                            slr_opt o);
+
 /* What makes two openings of a file the same checkpoint. */
 typedef struct slr_shelf_key {
     slr_file_id file;

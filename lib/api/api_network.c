@@ -251,7 +251,6 @@ int sdlora_network_save_as(sdlora_network *net, const char *path, const char *pr
                            const char *dialect)
 {
     const slr_spelling *spelling = slr_spelling_at(0);
-    slr_meta *copy;
 
     slr_clear();
     SLR_TRY(slr_api_given(net, "net", __func__));
@@ -262,18 +261,5 @@ int sdlora_network_save_as(sdlora_network *net, const char *path, const char *pr
                         precision);
     if (dialect)
         SLR_TRY(slr_spelling_named(&spelling, dialect));
-    /* the hashes that saving adds belong to the file, not to the network */
-    SLR_TRY(slr_meta_new(&copy, net->ckpt->ctx->mem));
-    const slr_meta *meta = slr_network_meta(net->net);
-    int rc = SDLORA_OK;
-    for (size_t i = 0; rc >= 0 && meta && i < slr_meta_count(meta); i++) {
-        const char *value, *key = slr_meta_at(meta, i, &value);
-
-        rc = slr_meta_set(copy, key, value);
-    }
-    if (rc >= 0)
-        rc = dialect ? slr_netfile_save_as(net->net, path, type->dtype, copy, spelling)
-                     : slr_netfile_save(net->net, path, type->dtype, copy);
-    slr_meta_free(copy);
-    return rc;
+    return slr_network_save_as(net->net, path, type->dtype, spelling);
 }

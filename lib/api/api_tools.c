@@ -65,7 +65,10 @@ static int convert(const char *kind, const char *where, sdlora_context *ctx, con
     slr_convert_config config = {
         .mem = ctx->mem, .log = ctx->log, .phase = slr_api_tell, .phase_user = &watch};
     read_options(&config, o, !strcmp(kind, "convert"));
-    SLR_TRY(slr_model_convert(&report, in, out, &config));
+    if (!strcmp(kind, "convert") && slr_opt_has(o, "dialect"))
+        SLR_TRY(slr_api_convert_network(&report, ctx, in, out, o));
+    else
+        SLR_TRY(slr_model_convert(&report, in, out, &config));
     if (json)
         *json = report;
     else

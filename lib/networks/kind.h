@@ -173,6 +173,7 @@ struct slr_network {
     size_t n_bundle, bundle_cap;
     const char **skipped; /* keys of the file that nothing was made of */
     size_t n_skipped, skipped_cap;
+    uint32_t stored; /* type of the file's first weight; 0: none */
 
     struct slr_hyper *hyper; /* NULL: not a hypernetwork */
 

@@ -33,6 +33,10 @@ struct slr_spelling;
 int slr_netfile_save_as(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta,
                         const struct slr_spelling *spelling);
 
+/* With a copy of the network's own metadata. */
+int slr_network_save_as(const slr_network *n, const char *path, uint32_t save_dtype,
+                        const struct slr_spelling *spelling);
+
 /* How big that file is with this metadata, within a few percent of its header. */
 uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta);
 

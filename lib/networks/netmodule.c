@@ -158,6 +158,8 @@ static int sort_leaves(slr_reading *r, slr_group *g, slr_form *form,
                 flatten(&g->at[i].tensor);
             form->have |= 1u << leaf;
             tensor[leaf] = g->at[i].tensor;
+            if (!r->network->stored && leaf < SLR_KIND_OWN)
+                r->network->stored = tensor[leaf].dtype;
         }
     }
     return SDLORA_OK;

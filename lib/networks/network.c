@@ -265,6 +265,11 @@ const slr_meta *slr_network_meta(const slr_network *n)
     return n->meta;
 }
 
+uint32_t slr_network_stored(const slr_network *n)
+{
+    return n->stored == SDLORA_F16 || n->stored == SDLORA_BF16 ? n->stored : SDLORA_F32;
+}
+
 size_t slr_network_skipped(const slr_network *n)
 {
     return n->n_skipped;

@@ -41,6 +41,8 @@ typedef struct slr_open_config {
 } slr_open_config;
 int slr_network_open_with(slr_network **out, slr_mem *m, const slr_checkpoint *base,
                           const char *path, const slr_open_config *config);
+/* Type of the first weight in the file: F32, F16 or BF16; F32 for a network made here. */
+uint32_t slr_network_stored(const slr_network *n);
 /* Keys of the file that were skipped, in its order; NULL past the last. */
 size_t slr_network_skipped(const slr_network *n);
 const char *slr_network_skipped_at(const slr_network *n, size_t i);

@@ -212,6 +212,23 @@ int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype
     return slr_netfile_save_as(n, path, save_dtype, meta, slr_spelling_at(0));
 }
 
+int slr_network_save_as(const slr_network *n, const char *path, uint32_t save_dtype,
+                        const slr_spelling *spelling)
+{
+    slr_meta *copy; /* the hashes that saving adds belong to the file, not to the network */
+    SLR_TRY(slr_meta_new(&copy, n->m));
+    const slr_meta *meta = slr_network_meta(n);
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && meta && i < slr_meta_count(meta); i++) {
+        const char *value, *key = slr_meta_at(meta, i, &value);
+        rc = slr_meta_set(copy, key, value);
+    }
+    if (rc >= 0)
+        rc = slr_netfile_save_as(n, path, save_dtype, copy, spelling);
+    slr_meta_free(copy);
+    return rc;
+}
+
 uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_meta *meta)
 {
     if (slr_network_is_hyper(n))
