@@ -81,6 +81,32 @@ expect 2 'plan wants --train_data_dir' plan --pretrained_model_name_or_path "$mo
 test ! -e "$out/planned" || failures=$((failures + 1))
 expect 0 '"kind": "lora"' info --json "$out/train/n.safetensors"
 
+# Tools on files: a model there and back, what pruning says, metadata, hashes, a check that fails.
+expect 0 '^family: sd1$' convert "$model" "$out/folder" --layout diffusers
+expect 1 'name a folder that does not exist' convert "$model" "$out/folder" --layout diffusers
+expect 0 '"verified": true' convert "$out/folder" "$out/ldm.safetensors" --layout=ldm --save-precision fp16 --json
+expect 0 '"family": "sd1"' info "$out/ldm.safetensors" --json
+expect 0 '^tensors: [0-9]+$' prune "$model" "$out/pruned.safetensors"
+expect 1 'has no averaged weights' prune "$model" "$out/none.safetensors" --ema use
+expect 2 'did you mean --save_precision' prune "$model" "$out/none.safetensors" --save_precison fp16
+expect 2 "ema is .maybe., wanted one of drop" prune "$model" "$out/none.safetensors" --ema maybe
+expect 2 'wants a file to read and a file to write' convert "$model"
+expect 0 '^autov2: [0-9a-f]{10}$' hash "$model"
+expect 0 '^sshs_model_hash: [0-9a-f]{64}$' hash "$out/train/n.safetensors"
+expect 0 '' metadata set "$out/train/n.safetensors" 'ss_training_comment=a=b' x=1
+expect 0 '^a=b$' metadata get "$out/train/n.safetensors" ss_training_comment
+expect 0 '^ *Comment: a=b$' metadata get "$out/train/n.safetensors"
+expect 0 '' metadata remove "$out/train/n.safetensors" x
+expect 1 'has no metadata "x"' metadata get "$out/train/n.safetensors" x
+cp "$out/pruned.safetensors" "$out/copy.safetensors"
+expect 0 '' metadata copy "$out/train/n.safetensors" "$out/copy.safetensors" --prefix ss_
+expect 0 '^a=b$' metadata get "$out/copy.safetensors" ss_training_comment
+expect 2 "not 'put'" metadata put "$out/copy.safetensors" x=1
+expect 2 'is not KEY=VALUE' metadata set "$out/copy.safetensors" x
+expect 0 '^all +[0-9]+ ' check "$out/pruned.safetensors"
+expect 0 '"n_dead": 0,' check "$out/train/n.safetensors" --json
+test ! -e "$out/none.safetensors" || failures=$((failures + 1))
+
 # A failure after the first step (the rate throws the values out of the range of floats) loses nothing.
 expect 1 'stopped after step [1-8] of 9; .*/fail/n\.safetensors and .*/fail/n-state' \
     train $train --output_dir "$out/fail" --max_train_steps 9 --unet_lr 1e6

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Every allocation of ten scenarios of the public API refused in turn, in two ways.
+/* Every allocation of its scenarios of the public API refused in turn, in two ways.
  *
  *   once   allocation k is refused: the call fails with SDLORA_ENOMEM and a sentence, the same call
  * on the same handles then passes, and the scenario ends with the figure of an undisturbed run.
@@ -417,6 +417,43 @@ static int generating(world *w)
 
 /* `first` and `more` are sizes of the sample: what takes longer gets fewer, and begins with what
  * the others did. */
+static int take_json(world *w)
+{
+    int rc = add_text(w, w->json);
+
+    sdlora_text_free(w->ctx, w->json);
+    w->json = NULL;
+    return rc;
+}
+
+/* Files made of files: each result is there whole or not at all, so the same call may come again.
+ */
+static int tools(world *w)
+{
+    static const char *const keys[] = {"ss_training_comment", "ss_output_name"};
+    static const char *const values[] = {"by the torture", NULL};
+    const char *file = torture_in(w->dir, "tools.safetensors");
+    const char *net = torture_in(w->dir, "edited.safetensors");
+    const sdlora_options *o =
+        options(w, "convert", "layout", "ldm", "save_precision", "float", NULL);
+
+    TRY(open_context(w));
+    DO(w, sdlora_file_convert(w->ctx, LAYOUTS "diffusers", file, o, NULL, NULL, &w->json));
+    TRY(take_json(w));
+    DO(w, sdlora_file_prune(w->ctx, LAYOUTS "lightning.ckpt", file, NULL, NULL, NULL, &w->json));
+    TRY(take_json(w));
+    DO(w, sdlora_file_check(w->ctx, file, 1, NULL, NULL, &w->json));
+    TRY(take_json(w));
+    DO(w, sdlora_metadata_set(w->ctx, TEST_ROOT "/golden/hash_lora.safetensors", net, keys, values,
+                              2, NULL, NULL));
+    DO(w, sdlora_metadata_copy(w->ctx, TEST_ROOT "/golden/hash_lora.safetensors", net, NULL, "ss_",
+                               NULL, NULL));
+    DO(w, sdlora_file_hash(w->ctx, net, NULL, NULL, &w->json));
+    TRY(take_json(w));
+    DO(w, sdlora_metadata_get(w->ctx, net, NULL, &w->json));
+    return take_json(w);
+}
+
 typedef struct scenario {
     const char *name;
     int (*run)(world *w);
@@ -424,17 +461,12 @@ typedef struct scenario {
 } scenario;
 
 static const scenario scenarios[] = {
-    {"pictures", pictures, 300, 100},
-    {"tokens", tokens, 300, 100},
-    {"info", info, 300, 100},
-    {"models", models, 300, 100},
-    {"folders", folders, 300, 100},
-    {"networks", networks, 300, 150},
-    {"training", training, 20, 100},
-    {"resuming", resuming, 20, 100},
-    {"evaluating", evaluating, 20, 60},
-    {"planning", planning, 2, 4},
-    {"generating", generating, 50, 150},
+    {"pictures", pictures, 300, 100}, {"tokens", tokens, 300, 100},
+    {"info", info, 300, 100},         {"models", models, 300, 100},
+    {"tools", tools, 40, 60},         {"folders", folders, 300, 100},
+    {"networks", networks, 300, 150}, {"training", training, 20, 100},
+    {"resuming", resuming, 20, 100},  {"evaluating", evaluating, 20, 60},
+    {"planning", planning, 2, 4},     {"generating", generating, 50, 150},
 };
 
 /* --- the torture --- */
