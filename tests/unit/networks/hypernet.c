@@ -420,6 +420,61 @@ static void is_not_merged(void **state)
     slr_network_unref(n);
 }
 
+/* ---- memory ---- */
+
+typedef struct limit {
+    long left, live;
+} limit;
+
+static void *limited_alloc(void *user, size_t bytes)
+{
+    limit *l = user;
+    void *p = l->left-- > 0 ? malloc(bytes) : NULL;
+    l->live += p != NULL;
+    return p;
+}
+
+static void *limited_realloc(void *user, void *old, size_t bytes)
+{
+    limit *l = user;
+    void *p = l->left-- > 0 ? realloc(old, bytes) : NULL;
+    l->live += p && !old;
+    return p;
+}
+
+static void limited_free(void *user, void *p)
+{
+    limit *l = user;
+    l->live -= p != NULL;
+    free(p);
+}
+
+/* Reads a file and writes it again with ever more allocations allowed. */
+static void memory_runs_out(void **state)
+{
+    (void)state;
+    long n = 0;
+    int rc;
+    do {
+        limit l = {.left = n++};
+        const slr_mem_hooks hooks = {limited_alloc, limited_realloc, limited_free, &l};
+        slr_network *net = NULL;
+        slr_mem *m;
+        rc = slr_mem_new(&m, &hooks, 0);
+        if (rc >= 0)
+            rc = slr_network_open(&net, m, base, FILES "deep.pt");
+        if (rc >= 0)
+            rc = slr_hyper_save(net, path, SDLORA_F16, NULL);
+        if (rc < 0)
+            assert_int_equal(rc, SDLORA_ENOMEM);
+        slr_network_unref(net);
+        slr_mem_unref(m);
+        assert_int_equal(l.live, 0);
+    } while (rc < 0 && n < 100000);
+    print_message("%ld allocations\n", n - 1);
+    assert_true(rc >= 0 && n > 50);
+}
+
 /* ---- activations ---- */
 
 /* torch computes in f32 too: two roundings of an exponential and what is made of it. */
@@ -489,7 +544,7 @@ int main(void)
         cmocka_unit_test(refuses_other_models), cmocka_unit_test(survives_damage),
         cmocka_unit_test(writes_what_it_reads), cmocka_unit_test(begins_as_told),
         cmocka_unit_test(options_are_checked),  cmocka_unit_test(is_not_merged),
-        cmocka_unit_test(activations),
+        cmocka_unit_test(activations),          cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
