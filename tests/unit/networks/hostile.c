@@ -321,7 +321,7 @@ static const struct {
     {"ia3.input.conv", "ia3", ""},
     {"full.plain.small", "full", "diff diff_b"},
     {"full.plain.one", "full", "diff diff_b"},
-    {"full.plain.linear", "full", ""},
+    {"full.plain.linear", "full", "diff"},
     {"norm.plain.groupnorm", "norm", "w_norm b_norm"},
     {"norm.plain.layernorm", "norm", "w_norm b_norm"},
 };
