@@ -231,6 +231,83 @@ static int evaluate(lua_State *L)
     return 1;
 }
 
+/* checkpoint_for_network(ctx, path): one without weights */
+static int checkpoint_for_network(lua_State *L)
+{
+    sdlora_checkpoint *ckpt = NULL;
+    sdlora_context *ctx = slua_to(L, 1, CONTEXT);
+    const char *path = luaL_checkstring(L, 2);
+    box *b = slua_new_box(L, CHECKPOINT);
+    slua_check(L, sdlora_checkpoint_for_network(&ckpt, ctx, path));
+    b->p = ckpt;
+    return 1;
+}
+
+static const char *const watched[] = {"progress", NULL};
+
+/* resize(net, {progress =, options of kind "resize"}) */
+static int resize(lua_State *L)
+{
+    box watch = {.L = L, .callback = LUA_NOREF};
+    sdlora_network *made = NULL, *net = slua_to(L, 1, NETWORK);
+    lua_settop(L, 2);
+    sdlora_options *o = slua_to_options(L, 2, "resize", watched);
+    box *b = slua_new_box(L, NETWORK);
+    take_callback(L, 2, &watch);
+    end_watch(L, &watch, sdlora_network_resize(&made, net, o, on_progress, &watch));
+    b->p = made;
+    return 1;
+}
+
+/* merge({{net, te, unet}, ...}, {progress =, options of kind "merge"}) */
+static int merge(lua_State *L)
+{
+    box watch = {.L = L, .callback = LUA_NOREF};
+    sdlora_network *made = NULL;
+    lua_settop(L, 2);
+    strengths s = slua_to_strengths(L, 1);
+    sdlora_options *o = slua_to_options(L, 2, "merge", watched);
+    box *b = slua_new_box(L, NETWORK);
+    take_callback(L, 2, &watch);
+    end_watch(L, &watch,
+              sdlora_network_merge(&made, s.nets, s.te, s.unet, s.n, o, on_progress, &watch));
+    b->p = made;
+    return 1;
+}
+
+/* extract(tuned, base, {progress =, options of kind "extract"}) */
+static int extract(lua_State *L)
+{
+    box watch = {.L = L, .callback = LUA_NOREF};
+    sdlora_network *made = NULL;
+    sdlora_checkpoint *tuned = slua_to(L, 1, CHECKPOINT), *base = slua_to(L, 2, CHECKPOINT);
+    lua_settop(L, 3);
+    sdlora_options *o = slua_to_options(L, 3, "extract", watched);
+    box *b = slua_new_box(L, NETWORK);
+    take_callback(L, 3, &watch);
+    end_watch(L, &watch, sdlora_network_extract(&made, tuned, base, o, on_progress, &watch));
+    b->p = made;
+    return 1;
+}
+
+/* merge_file(ckpt, {{net, te, unet}, ...}, path, {vae =, progress =, options of kind "merge"}) */
+static int merge_file(lua_State *L)
+{
+    static const char *const others[] = {"vae", "progress", NULL};
+    box watch = {.L = L, .callback = LUA_NOREF};
+    sdlora_checkpoint *ckpt = slua_to(L, 1, CHECKPOINT);
+    const char *path = luaL_checkstring(L, 3);
+    lua_settop(L, 4);
+    strengths s = slua_to_strengths(L, 2);
+    sdlora_options *o = slua_to_options(L, 4, "merge", others);
+    sdlora_vae *vae = slua_field_handle(L, 4, "vae", VAE);
+    take_callback(L, 4, &watch);
+    end_watch(L, &watch,
+              sdlora_checkpoint_merge_file(ckpt, vae, s.nets, s.te, s.unet, s.n, path, o,
+                                           on_progress, &watch));
+    return 0;
+}
+
 /* plan(ctx, ckpt, net, data, {vae =, validation =, progress =, options of kind "train"}): JSON */
 static int plan(lua_State *L)
 {
@@ -376,6 +453,11 @@ const luaL_Reg slua_job_functions[] = {{"Trainer", trainer_new},
                                        {"Generator", generator_new},
                                        {"evaluate", evaluate},
                                        {"plan", plan},
+                                       {"checkpoint_for_network", checkpoint_for_network},
+                                       {"resize", resize},
+                                       {"merge", merge},
+                                       {"extract", extract},
+                                       {"merge_file", merge_file},
                                        {"samplers", samplers},
                                        {"schedulers", schedulers},
                                        {NULL, NULL}};

@@ -38,6 +38,22 @@ fails("ENOTFOUND", sdlora.option_rows, "no such kind")
 
 -- contexts and models
 local ctx = sdlora.Context()
+
+-- networks of networks
+do
+    local file = root .. "/tests/golden/tools/a.safetensors"
+    local net, done = sdlora.open_network(sdlora.checkpoint_for_network(ctx, file), file), -1
+    local small = sdlora.resize(net, {new_rank = 3, progress = function(now) done = now.phase_done end})
+    assert(small:metadata("ss_network_dim") == "3" and done == net:modules())
+    local both = sdlora.merge({{net, 1, 0.5}, {small, -1, 2}}, {new_rank = 5})
+    assert(both:metadata("ss_network_dim") == "5" and both:modules() == net:modules())
+    fails("EINVAL (-3)|new_rank", sdlora.merge, {{net, 1, 1}}, {method = "average", new_rank = 2})
+    local base, out = sdlora.Checkpoint(ctx, model), os.tmpname() .. ".safetensors"
+    sdlora.merge_file(base, {{sdlora.open_network(base, file), 1, 1}}, out, {save_precision = "float"})
+    local found = sdlora.extract(sdlora.Checkpoint(ctx, out), base, {mode = "fixed", dim = 8})
+    assert(found:modules() == net:modules())
+    os.remove(out)
+end
 assert(#ctx:devices() >= 1 and ctx:devices()[1].threads >= 1)
 assert(type(ctx:device_notes()) == "table")
 assert(sdlora.version():match("^%d+%.%d+%.%d+$"))

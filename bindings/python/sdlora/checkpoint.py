@@ -6,7 +6,7 @@ import ctypes
 import json
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 
-from ._handle import Handle, decode, encode, need, pointers, take_text
+from ._handle import Handle, decode, encode, need, pointer_of, pointers, take_text
 from ._job import interruptible
 from ._lib import lib
 from ._progress import Progress, watch
@@ -55,6 +55,21 @@ class Checkpoint(Handle):
         made = ctypes.c_void_p()
         lib.sdlora_checkpoint_merge(ctypes.byref(made), self._ptr, nets, te, unet, len(te))
         return Checkpoint._own(made.value or 0)
+
+    def merge_file(self, networks: "Sequence[Tuple[Network, float, float]]", path: Any, *,
+                   vae: "Optional[Vae]" = None,
+                   progress: Optional[Callable[[Progress], Any]] = None, **options: Any) -> None:
+        """The model's file once more, with networks in it: (network, text encoder strength, UNet
+        strength) each.  Options: kind "merge"."""
+        from .network import Network
+
+        nets, te, unet = split_strengths(networks, Network)
+        kept, callback = watch(progress)
+        with Options("merge", **options) as opts:
+            args = (self._ptr, pointer_of(vae, Vae), nets, te, unet, len(te), encode(path),
+                    opts._ptr, callback, None)
+            interruptible(lambda: kept.run(lambda: lib.sdlora_checkpoint_merge_file(*args)),
+                          kept.stop)
 
     def bench(self, context: Context, *, progress: Optional[Callable[[Progress], Any]] = None,
               **options: Any) -> Dict[str, Any]:

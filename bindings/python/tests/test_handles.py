@@ -6,7 +6,7 @@ import shutil
 import unittest
 
 import sdlora
-from common import HELD_OUT, MODEL, PICTURES, Case
+from common import HELD_OUT, MODEL, PICTURES, ROOT, Case
 
 try:
     import numpy
@@ -143,6 +143,27 @@ class Handles(Case):
         net = sdlora.Network(self.ckpt)  # not trained: changes nothing
         self.assertEqual(sdlora.evaluate(self.ckpt, data, [(net, 1, 1)]), plain)
         self.assertNotEqual(sdlora.evaluate(self.ckpt, data, seed=1), plain)
+
+    def test_networks_of_networks(self):
+        a = os.path.join(ROOT, "tests", "golden", "tools", "a.safetensors")
+        alone = sdlora.Checkpoint.for_network(self.ctx, a)
+        self.assertEqual(alone.family, "sd1")
+        net, seen = sdlora.Network.open(alone, a), []
+        small = net.resize(new_rank=3, progress=lambda now: seen.append((now.phase, now.phase_done)))
+        self.assertEqual(small.metadata("ss_network_dim"), "3")
+        self.assertEqual(seen[0], ("resize", 0))
+        self.assertEqual(seen[-1][1], net.modules)
+        both = sdlora.Network.merged([(net, 1, 0.5), (small, -1, 2)])
+        self.assertEqual((both.modules, both.metadata("ss_network_dim")), (net.modules, "11"))
+        with self.fails(ValueError, -3, "new_rank"):
+            sdlora.Network.merged([(net, 1, 1)], method="average", new_rank=2)
+        fitting = sdlora.Network.open(self.ckpt, a)
+        self.ckpt.merge_file([(fitting, 1, 1)], self.path("m.safetensors"), save_precision="float")
+        tuned = sdlora.Checkpoint(self.ctx, self.path("m.safetensors"))
+        found = sdlora.Network.extract(tuned, self.ckpt, mode="fixed", dim=8)
+        self.assertEqual(found.modules, net.modules)
+        with self.assertRaises(sdlora.CanceledError):
+            sdlora.Network.extract(tuned, self.ckpt, progress=lambda now: True)
 
 
 class Pictures(Case):
