@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "graph/exec.h"
+#include "networks/embedding.h"
 #include "networks/hypernet.h"
 #include "networks/kind.h"
 
@@ -271,7 +272,11 @@ int slr_merge_part(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weig
                    const slr_stack_item *items, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (slr_network_is_hyper(items[i].network))
+        if (slr_network_is_embedding(items[i].network))
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "%s is an embedding, which no weights can hold",
+                            items[i].network->name);
+        else if (slr_network_is_hyper(items[i].network))
             return slr_fail(SDLORA_ENOTSUP, __func__,
                             "%s is a hypernetwork, which no weights can hold",
                             items[i].network->name);

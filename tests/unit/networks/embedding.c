@@ -245,6 +245,12 @@ static void saved(void **state)
         slr_network_unref(back);
         unlink(path);
     }
+    slr_weights *merged;
+    const slr_stack_item item = {.network = n, .te = 1, .unet = 1};
+    assert_int_equal(slr_merge_part(&merged, NULL, NULL, slr_checkpoint_part(base, SLR_PART_TE),
+                                    SLR_PART_TE, &item, 1),
+                     SDLORA_ENOTSUP);
+    says("word");
     slr_network_params(n)[5] = NAN;
     assert_int_equal(slr_embedding_save(n, "/tmp/sdlora-test-never.safetensors", SDLORA_F32, NULL),
                      SDLORA_ENAN);
