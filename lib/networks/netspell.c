@@ -77,12 +77,14 @@ static int check_adapter(const slr_writing *w, const char *path)
 /* --- tensors --- */
 
 /* up and down as two factors, so that a tucker core and a scalar are in them; the scale only where
- * nothing else would tell it. */
+ * nothing else would tell it.  There all ranks are made the same with zeros, since diffusers takes
+ * the rank of one module for the alpha of all. */
 static int add_lora(slr_writing *w, const slr_module *mod)
 {
     const slr_network *n = w->network;
     const slr_target *t = &mod->target;
-    int64_t r = mod->rank, wide = slr_target_fan_in(t);
+    int64_t r = w->spelling->folds ? slr_peft_widest(n, t->part) : mod->rank;
+    int64_t wide = slr_target_fan_in(t);
     size_t count = (size_t)(r * wide + t->out * r);
     float *down = slr_calloc(w->m, count, sizeof *down), *up = down + r * wide;
     slr_module plain = *mod;
@@ -90,7 +92,7 @@ static int add_lora(slr_writing *w, const slr_module *mod)
         return SDLORA_ENOMEM;
     if (!w->spelling->folds)
         plain.scale = 1.0;
-    mod->kind->factors(&plain, &n->slot[mod->slot], n->params, r, down, up, r);
+    mod->kind->factors(&plain, &n->slot[mod->slot], n->params, mod->rank, down, up, r);
     int rank = t->conv ? 4 : 2;
     int rc = slr_writing_add(w, mod, slr_spelling_leaf(w->spelling, t->part, mod->kind->leaf[DOWN]),
                              rank, (int64_t[]){r, t->in, t->kh, t->kw}, down);

@@ -247,14 +247,28 @@ typedef struct common {
     int part;
     bool folded;
     size_t type;
-    int64_t rank;
+    int64_t widest, rank;
     double alpha;
     bool dora, tucker, flat; /* any module with; of convolutions: with a core, and without */
 } common;
 
+int64_t slr_peft_widest(const slr_network *n, int part)
+{
+    int64_t widest = 0;
+    for (size_t i = 0; i < n->n_modules; i++)
+        if (n->module[i].target.part == part && n->module[i].rank > widest)
+            widest = n->module[i].rank;
+    return widest;
+}
+
+static int64_t rank_of(const common *c, const slr_module *mod)
+{
+    return c->folded ? c->widest : mod->rank;
+}
+
 static double alpha_of(const common *c, const slr_module *mod)
 {
-    return c->folded ? (double)mod->rank : mod->scale * (double)mod->rank;
+    return c->folded ? (double)c->widest : mod->scale * (double)mod->rank;
 }
 
 static bool counts(const common *c, size_t i)
@@ -269,14 +283,14 @@ static void find_usual(common *c)
     for (size_t i = 0; i < c->n->n_modules; i++) {
         const slr_module *mod = &c->n->module[i];
         size_t n = 0;
-        if (!counts(c, i) || (best && mod->rank == c->rank && alpha_of(c, mod) == c->alpha))
+        if (!counts(c, i) || (best && rank_of(c, mod) == c->rank && alpha_of(c, mod) == c->alpha))
             continue;
         for (size_t k = i; k < c->n->n_modules; k++)
-            n += counts(c, k) && c->n->module[k].rank == mod->rank &&
+            n += counts(c, k) && rank_of(c, &c->n->module[k]) == rank_of(c, mod) &&
                  alpha_of(c, &c->n->module[k]) == alpha_of(c, mod);
         if (n > best) {
             best = n;
-            c->rank = mod->rank;
+            c->rank = rank_of(c, mod);
             c->alpha = alpha_of(c, mod);
         }
     }
@@ -338,7 +352,7 @@ static void put_pattern(slr_buf *b, const common *c, bool ranks)
     slr_buf_puts(b, "{");
     for (size_t i = 0; i < c->n->n_modules; i++) {
         const slr_module *mod = &c->n->module[i];
-        double value = ranks ? (double)mod->rank : alpha_of(c, mod);
+        double value = ranks ? (double)rank_of(c, mod) : alpha_of(c, mod);
         if (!counts(c, i) || value == (ranks ? (double)c->rank : c->alpha))
             continue;
         slr_buf_puts(b, any ? ", " : "");
@@ -390,7 +404,7 @@ static void put_flag(slr_buf *b, const char *prefix, const char *name, bool valu
 
 int slr_peft_describe(slr_buf *b, const slr_network *n, int part, const char *prefix, bool folded)
 {
-    common c = {.n = n, .part = part, .folded = folded};
+    common c = {.n = n, .part = part, .folded = folded, .widest = slr_peft_widest(n, part)};
     SLR_TRY(look(&c));
     put_name(b, prefix, "peft_type");
     slr_buf_printf(b, "\"%s\",\n", types[c.type].type);

@@ -24,8 +24,11 @@ bool slr_peft_feedforward(const slr_peft *p, const slr_target *t);
 
 /* --- writing --- */
 
+/* The largest rank of a part. */
+int64_t slr_peft_widest(const slr_network *n, int part);
 /* The settings of the modules of one part as the items of a JSON object, each name with the given
- * prefix; appended to b.  folded: the scale is in the tensors, alpha is the rank.  ENOTSUP when one
+ * prefix; appended to b.  folded: the scale is in the tensors, every rank
+ * is the largest, and so is alpha.  ENOTSUP when one
  * configuration can't hold them all. */
 int slr_peft_describe(slr_buf *b, const slr_network *n, int part, const char *prefix, bool folded);
 
