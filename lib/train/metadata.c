@@ -15,6 +15,7 @@
 #include "base/str.h"
 #include "io/file.h"
 #include "io/hash.h"
+#include "io/json.h"
 #include "networks/embedding.h"
 
 /* --- rows: key <- option --- */
@@ -300,9 +301,12 @@ static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
     slr_buf b;
     slr_buf_init(&b, m);
     slr_str rest = slr_str_of(slr_opt_text(o, "network_args")), key, value;
-    while (slr_pair_next(&rest, "network_args", &key, &value) > 0)
-        slr_buf_printf(&b, "%s\"%.*s\": \"%.*s\"", b.len ? ", " : "{", (int)key.n, key.p,
-                       (int)value.n, value.p);
+    while (slr_pair_next(&rest, "network_args", &key, &value) > 0) {
+        slr_buf_puts(&b, b.len ? ", " : "{");
+        slr_json_quote(&b, key.p, key.n, true);
+        slr_buf_puts(&b, ": ");
+        slr_json_quote(&b, value.p, value.n, true);
+    }
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         char number[32];
         if (!slr_opt_given(o, own[i]) || is_arg(o, own[i]))

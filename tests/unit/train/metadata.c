@@ -245,12 +245,37 @@ static void arguments_are_told_once(void **state)
     }
 }
 
+/* A value that JSON has to escape can be read back. */
+static void arguments_are_json(void **state)
+{
+    (void)state;
+    char args[256];
+    const char *preset = in_scratch("a \"b\"\\\xc3\xa9.toml");
+    put_file(preset, "enable_conv = false", 19);
+    snprintf(args, sizeof args, "preset=%s", preset);
+    job j = job_open(
+        &(job_spec){.train = LIST("max_train_steps", "1"),
+                    .network = LIST("network_module", "lycoris.kohya", "network_args", args)});
+    slr_safetensors *f;
+    json_t *told;
+    const char *path = in_scratch("json.safetensors");
+    assert_ok(slr_trainer_save(j.t, path));
+    assert_ok(slr_safetensors_open(&f, NULL, path, true));
+    const char *text = slr_safetensors_meta(f, "ss_network_args");
+    assert_ok(slr_json_parse(&told, text, strlen(text), "ss_network_args"));
+    assert_string_equal(json_string_value(json_object_get(told, "preset")), preset);
+    json_decref(told);
+    slr_safetensors_close(f);
+    job_close(&j);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metadata_is_that_of_sd_scripts),
         cmocka_unit_test(dim_from_weights_tells_the_arguments),
         cmocka_unit_test(arguments_are_told_once),
+        cmocka_unit_test(arguments_are_json),
     };
     return cmocka_run_group_tests(tests, trainer_setup, trainer_teardown);
 }
