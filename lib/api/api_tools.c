@@ -11,6 +11,7 @@
 #include "io/metaedit.h"
 #include "models/convert.h"
 #include "networks/check.h"
+#include "networks/hypernet.h"
 #include "networks/metaview.h"
 
 /* --- convert and prune --- */
@@ -47,6 +48,13 @@ static void read_options(slr_convert_config *c, slr_opt o, bool layout)
     c->vae = slr_opt_text(o, "vae");
 }
 
+static const char *not_tensors_alone(const char *name)
+{
+    return slr_hyper_key_width(name) > 0
+               ? "a hypernetwork: its file also says how its layers are joined, so it stays a .pt"
+               : NULL;
+}
+
 static int convert(const char *kind, const char *where, sdlora_context *ctx, const char *in,
                    const char *out, const sdlora_options *opts, sdlora_progress_fn progress,
                    void *user, char **json)
@@ -64,6 +72,7 @@ static int convert(const char *kind, const char *where, sdlora_context *ctx, con
     SLR_TRY(slr_api_kind(opts, kind, where));
     slr_convert_config config = {
         .mem = ctx->mem, .log = ctx->log, .phase = slr_api_tell, .phase_user = &watch};
+    config.refuse = not_tensors_alone;
     read_options(&config, o, !strcmp(kind, "convert"));
     if (!strcmp(kind, "convert") && slr_opt_has(o, "dialect"))
         SLR_TRY(slr_api_convert_network(&report, ctx, in, out, o));

@@ -92,6 +92,17 @@ static int check_vae(const slr_converting *c)
     return SDLORA_OK;
 }
 
+/* Files that are more than their tensors. */
+static int check_names(const slr_converting *c)
+{
+    for (size_t i = 0; c->config->refuse && i < slr_bag_count(c->bag); i++) {
+        const char *why = c->config->refuse(slr_bag_at(c->bag, i, NULL));
+        if (why)
+            return slr_fail(SDLORA_ENOTSUP, __func__, "%s is %s", c->in, why);
+    }
+    return SDLORA_OK;
+}
+
 static int open_input(slr_converting *c)
 {
     bool folder = slr_dir_exists(c->in);
@@ -102,6 +113,7 @@ static int open_input(slr_converting *c)
             SLR_TRY(open_component(c, i));
     } else {
         SLR_TRY(slr_bag_add_file(c->bag, c->in));
+        SLR_TRY(check_names(c));
         SLR_TRY(slr_parts_sort(&c->parts, c->m, c->bag, slr_path_base(c->in), ALL_PARTS,
                                SLR_PART_TE, c->config->ema == SLR_EMA_USE));
     }

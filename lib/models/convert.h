@@ -27,7 +27,10 @@ typedef struct slr_convert_config {
     bool vae_keep;      /* the autoencoder's stay as they are */
     bool drop_extras;   /* what is no weight of the model: schedules, states of training */
     bool verify;        /* compare the written file with what was meant */
-    const char *vae;    /* file whose autoencoder is baked in; NULL: none */
+    /* Nullable.  By the name of a tensor: why a file that holds it can't be told as tensors alone;
+     * NULL: it can. */
+    const char *(*refuse)(const char *name);
+    const char *vae; /* file whose autoencoder is baked in; NULL: none */
 } slr_convert_config;
 
 /* in: a file or a diffusers folder.  out: a .safetensors file; for SLR_LAYOUT_DIFFUSERS a folder

@@ -184,6 +184,12 @@ static int add_weight(slr_outfile *f, const slr_converting *c, int part, const c
     return slr_outfile_add(f, name, t, &(slr_out_how){.dtype = slr_convert_dtype(c, part, t)});
 }
 
+/* An embedding's vectors, which torch files keep in a dictionary of their own. */
+static const char *name_of(const char *name)
+{
+    return strcmp(name, "string_to_param.*") == 0 ? "emb_params" : name;
+}
+
 /* Whether a tensor that is no part's stays. */
 static bool is_kept(const slr_converting *c, int is, const char *name)
 {
@@ -209,7 +215,8 @@ int slr_fill_as_named(slr_outfile *f, const slr_converting *c, slr_converted *r)
             }
             bool weight = is == SLR_IS_OTHER || is == SLR_IS_EMA;
             SLR_TRY(slr_outfile_add(
-                f, name, &t, &(slr_out_how){.dtype = weight ? slr_convert_dtype(c, -1, &t) : 0}));
+                f, name_of(name), &t,
+                &(slr_out_how){.dtype = weight ? slr_convert_dtype(c, -1, &t) : 0}));
         } else if (slr_ends(name, ".position_ids")) {
             SLR_TRY(add_position_ids(f, name, &t));
         } else {

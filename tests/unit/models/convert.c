@@ -401,6 +401,34 @@ static void refusals(void **state)
     assert_false(slr_file_exists(in_temp("x.safetensors")));
 }
 
+/* An embedding's dictionary becomes the one tensor that other programs look for. */
+static void embedding(void **state)
+{
+    slr_tensor t;
+    convert_quietly(TEST_ROOT "/golden/embedding/a1111.pt", in_temp("emb.safetensors"), plain());
+    slr_safetensors *f = opened(in_temp("emb.safetensors"));
+    assert_int_equal(slr_safetensors_count(f), 1);
+    assert_true(slr_safetensors_find(f, "emb_params", &t));
+    slr_safetensors_close(f);
+}
+
+static const char *no_biases(const char *name)
+{
+    return slr_ends(name, ".bias") ? "too biased" : NULL;
+}
+
+static void refused_by_name(void **state)
+{
+    slr_convert_config config = plain();
+    char *json = NULL;
+    config.refuse = no_biases;
+    assert_int_equal(
+        slr_model_convert(&json, LAYOUTS "vae.safetensors", in_temp("x.safetensors"), &config),
+        SDLORA_ENOTSUP);
+    assert_non_null(strstr(sdlora_last_error()->message, "vae.safetensors is too biased"));
+    assert_false(slr_file_exists(in_temp("x.safetensors")));
+}
+
 /* Each allocation may fail: then the code is ENOMEM, nothing leaks and nothing is written. */
 static void no_memory(void **state)
 {
@@ -434,6 +462,8 @@ int main(void)
         cmocka_unit_test(overflows_are_told),
         cmocka_unit_test(cancelling),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(embedding),
+        cmocka_unit_test(refused_by_name),
         cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
