@@ -269,22 +269,22 @@ static void names(void **state)
                             (const char *const[]){"token_string", "glow", "num_vectors_per_token",
                                                   "2", NULL},
                             2, 1),
+                *longer = make(base, (const char *const[]){"token_string", "glow up", NULL}, 4, 1),
                 *again = make(base, (const char *const[]){"token_string", "glow", NULL}, 3, 1);
     ok(slr_bpe_new(&bpe, NULL));
     ok(slr_words_new(&w, NULL, bpe));
     ok(slr_words_add(w, one));
     ok(slr_words_add(w, two));
-    enum { A = SLR_WORDS_FIRST, B, C };
+    ok(slr_words_add(w, longer));
+    enum { A = SLR_WORDS_FIRST, B, C, D };
     static const struct {
         const char *text;
         size_t n;
         int32_t ids[8];
     } CASES[] = {
-        {"RED  Glow", 1, {A}},
-        {"glow red", 3, {B, C, 736}},
-        {"embedding:glow, embedding:red glow", 4, {B, C, 267, A}},
-        {"glowing", 1, {19741}},
-        {"", 0, {0}},
+        {"RED  Glow", 1, {A}},        {"glow up glow", 3, {D, B, C}},
+        {"glow red", 3, {B, C, 736}}, {"embedding:glow, embedding:red glow", 4, {B, C, 267, A}},
+        {"glowing", 1, {19741}},      {"", 0, {0}},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         int32_t *ids;
@@ -303,7 +303,7 @@ static void names(void **state)
     size_t n;
     ok(slr_words_encode(w, bpe, NULL, "glow", 4, &ids, &n));
     assert_int_equal(n, 1);
-    assert_int_equal(ids[0], C + 1);
+    assert_int_equal(ids[0], D + 1);
     float put, rows[WIDTH];
     int64_t vectors, width;
     slr_words_split(w, ids, 1, &put, rows, WIDTH, NULL);
@@ -315,6 +315,7 @@ static void names(void **state)
     slr_bpe_unref(bpe);
     slr_network_unref(one);
     slr_network_unref(two);
+    slr_network_unref(longer);
     slr_network_unref(again);
 }
 
