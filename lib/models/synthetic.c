@@ -23,6 +23,8 @@ typedef struct arch {
     int n_vae, vae_resnets;
     int64_t te_width, te_mlp; /* te_layers 0: no text encoder */
     int te_layers;
+    int64_t te2_width, te2_mlp;
+    int te2_layers;
 } arch;
 
 static const arch ARCHS[] = {
@@ -41,7 +43,10 @@ static const arch ARCHS[] = {
      2,
      768,
      3072,
-     12},
+     12,
+     0,
+     0,
+     0},
     {"sd21",
      SLR_FAMILY_SD2,
      4,
@@ -57,7 +62,10 @@ static const arch ARCHS[] = {
      2,
      1024,
      4096,
-     23},
+     23,
+     0,
+     0,
+     0},
     {"sdxl",
      SLR_FAMILY_SDXL,
      3,
@@ -73,7 +81,29 @@ static const arch ARCHS[] = {
      2,
      768,
      3072,
+     0,
+     0,
+     0,
      0},
+    {"sdxl-full", /* with both text encoders: for lists of layers */
+     SLR_FAMILY_SDXL,
+     3,
+     2,
+     {320, 640, 1280},
+     {0, 2, 10},
+     10,
+     2048,
+     2816,
+     true,
+     {128, 256, 512, 512},
+     4,
+     2,
+     768,
+     3072,
+     12,
+     1280,
+     5120,
+     32},
     {"tiny",
      SLR_FAMILY_SD1,
      3,
@@ -89,7 +119,10 @@ static const arch ARCHS[] = {
      1,
      64,
      256,
-     6},
+     6,
+     0,
+     0,
+     0},
 };
 
 #define LATENTS 4
@@ -416,10 +449,22 @@ static void text_encoder(maker *k, const arch *a)
     norm(k, "text_model.final_layer_norm", w);
 }
 
+static void second_encoder(maker *k, const arch *a)
+{
+    arch b = *a;
+    b.te_width = a->te2_width;
+    b.te_mlp = a->te2_mlp;
+    b.te_layers = a->te2_layers;
+    text_encoder(k, &b);
+}
+
 static const struct {
     int part;
     void (*make)(maker *k, const arch *a);
-} PARTS[] = {{SLR_PART_UNET, unet}, {SLR_PART_VAE, vae}, {SLR_PART_TE, text_encoder}};
+} PARTS[] = {{SLR_PART_UNET, unet},
+             {SLR_PART_VAE, vae},
+             {SLR_PART_TE, text_encoder},
+             {SLR_PART_TE2, second_encoder}};
 
 static const arch *find(const char *name)
 {
@@ -451,7 +496,8 @@ static int make(slr_checkpoint **out, const char *name, uint32_t dtype, uint64_t
                .threads = slr_threads_default()};
     for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS && k.rc == SDLORA_OK; i++) {
         char label[192];
-        if (PARTS[i].part == SLR_PART_TE && a->te_layers == 0)
+        if ((PARTS[i].part == SLR_PART_TE && a->te_layers == 0) ||
+            (PARTS[i].part == SLR_PART_TE2 && a->te2_layers == 0))
             continue;
         k.rc = slr_weights_new(&k.w, m,
                                slr_nn_path(label, "%s: %s", name, slr_part_name(PARTS[i].part)));

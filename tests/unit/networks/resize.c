@@ -151,12 +151,45 @@ static void test_standin(void **state)
                      SDLORA_ENOTFOUND);
 }
 
+/* SDXL runs nowhere here, but its networks have layers: kohya's 722 and 264 of the two text
+ * encoders. */
+static void test_sdxl(void **state)
+{
+    (void)state;
+    char path[64];
+    slr_checkpoint *c, *found;
+    slr_network *n, *again, *out;
+    slr_meta *meta;
+    ok(slr_checkpoint_shapes(&c, "sdxl-full", &CONFIG));
+    n = make(c, (const char *[]){"network_dim", "2", "network_alpha", "1", NULL}, 1, 0.01);
+    assert_int_equal(n->n_modules, 722 + 72 + 192);
+    ok(slr_meta_new(&meta, NULL));
+    ok(slr_netfile_save(n, temp_file(path), SDLORA_F16, meta));
+    ok(slr_checkpoint_for_network(&found, path, &CONFIG));
+    assert_string_equal(slr_checkpoint_family(found)->name, "sdxl");
+    ok(slr_network_open(&again, NULL, found, path));
+    slr_tool t = {.devices = devices, .base = found, .hollow = true};
+    sdlora_options *o = tool_options("resize", (const char *[]){"new_rank", "1", NULL});
+    ok(slr_network_resize(&out, &t, again, (slr_opt){o, "resize"}));
+    slr_options_unref(o);
+    assert_int_equal(out->n_modules, again->n_modules);
+    assert_int_equal(out->module[0].rank, 1);
+    unlink(path);
+    slr_meta_free(meta);
+    slr_network_unref(out);
+    slr_network_unref(again);
+    slr_network_unref(n);
+    slr_checkpoint_unref(found);
+    slr_checkpoint_unref(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden), cmocka_unit_test(test_larger),
         cmocka_unit_test(test_kinds),  cmocka_unit_test(test_refused),
         cmocka_unit_test(test_cancel), cmocka_unit_test(test_standin),
+        cmocka_unit_test(test_sdxl),
     };
     return cmocka_run_group_tests(tests, tools_setup, tools_teardown);
 }
