@@ -342,19 +342,16 @@ static void put_dtypes(slr_buf *b, const tally *t)
 
 static int put_hashes(const looking *l, slr_buf *b)
 {
-    char sha[65], legacy[9], tensors[65];
+    slr_hashes h;
 
-    SLR_TRY(slr_hash_file(l->path, sha));
-    SLR_TRY(slr_hash_legacy(l->path, legacy));
+    SLR_TRY(slr_hash_all(&h, l->m, l->path, false, NULL, NULL));
     slr_buf_printf(b,
                    "  \"hashes\": {\n    \"sha256\": \"%s\",\n    \"autov2\": \"%.10s\",\n"
                    "    \"legacy\": \"%s\"",
-                   sha, sha, legacy);
-    if (l->st) {
-        SLR_TRY(slr_hash_tensors(l->path, tensors));
-        slr_buf_printf(b, ",\n    \"tensors\": \"%s\",\n    \"addnet\": \"%.12s\"", tensors,
-                       tensors);
-    }
+                   h.sha256, h.sha256, h.legacy);
+    if (*h.tensors)
+        slr_buf_printf(b, ",\n    \"tensors\": \"%s\",\n    \"addnet\": \"%.12s\"", h.tensors,
+                       h.tensors);
     slr_buf_puts(b, "\n  },\n");
     return SDLORA_OK;
 }

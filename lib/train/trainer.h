@@ -4,16 +4,13 @@
 #ifndef SLR_TRAIN_TRAINER_H
 #define SLR_TRAIN_TRAINER_H
 
+#include "base/phase.h"
 #include "data/loader.h"
 #include "models/bpe.h"
 #include "networks/netfile.h"
 #include "train/step.h"
 
 typedef struct slr_trainer slr_trainer;
-
-/* How far a part of the job is: "latents" (pictures encoded), "validate" (pictures looked at) or
- * "save" (files written); from 0 to total, on the thread that runs the job.  Non-zero cancels. */
-typedef int (*slr_phase_fn)(void *user, const char *phase, int64_t done, int64_t total);
 
 typedef struct slr_trainer_config {
     slr_mem *mem;
@@ -26,7 +23,8 @@ typedef struct slr_trainer_config {
     slr_dataset *data, *validation; /* validation Nullable */
     slr_bpe *bpe;                   /* Nullable */
     const sdlora_options *opts;     /* kind "train"; Nullable. Copied */
-    slr_phase_fn phase;             /* Nullable */
+    /* Nullable.  "latents" (pictures encoded), "validate" (pictures looked at), "save" (files). */
+    slr_phase_fn phase;
     void *phase_user;
 } slr_trainer_config;
 

@@ -115,6 +115,26 @@ class Handles(Case):
         with self.assertRaises(ValueError):
             sdlora.Network(self.ckpt, seed=-1)
 
+    def test_tools(self):
+        pruned, folder, net = self.path("pruned.safetensors"), self.path("folder"), self.path("net.safetensors")
+        seen = []
+        report = sdlora.tools.prune(self.ctx, MODEL, pruned, save_precision="bf16",
+                                    progress=lambda now: seen.append(now.phase) and None)
+        self.assertTrue(report["verified"])
+        self.assertEqual(set(seen), {"write", "verify"})
+        self.assertEqual(sdlora.tools.convert(self.ctx, pruned, folder, layout="diffusers")["layout"],
+                         "diffusers")
+        with self.fails(sdlora.CanceledError, -8):
+            sdlora.tools.convert(self.ctx, folder, pruned, layout="ldm", progress=lambda now: True)
+        sdlora.Network(self.ckpt, seed=5, network_dim=4).save(net)
+        self.assertEqual(len(sdlora.tools.file_hash(self.ctx, net)["sshs_model_hash"]), 64)
+        found = sdlora.tools.check(self.ctx, net)
+        self.assertEqual(found["n_dead"], found["modules"])  # it was not trained
+        self.assertFalse(found["ok"])
+        sdlora.tools.set_metadata(self.ctx, net, {"ss_output_name": "mine", "none": None})
+        sdlora.tools.copy_metadata(self.ctx, net, pruned, prefix="ss_output")
+        self.assertEqual(sdlora.tools.metadata(self.ctx, pruned)["training"]["Name"], "mine")
+
     def test_dataset(self):
         data = self.dataset()
         self.assertEqual(len(data), 24)
