@@ -36,7 +36,9 @@ static int inflate_into(const payload *p, const uint8_t *from, size_t n, slr_buf
 {
     const char *why;
     int rc = slr_inflate(from, n, TEXT_MAX, to, &why);
-    return rc == SDLORA_EFORMAT ? bad(p, why) : rc;
+    if (rc == SDLORA_EFORMAT)
+        return bad(p, to->len > TEXT_MAX ? "inflates to more than 16 MiB" : why);
+    return rc;
 }
 
 /* Adds text as UTF-8 and checks that it can be a C string. */
