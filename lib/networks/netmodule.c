@@ -275,7 +275,9 @@ static int quote(const slr_group *g, int rc)
     if (rc >= 0 || rc == SDLORA_ENOMEM || !key || !strncmp(key, g->target->name, n))
         return rc;
     slr_error_take(&e);
-    return strstr(e.text, key) ? rc : slr_fail(e.code, e.where, "%s (%s in the file)", e.text, key);
+    return strstr(e.text, key) || !strstr(e.text, g->target->name)
+               ? rc
+               : slr_fail(e.code, e.where, "%s (%s in the file)", e.text, key);
 }
 
 static int leave_out(slr_reading *r, const slr_group *g)

@@ -468,6 +468,7 @@ static void unmatched(void **state)
     ok(slr_safetensors_write(NULL, scratch, e, n + 1, NULL, 0));
     assert_int_equal(slr_network_open(&net, NULL, base, scratch), SDLORA_EFORMAT);
     says("1 of 17 tensors match no layer");
+    assert_null(strstr(sdlora_last_error()->message, "in the file"));
     says(STRANGE[0]);
 
     ok(slr_safetensors_write(NULL, scratch, e, n + 4, NULL, 0));
