@@ -77,8 +77,8 @@ int slr_reading_known(const slr_reading *r, const char *key, const char *leaf)
 {
     for (size_t i = 0; !r->skip && i < sizeof known_leaves / sizeof *known_leaves; i++)
         if (is_leaf(leaf, known_leaves[i].leaf))
-            return slr_fail(SDLORA_ENOTSUP, __func__, "%s: %s (%s) is not supported", r->label,
-                            key, known_leaves[i].what);
+            return slr_fail(SDLORA_ENOTSUP, __func__, "%s: %s (%s) is not supported", r->label, key,
+                            known_leaves[i].what);
     return SDLORA_OK;
 }
 
