@@ -36,6 +36,15 @@ extern const luaL_Reg slua_option_functions[], slua_handle_functions[], slua_ima
 
 int slua_checkpoint_bench(lua_State *L); /* a long job: with the others in jobs.c */
 
+/* Methods of a context that work on files (tools.c). */
+int slua_convert(lua_State *L);
+int slua_prune(lua_State *L);
+int slua_hash(lua_State *L);
+int slua_check_file(lua_State *L);
+int slua_metadata(lua_State *L);
+int slua_set_metadata(lua_State *L);
+int slua_copy_metadata(lua_State *L);
+
 /* What every handle is in Lua. */
 typedef struct box {
     void *p;              /* one reference; NULL once closed */

@@ -291,11 +291,21 @@ static int dataset_item(lua_State *L)
     return 1;
 }
 
-const luaL_Reg slua_context_methods[] = {
-    {"devices", context_devices},         {"device_notes", context_device_notes},
-    {"memory_used", context_memory_used}, {"memory_peak", context_memory_peak},
-    {"tokenize", context_tokenize},       {"file_info", context_file_info},
-    {"set_log", slua_context_set_log},    {NULL, NULL}};
+const luaL_Reg slua_context_methods[] = {{"devices", context_devices},
+                                         {"device_notes", context_device_notes},
+                                         {"memory_used", context_memory_used},
+                                         {"memory_peak", context_memory_peak},
+                                         {"convert", slua_convert},
+                                         {"prune", slua_prune},
+                                         {"hash", slua_hash},
+                                         {"check", slua_check_file},
+                                         {"metadata", slua_metadata},
+                                         {"set_metadata", slua_set_metadata},
+                                         {"copy_metadata", slua_copy_metadata},
+                                         {"tokenize", context_tokenize},
+                                         {"file_info", context_file_info},
+                                         {"set_log", slua_context_set_log},
+                                         {NULL, NULL}};
 
 const luaL_Reg slua_checkpoint_methods[] = {
     {"family", checkpoint_family}, {"layout", checkpoint_layout},    {"path", checkpoint_path},
@@ -303,12 +313,9 @@ const luaL_Reg slua_checkpoint_methods[] = {
 
 const luaL_Reg slua_vae_methods[] = {{NULL, NULL}};
 
-const luaL_Reg slua_network_methods[] = {{"name", network_name},
-                                         {"modules", network_modules},
-                                         {"metadata", network_metadata},
-                                         {"save", network_save},
-                                         {"skipped", network_skipped},
-                                         {NULL, NULL}};
+const luaL_Reg slua_network_methods[] = {
+    {"name", network_name}, {"modules", network_modules}, {"metadata", network_metadata},
+    {"save", network_save}, {"skipped", network_skipped}, {NULL, NULL}};
 
 const luaL_Reg slua_dataset_methods[] = {{"__len", dataset_images},
                                          {"images", dataset_images},

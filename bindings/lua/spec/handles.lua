@@ -62,6 +62,20 @@ assert(#ids == 2 and ids[1] == 320 and ids[2] == 2368) -- CLIP's vocabulary
 local ckpt = sdlora.Checkpoint(ctx, model)
 assert(ckpt:family() == "sd1" and ckpt:layout() == "ldm" and ckpt:path() == model)
 assert(ctx:file_info(model):find('"sd1"', 1, true))
+
+-- tools on files
+do
+    local name = os.tmpname()
+    local pruned = name .. ".safetensors"
+    os.remove(name)
+    assert(ctx:prune(model, pruned, {save_precision = "bf16"}):find('"verified": true', 1, true))
+    assert(ctx:hash(pruned):find('"autov2"', 1, true))
+    assert(ctx:check(pruned):find('"ok": true', 1, true))
+    ctx:set_metadata(pruned, "ss_output_name", "mine")
+    assert(ctx:metadata(pruned, "ss_output_name") == "mine")
+    assert(not pcall(ctx.convert, ctx, pruned, pruned, {layout = "no"}))
+    os.remove(pruned)
+end
 assert(ctx:memory_peak() >= ctx:memory_used() and ctx:memory_used() > 0)
 fails("ENOTFOUND (-7)|/nonexistent", sdlora.Checkpoint, ctx, "/nonexistent")
 fails("sdlora.Context", sdlora.Checkpoint, ckpt, model) -- the wrong class
