@@ -209,16 +209,16 @@ static int make_sigmas(run *s)
 
 /* --- networks of the request and of the prompt's tags --- */
 
-static int add_item(run *s, slr_network *network, double te, double unet)
+static int add_item(run *s, slr_stack_item item)
 {
-    if (slr_network_is_embedding(network)) /* it has its say where its name stands */
-        return slr_known_add(&s->known, network);
+    if (slr_network_is_embedding(item.network)) /* it has its say where its name stands */
+        return slr_known_add(&s->known, item.network);
     slr_stack_item *grown = slr_realloc(s->g->m, s->item, s->n_items + 1, sizeof *grown);
     if (!grown)
         return SDLORA_ENOMEM;
     s->item = grown;
-    s->item[s->n_items++] =
-        (slr_stack_item){.network = slr_network_ref(network), .te = te, .unet = unet};
+    s->item[s->n_items++] = item;
+    slr_network_ref(item.network);
     return SDLORA_OK;
 }
 
@@ -250,12 +250,12 @@ static int add_tag(run *s, const slr_prompt_tag *tag)
                  tag->bad ? "not a number: " : "no such kind of tag", tag->bad ? tag->bad : "");
         return SDLORA_OK;
     }
-    if (tag->dyn && !hyper)
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "<lora:%s>: a rank limit (dyn) is not supported yet", tag->name);
     slr_network *network;
     SLR_TRY(find_network(s, hyper ? "hypernet" : "lora", tag->name, &network));
-    int rc = add_item(s, network, tag->te, hyper ? tag->te : tag->unet);
+    int rc = add_item(s, (slr_stack_item){.network = network,
+                                          .te = tag->te,
+                                          .unet = hyper ? tag->te : tag->unet,
+                                          .dyn = hyper ? 0 : tag->dyn});
     slr_network_unref(network);
     return rc;
 }
@@ -265,8 +265,7 @@ static int apply_networks(run *s)
     for (size_t i = 0; i < s->g->known.n; i++)
         SLR_TRY(slr_known_add(&s->known, s->g->known.at[i]));
     for (size_t i = 0; i < s->r->n_networks; i++)
-        SLR_TRY(
-            add_item(s, s->r->networks[i].network, s->r->networks[i].te, s->r->networks[i].unet));
+        SLR_TRY(add_item(s, s->r->networks[i]));
     s->n_given = s->n_items;
     for (size_t i = 0; i < s->tags.n; i++)
         SLR_TRY(add_tag(s, &s->tags.tag[i]));

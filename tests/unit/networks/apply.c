@@ -334,6 +334,36 @@ static void removal(void **state)
     assert_same(once(unet_pass, unet, NULL, &n), before, &n);
 }
 
+/* The first two ranks of four at the scale of four, against a network that holds only these. */
+static void rank_limit(void **state)
+{
+    (void)state;
+    size_t n;
+    slr_network *four =
+        make(base, (const char *[]){"network_dim", "4", "network_alpha", "3", NULL}, 9, 0.1);
+    slr_network *two =
+        make(base, (const char *[]){"network_dim", "2", "network_alpha", "1.5", NULL}, 9, 0.1);
+    for (size_t i = 0; i < slr_network_slots(two); i++) {
+        const slr_network_slot *to = slr_network_slot_at(two, i),
+                               *from = slr_network_slot_at(four, i);
+        float *dst = slr_network_params(two) + to->offset;
+        const float *src = slr_network_params(four) + from->offset;
+        bool up = to->dim[0] != 2; /* [out,r]: columns; [r,in]: rows */
+        for (size_t k = 0; k < to->count; k++)
+            dst[k] = src[up ? k / 2 * 4 + k % 2 : k];
+    }
+    const slr_stack_item limited = {four, 1, 0.7, 2}, whole = {four, 1, 0.7, 0},
+                         small = {two, 1, 0.7, 0};
+    double same = distance(stacked(unet_pass, unet, &limited, 1, &n),
+                           stacked(unet_pass, unet, &small, 1, &n), &n);
+    double other = distance(stacked(unet_pass, unet, &limited, 1, &n),
+                            stacked(unet_pass, unet, &whole, 1, &n), &n);
+    print_message("two of four ranks: %.3g from a network of two, %.3g from all\n", same, other);
+    assert_true(same <= TOL_F32 && other > 1e-3);
+    slr_network_unref(four);
+    slr_network_unref(two);
+}
+
 static void another_shape(void **state)
 {
     (void)state;
@@ -575,6 +605,7 @@ int main(void)
         cmocka_unit_test(sums),
         cmocka_unit_test(strengths),
         cmocka_unit_test(removal),
+        cmocka_unit_test(rank_limit),
         cmocka_unit_test(another_shape),
         cmocka_unit_test(elements),
         cmocka_unit_test(ranks),
