@@ -209,7 +209,7 @@ static int sum_whole(const combining *c, const layer *l, const slr_module *like,
     for (size_t i = 0; i < l->n; i++) {
         const member *m = &c->member[l->first + i];
         slr_module_form(c->items[m->item].network, m->mod, &form);
-        if (m->mod->kind == like->kind)
+        if (m->mod->kind->bias)
             for (int k = 0; k < SLR_KIND_OWN; k++)
                 if (form.have >> k & 1u && !(made->form.have >> k & 1u))
                     slr_form_add(&made->form, k, form.leaf[k].rank, form.leaf[k].dim);
@@ -228,9 +228,8 @@ static int sum_whole(const combining *c, const layer *l, const slr_module *like,
         for (size_t i = 0; k > 0 && i < l->n; i++) {
             const member *m = &c->member[l->first + i];
             const slr_network *n = c->items[m->item].network;
-            const slr_network_slot *s = m->mod->kind == like->kind
-                                            ? slr_module_slot(m->mod, &n->slot[m->mod->slot], k)
-                                            : NULL;
+            const slr_network_slot *s =
+                m->mod->kind->bias ? slr_module_slot(m->mod, &n->slot[m->mod->slot], k) : NULL;
             for (size_t x = 0; s && x < s->count; x++)
                 made->leaf[k][x] += (float)weight_of(c, m) * n->params[s->offset + x];
         }
@@ -481,6 +480,8 @@ static void common(const combining *c, const slr_network *made, double *dim, dou
         *dim = *dim < 0 || *dim == (double)mod->rank ? (double)mod->rank : NAN;
         *alpha = *alpha < 0 || *alpha == a ? a : NAN;
     }
+    if (*dim < 0) /* no module has a rank */
+        *dim = *alpha = NAN;
 }
 
 static int titles(const combining *c, slr_buf *b)

@@ -86,9 +86,13 @@ static int find(const extracting *x, const slr_checkpoint *c, const slr_target *
                 const slr_tensor **out)
 {
     char name[SLR_LAYER_KEY];
+    slr_weights *part = slr_checkpoint_part(c, t->part);
     (void)x;
+    if (!part)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_checkpoint_path(c),
+                        slr_part_name(t->part));
     slr_nn_path(name, "%s.%s", t->path, what);
-    return slr_weights_get(slr_checkpoint_part(c, t->part), name, out);
+    return slr_weights_get(part, name, out);
 }
 
 /* Both models are read once or twice; their pages need not stay. */

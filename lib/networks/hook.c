@@ -30,7 +30,7 @@ static const slr_module *apply_of(slr_train_hook *hook, slr_graph *g, const slr_
             *v = slr_param(g, s->key, s->rank, s->dim);
         a->param[i] = v ? *v : SLR_NONE;
     }
-    if (hook->ranks != SLR_NONE && mod->set->unit) {
+    if (hook->ranks != SLR_NONE && slr_module_unit(mod)) {
         hook->live = slr_slice(g, hook->ranks, 0, slr_module_ranks_at(n, mod), mod->rank);
         a->live = &hook->live;
     }

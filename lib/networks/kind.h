@@ -199,6 +199,8 @@ int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *targ
 int slr_network_skip(slr_network *n, const char *key); /* notes a key that was left out */
 /* Where the module's part is among the ranks that are drawn. */
 int64_t slr_module_ranks_at(const slr_network *n, const slr_module *mod);
+/* Ranks that DyLoRA trains together; 0: the module is no DyLoRA. */
+int64_t slr_module_unit(const slr_module *mod);
 int slr_network_layout(slr_network *n); /* slots and the flat block (zeros) */
 /* The form of a module that stands in a network. */
 void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form);

@@ -254,6 +254,11 @@ int slr_network_make_like(slr_network **out, const slr_checkpoint *base, const s
     slr_network *n;
     if (slr_hyper_wanted((slr_opt){opts, "network"}))
         return slr_hyper_make_like(out, base, opts, from);
+    *out = NULL;
+    if (slr_network_is_hyper(from))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "%s is a hypernetwork, and the options ask for another network",
+                        from->path ? from->path : "the network");
     SLR_TRY(slr_network_make(&n, base, opts, 0)); /* reads and checks the options */
     *out = NULL;
     if (slr_network_is_embedding(n) != slr_network_is_embedding(from)) {

@@ -152,7 +152,7 @@ static int change_norm(const slr_network *n, size_t index, double *norm)
     if (mod->kind->factors)
         return factors_norm(n, mod, norm);
     SLR_TRY(slr_plan_find(n->norms, sum_name(name, index), &v));
-    *norm = mod->scale * sqrt(*(const float *)slr_plan_data(n->norms, v));
+    *norm = fabs(mod->scale) * sqrt(*(const float *)slr_plan_data(n->norms, v));
     if (scalar)
         *norm *= fabs((double)n->params[scalar->offset]);
     return SDLORA_OK;

@@ -28,10 +28,11 @@ double slr_item_strength(const slr_stack_item *item, int part)
 }
 
 /* A network that was opened against another checkpoint must not be taken for one that fits. */
-static int check_fit(const slr_network *n, const slr_target *want, const char *name,
+static int check_fit(const slr_network *n, const slr_target *want, int leaf, const char *name,
                      const slr_tensor *t)
 {
-    int64_t count = want->norm ? want->out : want->out * slr_target_fan_in(want);
+    int64_t count =
+        want->norm || leaf == SLR_LEAF_BIAS ? want->out : want->out * slr_target_fan_in(want);
     if (t->rank < 1 || t->dim[0] != want->out || slr_tensor_count(t) != count)
         return slr_fail(SDLORA_EINVAL, __func__, "%s: %s does not fit %s of this checkpoint",
                         n->path ? n->path : n->name, want->name, name);
@@ -176,10 +177,10 @@ static int merge_tensor(const merging *w, const char *path, const slr_module *fi
     slr_tensor like = {.dtype = SDLORA_F32, .rank = 1, .dim = {want->out}};
     if (leaf == SLR_LEAF_WEIGHT && !base)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_weights_label(w->base), name);
-    for (size_t i = 0; i < w->n && leaf == SLR_LEAF_WEIGHT; i++) {
+    for (size_t i = 0; i < w->n && base; i++) {
         const slr_module *mod = module_of(w, i, path);
         if (mod)
-            SLR_TRY(check_fit(w->items[i].network, &mod->target, name, base));
+            SLR_TRY(check_fit(w->items[i].network, &mod->target, leaf, name, base));
     }
     if (base)
         like = *base;

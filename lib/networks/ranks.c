@@ -9,11 +9,16 @@
 
 #include "networks/kind.h"
 
+int64_t slr_module_unit(const slr_module *mod)
+{
+    return mod->kind == &slr_kind_lora && mod->rank > 0 ? mod->set->unit : 0;
+}
+
 int64_t slr_module_ranks_at(const slr_network *n, const slr_module *mod)
 {
     int64_t at = 0;
     for (const slr_module *k = n->module; k < mod; k++)
-        at += k->set->unit ? k->rank : 0;
+        at += slr_module_unit(k) ? k->rank : 0;
     return at;
 }
 
@@ -28,7 +33,7 @@ void slr_network_draw_ranks(const slr_network *n, uint64_t seed, uint64_t sample
     slr_rng_init(&rng, seed + (sample >> 32), SLR_STREAM_RANKS, (uint32_t)sample);
     for (size_t i = 0; i < n->n_modules; i++) {
         const slr_module *mod = &n->module[i];
-        int64_t unit = mod->set->unit;
+        int64_t unit = slr_module_unit(mod);
         if (!unit)
             continue;
         int64_t live = unit * (int64_t)(1 + slr_rng_below(&rng, (uint64_t)(mod->rank / unit)));
@@ -77,12 +82,12 @@ void slr_network_mask_ranks(const slr_network *n, const float *weight, float *gr
     for (size_t i = 0; i < n->n_modules; i++) {
         const slr_module *mod = &n->module[i];
         int64_t live = 0;
-        if (!mod->set->unit)
+        if (!slr_module_unit(mod))
             continue;
         while (live < mod->rank && weight[live] > 0)
             live++;
         for (int64_t r = 0; r < mod->rank; r++)
-            if (r >= live - mod->set->unit && r < live)
+            if (r >= live - slr_module_unit(mod) && r < live)
                 touched[r] = 1;
             else
                 each_strip(n, mod, r, grad, NULL);
@@ -96,7 +101,7 @@ void slr_network_keep_ranks(const slr_network *n, const uint8_t *touched, const 
 {
     for (size_t i = 0; i < n->n_modules; i++) {
         const slr_module *mod = &n->module[i];
-        if (!mod->set->unit)
+        if (!slr_module_unit(mod))
             continue;
         for (int64_t r = 0; r < mod->rank; r++)
             if (!touched[r])

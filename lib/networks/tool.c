@@ -163,8 +163,13 @@ static int bind_weight(const slr_tool *t, slr_plan *p, const slr_module *mod)
                         "checkpoint that it is for",
                         mod->target.name, mod->kind->name,
                         slr_module_has(mod, SLR_LEAF_DORA) ? " with DoRA" : "");
+    slr_weights *part = slr_checkpoint_part(t->base, mod->target.part);
+    if (!part)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s, which %s adapts",
+                        slr_checkpoint_path(t->base), slr_part_name(mod->target.part),
+                        mod->target.name);
     slr_nn_path(name, "%s.weight", mod->target.path);
-    SLR_TRY(slr_weights_get(slr_checkpoint_part(t->base, mod->target.part), name, &w));
+    SLR_TRY(slr_weights_get(part, name, &w));
     if (slr_tensor_count(w) != target_count(&mod->target))
         return slr_fail(SDLORA_EINVAL, __func__, "%s does not fit %s of this checkpoint",
                         mod->target.name, name);

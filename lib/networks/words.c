@@ -231,16 +231,15 @@ void slr_words_split(const slr_words *w, int32_t *ids, size_t n, float *put, flo
         memset(rows, 0, n * (size_t)width * sizeof *rows);
     for (size_t i = 0; i < n; i++) {
         const word *found = word_of(w, ids[i]);
-        int64_t vectors, wide, row = found ? ids[i] - found->first : 0;
+        int64_t vectors, wide = 0, row = found ? ids[i] - found->first : 0;
+        const float *from = found ? slr_embedding_rows(found->network, &vectors, &wide) : NULL;
         put[i] = found ? 1.0f : 0.0f;
         if (index)
             index[i] = (int32_t)row;
         if (!found)
             continue;
-        if (rows)
-            memcpy(rows + i * (size_t)width,
-                   slr_embedding_rows(found->network, &vectors, &wide) + row * width,
-                   (size_t)width * sizeof *rows);
+        if (rows && wide == width) /* one that is for another text encoder has no say */
+            memcpy(rows + i * (size_t)width, from + row * width, (size_t)width * sizeof *rows);
         ids[i] = 0;
     }
 }

@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "models/clip.h"
 #include "models/unet.h"
+#include "networks/embedding.h"
 
 enum { MAX_PLANS = 6, MAX_TEXTS = 256, ROW = 77 };
 
@@ -265,8 +266,14 @@ int slr_denoiser_set_embeddings(slr_denoiser *d, slr_network *const *embeddings,
         return SDLORA_ENOMEM;
     int rc = slr_words_new(&words, d->m, d->bpe);
     for (size_t i = 0; rc >= 0 && i < n; i++) {
+        int64_t vectors, width;
+        slr_embedding_rows(embeddings[i], &vectors, &width);
         written[i] = slr_network_version(embeddings[i]);
-        rc = slr_words_add(words, embeddings[i]);
+        rc = width == d->clip.width
+                 ? slr_words_add(words, embeddings[i])
+                 : slr_fail(SDLORA_EINVAL, __func__, "%s is %lld wide, and the text encoder %lld",
+                            slr_network_name(embeddings[i]), (long long)width,
+                            (long long)d->clip.width);
     }
     if (rc < 0) {
         slr_words_free(words);
