@@ -269,10 +269,12 @@ static bool bend(slr_tensor *t, int how)
         return true;
     }
     if (how == 21) { /* swapped */
+        if (t->rank < 2)
+            return false;
         int64_t first = t->dim[0];
         t->dim[0] = t->dim[t->rank - 1];
         t->dim[t->rank - 1] = first;
-        return t->rank > 1 && t->dim[0] != first;
+        return t->dim[0] != first;
     }
     t->rank = 0;
     return how == 22;
