@@ -109,7 +109,7 @@ static int write_safetensors(slr_mem *m, const char *path, const slr_tensor *t,
     return rc;
 }
 
-/* What AUTOMATIC1111 writes; 265 is its placeholder, the id of "*". */
+/* What AUTOMATIC1111 writes; 265 is the id of "*". */
 static int write_torch(const slr_network *n, const char *path, const slr_tensor *t,
                        const slr_meta *meta)
 {

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* Full weights: the change itself, of the weight and, where the layer has one, of the bias
- * (training.md §2.7).  Reads those of norms too, which some trainers write. */
+/* The change itself, of the weight and, where the layer has one, of the bias: under the names of
+ * full weights (training.md §2.7; those of norms are read too, which some trainers write), and
+ * under LyCORIS' names for the gain and shift of norms, train_norm (§2.8). */
 #include "networks/kind.h"
 
 #include <math.h>
 
 #include "base/status.h"
 
-enum { DIFF = 0, DIFF_B = 1 };
+enum { WEIGHT = 0, BIAS = 1 };
 
 static void add(const slr_target *t, bool bias, slr_form *form)
 {
     int64_t dim[4] = {t->out, t->in, t->kh, t->kw};
-    slr_form_add(form, DIFF, t->norm ? 1 : t->conv ? 4 : 2, dim);
+    slr_form_add(form, WEIGHT, t->norm ? 1 : t->conv ? 4 : 2, dim);
     if (bias)
-        slr_form_add(form, DIFF_B, 1, dim);
+        slr_form_add(form, BIAS, 1, dim);
     form->rank = 0;
     form->alpha = NAN;
     form->scale = 1;
@@ -27,48 +28,77 @@ static int make(const slr_settings *set, const slr_target *t, slr_form *form)
     return SDLORA_OK;
 }
 
-static int read(const slr_target *t, const slr_tensor *leaf, const char *label, slr_form *form)
+static int read(const slr_kind *kind, const slr_target *t, const slr_tensor *leaf,
+                const char *label, slr_form *form)
 {
-    const slr_tensor *w = &leaf[DIFF], *b = &leaf[DIFF_B];
-    bool bias = form->have >> DIFF_B & 1u;
+    const slr_tensor *w = &leaf[WEIGHT], *b = &leaf[BIAS];
+    bool bias = form->have >> BIAS & 1u;
     bool fits =
         t->norm ? w->rank == 1 && w->dim[0] == t->out : slr_fits(w, t->out, t->in, t->kh, t->kw);
     if (!fits)
-        return slr_form_refuse(label, t, "diff", w, "the shape of the weight");
+        return slr_form_refuse(label, t, kind->leaf[WEIGHT], w, "the shape of the weight");
     if (bias && (b->rank != 1 || b->dim[0] != t->out))
-        return slr_form_refuse(label, t, "diff_b", b, "one number for each output");
+        return slr_form_refuse(label, t, kind->leaf[BIAS], b, "one number for each output");
     add(t, bias, form);
     return SDLORA_OK;
 }
 
-static bool takes(const slr_target *t)
+static int read_full(const slr_target *t, const slr_tensor *leaf, const char *label, slr_form *form)
+{
+    return read(&slr_kind_full, t, leaf, label, form);
+}
+
+static int read_norm(const slr_target *t, const slr_tensor *leaf, const char *label, slr_form *form)
+{
+    return read(&slr_kind_norm, t, leaf, label, form);
+}
+
+static bool takes_all(const slr_target *t)
 {
     (void)t;
     return true;
+}
+
+static bool takes_norms(const slr_target *t)
+{
+    return t->norm;
 }
 
 static slr_val delta(const slr_apply *a, const slr_module *mod, slr_val w)
 {
     slr_shape s = slr_shape_of(a->g, w);
     (void)mod;
-    return slr_reshape(a->g, a->param[DIFF], s.rank, s.dim);
+    return slr_reshape(a->g, a->param[WEIGHT], s.rank, s.dim);
 }
 
 static slr_val bias(const slr_apply *a, const slr_module *mod)
 {
     (void)mod;
-    return a->param[DIFF_B];
+    return a->param[BIAS];
 }
 
 const slr_kind slr_kind_full = {
     .name = "full",
-    .leaf = {[DIFF] = "diff", [DIFF_B] = "diff_b"},
-    .proof = 1u << DIFF,
-    .needs = 1u << DIFF,
+    .leaf = {[WEIGHT] = "diff", [BIAS] = "diff_b"},
+    .proof = 1u << WEIGHT,
+    .needs = 1u << WEIGHT,
     .no_alpha = true,
-    .takes = takes,
+    .takes = takes_all,
     .make = make,
-    .read = read,
+    .read = read_full,
+    .delta = delta,
+    .bias = bias,
+};
+
+const slr_kind slr_kind_norm = {
+    .name = "norm",
+    .leaf = {[WEIGHT] = "w_norm", [BIAS] = "b_norm"},
+    .proof = 1u << WEIGHT,
+    .needs = 1u << WEIGHT,
+    .no_alpha = true,
+    .takes = takes_norms,
+    .make = make,
+    .read = read_norm,
     .delta = delta,
     .bias = bias,
 };
