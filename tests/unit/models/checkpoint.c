@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "failing.h"
 #include "base/str.h"
 #include "golden_test.h"
 #include "io/file.h"
@@ -334,34 +335,6 @@ static void sharded_vae(void **state)
 }
 
 /* ---- memory ---- */
-
-typedef struct failing {
-    int64_t left; /* allocations until the one that fails */
-    int64_t held; /* blocks out */
-} failing;
-
-static void *fail_alloc(void *user, size_t bytes)
-{
-    failing *f = user;
-    void *p = f->left-- == 0 ? NULL : malloc(bytes);
-    f->held += p != NULL;
-    return p;
-}
-
-static void *fail_realloc(void *user, void *ptr, size_t bytes)
-{
-    failing *f = user;
-    if (f->left-- == 0)
-        return NULL;
-    f->held += ptr == NULL;
-    return realloc(ptr, bytes);
-}
-
-static void fail_free(void *user, void *ptr)
-{
-    ((failing *)user)->held -= ptr != NULL;
-    free(ptr);
-}
 
 /* Opening with the n-th allocation failing, for every n: ENOMEM, nothing leaks, and at last
  * success. */

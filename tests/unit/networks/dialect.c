@@ -2,6 +2,7 @@
 /* Files of other programs: each opens, adapts the layers that its writer meant, and changes weights
  * and outputs as there (tests/golden/make_dialects.py).  Keys of SDXL by names and shapes.  What is
  * written in another dialect means the same when it is read again. */
+#include "failing.h"
 #include "network_test.h"
 
 #include "io/json.h"
@@ -643,34 +644,6 @@ static void hostile(void **state)
 }
 
 /* ---- memory ---- */
-
-typedef struct failing {
-    int64_t left; /* allocations until the one that fails */
-    int64_t held; /* blocks out */
-} failing;
-
-static void *fail_alloc(void *user, size_t bytes)
-{
-    failing *f = user;
-    void *p = f->left-- == 0 ? NULL : malloc(bytes);
-    f->held += p != NULL;
-    return p;
-}
-
-static void *fail_realloc(void *user, void *ptr, size_t bytes)
-{
-    failing *f = user;
-    if (f->left-- == 0)
-        return NULL;
-    f->held += ptr == NULL;
-    return realloc(ptr, bytes);
-}
-
-static void fail_free(void *user, void *ptr)
-{
-    ((failing *)user)->held -= ptr != NULL;
-    free(ptr);
-}
 
 static int open_and_save(slr_mem *m, const char *from, const char *dialect, const char *to)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Network files: kohya's keys and shapes, options of new networks, saving and opening in three
  * types, hashes, and allocations that fail.  Refusals of broken files are in hostile.c. */
+#include "failing.h"
 #include "network_test.h"
 
 #include "io/json.h"
@@ -397,34 +398,6 @@ static void hashes(void **state)
 }
 
 /* ---- memory ---- */
-
-typedef struct failing {
-    int64_t left; /* allocations until the one that fails */
-    int64_t held; /* blocks out */
-} failing;
-
-static void *fail_alloc(void *user, size_t bytes)
-{
-    failing *f = user;
-    void *p = f->left-- == 0 ? NULL : malloc(bytes);
-    f->held += p != NULL;
-    return p;
-}
-
-static void *fail_realloc(void *user, void *ptr, size_t bytes)
-{
-    failing *f = user;
-    if (f->left-- == 0)
-        return NULL;
-    f->held += ptr == NULL;
-    return realloc(ptr, bytes);
-}
-
-static void fail_free(void *user, void *ptr)
-{
-    ((failing *)user)->held -= ptr != NULL;
-    free(ptr);
-}
 
 static int open_apply_save(slr_mem *m, const char *path, const char *copy)
 {
