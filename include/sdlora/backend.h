@@ -83,6 +83,14 @@ typedef struct sdlora_host {
                      void (*body)(void *arg, int64_t lo, int64_t hi), void *arg);
     int (*threads)(void *self);   /**< how many threads parallel() may use */
     uint64_t cpu_features;        /**< bits of base/cpu.h, already masked by the user's wish */
+    /* --- ABI 1.0 ends here; members below may be absent: SDLORA_HOST_HAS tells --- */
+    /**
+     * Non-zero once the job that this thread works for, in a launch or in a piece of parallel(), is
+     * to end: what it computes is thrown away, so the launch may return early with SDLORA_OK and
+     * rubbish.  parallel() asks between its pieces; ask here where a piece takes longer than a tenth
+     * of a second.
+     */
+    int (*canceled)(void *self);
 } sdlora_host;
 
 enum {
@@ -132,6 +140,8 @@ typedef struct sdlora_backend {
 /** The one symbol that a plugin exports, under the name sdlora_backend_entry. */
 typedef int sdlora_backend_entry_fn(const sdlora_host *host, const sdlora_backend **out);
 
+#define SDLORA_HOST_HAS(h, member) \
+    ((h)->struct_size >= offsetof(sdlora_host, member) + sizeof((h)->member) && (h)->member)
 #define SDLORA_BACKEND_HAS(b, member) \
     ((b)->struct_size >= offsetof(sdlora_backend, member) + sizeof((b)->member) && (b)->member)
 

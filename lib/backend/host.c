@@ -51,6 +51,12 @@ static int host_threads(void *self)
     return h->threads;
 }
 
+static int host_canceled(void *self)
+{
+    (void)self;
+    return slr_canceled();
+}
+
 void slr_host_init(slr_host *h, slr_mem *mem, slr_log log, int threads, uint64_t cpu_features)
 {
     *h = (slr_host){
@@ -63,7 +69,8 @@ void slr_host_init(slr_host *h, slr_mem *mem, slr_log log, int threads, uint64_t
                  .fail = host_fail,
                  .parallel = host_parallel,
                  .threads = host_threads,
-                 .cpu_features = cpu_features},
+                 .cpu_features = cpu_features,
+                 .canceled = host_canceled},
         .mem = mem,
         .log = log,
         .threads = threads,

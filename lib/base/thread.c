@@ -2,13 +2,41 @@
 /* Threads over OpenMP: one team at a time, pieces dealt out by number.
  *
  * Knows that OpenBLAS and oneDNN live in the same OpenMP pool and must not open teams of their own
- * inside a piece.  Refuses to know what a piece does.  The only state is a mark on the threads that
- * are inside a piece; it is balanced before slr_parallel returns. */
+ * inside a piece.  Refuses to know what a piece does.  The only state is two marks on threads: that
+ * they are inside a piece, and which job they work for; both are put back before slr_parallel or
+ * the job returns. */
 #include "base/thread.h"
 
 #include <omp.h>
+#include <stddef.h>
 
-static _Thread_local int inside; /* > 0 while this thread runs a piece */
+static _Thread_local int inside;         /* > 0 while this thread runs a piece */
+static _Thread_local slr_watch *watched; /* the job that it works for; NULL: nothing can end it */
+
+void slr_watch_enter(slr_watch *w, const slr_cancel_flag *flag)
+{
+    w->flag = flag;
+    w->outer = watched;
+    atomic_init(&w->cut, 0);
+    watched = flag ? w : NULL;
+}
+
+void slr_watch_leave(slr_watch *w)
+{
+    watched = w->outer;
+}
+
+int slr_canceled(void)
+{
+    slr_watch *w = watched;
+
+    if (!w)
+        return 0;
+    if (!atomic_load_explicit(&w->cut, memory_order_relaxed) &&
+        atomic_load_explicit(w->flag, memory_order_relaxed))
+        atomic_store_explicit(&w->cut, 1, memory_order_relaxed);
+    return atomic_load_explicit(&w->cut, memory_order_relaxed);
+}
 
 /* Runs pieces [first,last) on this thread with the OpenMP team size that libraries see set to 1. */
 static void run_pieces(int64_t first, int64_t last, int64_t n, int64_t grain,
@@ -19,7 +47,7 @@ static void run_pieces(int64_t first, int64_t last, int64_t n, int64_t grain,
     if (wished > 1)
         omp_set_num_threads(1); /* this thread's own setting: other threads keep theirs */
     inside++;
-    for (int64_t i = first; i < last; i++) {
+    for (int64_t i = first; i < last && !slr_canceled(); i++) {
         int64_t lo = i * grain;
 
         body(arg, lo, n - lo < grain ? n : lo + grain);
@@ -45,14 +73,19 @@ void slr_parallel(int threads, int64_t n, int64_t grain,
         run_pieces(0, pieces, n, grain, body, arg);
         return;
     }
-#pragma omp parallel num_threads(threads) default(none) shared(pieces, n, grain, body, arg)
+    slr_watch *job = watched;
+#pragma omp parallel num_threads(threads) default(none) shared(pieces, n, grain, body, arg, job)
     {
+        slr_watch *mine = watched;
+
         /* The runtime may have granted fewer threads: deal to those that came. */
         int64_t me = omp_get_thread_num(), team = omp_get_num_threads();
         int64_t share = pieces / team, rest = pieces % team;
         int64_t first = me * share + (me < rest ? me : rest);
 
+        watched = job;
         run_pieces(first, first + share + (me < rest), n, grain, body, arg);
+        watched = mine;
     }
 }
 

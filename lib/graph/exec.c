@@ -232,7 +232,13 @@ static int make_step(slr_plan *p, const slr_graph *g, const slr_layout *l, const
     return SDLORA_OK;
 }
 
-static int make_steps(slr_plan *p, const slr_graph *g, const slr_layout *l, const int32_t *kept_of)
+static int canceled(void)
+{
+    return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
+}
+
+static int make_steps(slr_plan *p, const slr_graph *g, const slr_layout *l, const int32_t *kept_of,
+                      const slr_cancel_flag *cancel)
 {
     size_t n_args = 1;
     for (size_t i = 0; i < l->n_runs; i++)
@@ -245,12 +251,16 @@ static int make_steps(slr_plan *p, const slr_graph *g, const slr_layout *l, cons
     if (!p->steps || !p->notes || !p->args || !p->arg_home || !p->arg_next)
         return SDLORA_ENOMEM;
     p->n_steps = l->n_runs;
-    for (size_t i = 0; i < l->n_runs; i++)
+    for (size_t i = 0; i < l->n_runs; i++) {
+        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
+            return canceled();
         SLR_TRY(make_step(p, g, l, kept_of, i));
+    }
     return SDLORA_OK;
 }
 
-static int build(slr_plan *p, const slr_graph *g, const slr_layout *l)
+static int build(slr_plan *p, const slr_graph *g, const slr_layout *l,
+                 const slr_cancel_flag *cancel)
 {
     int32_t *kept_of = slr_calloc(p->m, l->n_buffers + 1, sizeof *kept_of);
     if (!kept_of)
@@ -259,7 +269,7 @@ static int build(slr_plan *p, const slr_graph *g, const slr_layout *l)
     if (rc >= 0)
         rc = make_handles(p, g, l, kept_of);
     if (rc >= 0)
-        rc = make_steps(p, g, l, kept_of);
+        rc = make_steps(p, g, l, kept_of, cancel);
     slr_free(p->m, kept_of);
     p->stats.arena_bytes = l->arena_bytes;
     p->stats.n_aliased = l->n_aliased;
@@ -271,8 +281,8 @@ static int build(slr_plan *p, const slr_graph *g, const slr_layout *l)
     return rc;
 }
 
-static int plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices, bool strided,
-                    bool *pitched)
+static int plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices,
+                    const slr_cancel_flag *cancel, bool strided, bool *pitched)
 {
     slr_mem *m = slr_graph_mem(g);
     slr_layout layout = {0};
@@ -291,7 +301,7 @@ static int plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices, bo
     if (rc >= 0)
         rc = slr_layout_make(&layout, g, m, strided);
     if (rc >= 0)
-        rc = build(p, g, &layout);
+        rc = build(p, g, &layout, cancel);
     *pitched = p->kernels.pitched;
     slr_layout_free(&layout, m);
     if (rc < 0)
@@ -303,13 +313,19 @@ static int plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices, bo
 
 int slr_plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices)
 {
+    return slr_plan_new_until(out, g, devices, NULL);
+}
+
+int slr_plan_new_until(slr_plan **out, const slr_graph *g, slr_devices *devices,
+                       const slr_cancel_flag *cancel)
+{
     bool pitched = false;
     *out = NULL;
     SLR_TRY(slr_graph_status(g));
-    int rc = plan_new(out, g, devices, true, &pitched);
+    int rc = plan_new(out, g, devices, cancel, true, &pitched);
     /* No backend reads column slices in place: then they are made dense. */
     if (rc == SDLORA_ENOTSUP && pitched)
-        rc = plan_new(out, g, devices, false, &pitched);
+        rc = plan_new(out, g, devices, cancel, false, &pitched);
     return rc;
 }
 
@@ -467,11 +483,6 @@ static int failed(const slr_plan *p, size_t i, int rc)
     return rc;
 }
 
-static int canceled(void)
-{
-    return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
-}
-
 /* A backend that is done when launch returns need not have a wait. */
 static int wait_for(const sdlora_backend *b, sdlora_queue *q)
 {
@@ -485,30 +496,30 @@ static int wait_all(slr_plan *p)
     return SDLORA_OK;
 }
 
-static int run_plain(slr_plan *p, const slr_cancel_flag *cancel)
+/* One step; a kernel that was cut short may have found rubbish in its memory, whatever it says. */
+static int run_step(slr_plan *p, size_t i)
 {
-    for (size_t i = 0; i < p->n_steps; i++) {
-        const step *s = &p->steps[i];
-        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
-            return canceled();
-        int rc = s->launch(s->queue, s->kernel, s->args, s->n_args, p->scratch);
-        if (rc < 0)
-            return failed(p, i, rc);
-    }
+    const step *s = &p->steps[i];
+    if (slr_canceled())
+        return canceled();
+    int rc = s->launch(s->queue, s->kernel, s->args, s->n_args, p->scratch);
+    return rc < 0 ? failed(p, i, rc) : SDLORA_OK;
+}
+
+static int run_plain(slr_plan *p)
+{
+    for (size_t i = 0; i < p->n_steps; i++)
+        SLR_TRY(run_step(p, i));
     return SDLORA_OK;
 }
 
 /* Waits after each step, so that its time is its own. */
-static int run_timed(slr_plan *p, const slr_cancel_flag *cancel)
+static int run_timed(slr_plan *p)
 {
     for (size_t i = 0; i < p->n_steps; i++) {
-        const step *s = &p->steps[i];
-        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
-            return canceled();
         double start = slr_clock();
-        int rc = s->launch(s->queue, s->kernel, s->args, s->n_args, p->scratch);
-        if (rc >= 0)
-            rc = wait_for(p->notes[i].backend, s->queue);
+        SLR_TRY(run_step(p, i));
+        int rc = wait_for(p->notes[i].backend, p->steps[i].queue);
         if (rc < 0)
             return failed(p, i, rc);
         p->notes[i].seconds += slr_clock() - start;
@@ -520,13 +531,17 @@ static int run_timed(slr_plan *p, const slr_cancel_flag *cancel)
 int slr_plan_run(slr_plan *p, const slr_cancel_flag *cancel)
 {
     SLR_TRY(make_ready(p));
-    int rc = p->profile ? run_timed(p, cancel) : run_plain(p, cancel);
-    if (rc >= 0)
+    slr_watch watch;
+    slr_watch_enter(&watch, cancel);
+    int rc = p->profile ? run_timed(p) : run_plain(p);
+    bool cut = watch.cut;
+    slr_watch_leave(&watch);
+    if (rc >= 0 && !cut)
         return wait_all(p);
     slr_error_copy e; /* nothing may run on in memory that the caller is about to free */
     slr_error_take(&e);
     wait_all(p);
-    return slr_error_put(&e);
+    return cut ? canceled() : slr_error_put(&e);
 }
 
 /* --- looking */

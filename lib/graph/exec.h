@@ -13,6 +13,10 @@ typedef struct slr_plan slr_plan;
 /* The plan keeps what it needs of the graph: g may be freed afterwards.  Kernels are prepared here,
  * so a missing kernel is an error now and never in a run. */
 int slr_plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices);
+/* The same; cancel (Nullable) is read between kernels, since packing a model's weights takes
+ * seconds: ECANCELED.  What was packed stays with the device as long as anything else uses it. */
+int slr_plan_new_until(slr_plan **out, const slr_graph *g, slr_devices *devices,
+                       const slr_cancel_flag *cancel);
 void slr_plan_free(slr_plan *p);
 
 /* Finds a leaf or output by its full name. ENOTFOUND when there is none. */
@@ -31,8 +35,9 @@ int slr_plan_bind(slr_plan *p, slr_val v, void *data);
 int slr_plan_share(slr_plan *p, slr_plan *with);
 slr_shape slr_plan_shape(const slr_plan *p, slr_val v);
 
-/* Runs all nodes.  cancel (may be NULL) is read between kernels: ECANCELED.  The first run takes
- * the memory; later ones allocate nothing. */
+/* Runs all nodes.  cancel (may be NULL) is read between kernels and between their pieces:
+ * ECANCELED, and all that the run would have written is undefined.  The first run takes the memory;
+ * later ones allocate nothing. */
 int slr_plan_run(slr_plan *p, const slr_cancel_flag *cancel);
 
 typedef struct slr_plan_stats {

@@ -8,6 +8,7 @@
 #include <openssl/evp.h>
 
 #include "base/status.h"
+#include "base/thread.h"
 #include "io/file.h"
 #include "io/safetensors.h"
 
@@ -92,7 +93,10 @@ static int hash_range(int fd, const char *path, uint64_t lo, uint64_t hi, char h
     SLR_TRY(slr_sha256_new(&s, NULL));
     for (rc = SDLORA_OK; lo < hi && rc == SDLORA_OK;) {
         size_t n = hi - lo < PIECE ? (size_t)(hi - lo) : PIECE;
-        rc = slr_file_fd_read(fd, path, lo, piece, n);
+        if (slr_canceled())
+            rc = slr_fail(SDLORA_ECANCELED, __func__, "canceled");
+        else
+            rc = slr_file_fd_read(fd, path, lo, piece, n);
         if (rc == SDLORA_OK)
             rc = slr_sha256_add(s, piece, n);
         lo += n;

@@ -16,6 +16,8 @@ int slr_sha256_add(slr_sha256 *s, const void *bytes, size_t n);
 /* Ends it: *s becomes NULL, even on failure.  hex Nullable: only frees.  *s NULL: nothing. */
 int slr_sha256_hex(slr_sha256 **s, char hex[65]);
 
+/* Those that read files end with ECANCELED inside a watched job whose flag is set (base/thread.h).
+ */
 int slr_hash_bytes(const void *bytes, size_t n, char hex[65]);
 int slr_hash_file(const char *path, char hex[65]);    /* whole file */
 int slr_hash_legacy(const char *path, char hex[9]);   /* 0x10000 bytes at 0x100000, 8 digits */

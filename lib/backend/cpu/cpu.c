@@ -36,6 +36,7 @@ typedef struct spread_job {
     int64_t n;
     void (*body)(void *arg, int64_t piece, int slot);
     void *arg;
+    const sdlora_host *host;
 } spread_job;
 
 static void spread_slots(void *arg, int64_t lo, int64_t hi)
@@ -44,7 +45,7 @@ static void spread_slots(void *arg, int64_t lo, int64_t hi)
     for (int64_t slot = lo; slot < hi; slot++)
         for (;;) {
             int64_t piece = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
-            if (piece >= job->n)
+            if (piece >= job->n || job->host->canceled(job->host->self))
                 break;
             job->body(job->arg, piece, (int)slot);
         }
@@ -54,7 +55,7 @@ static void spread_slots(void *arg, int64_t lo, int64_t hi)
 void slr_cpu_spread(const slr_cpu_env *env, int64_t n,
                     void (*body)(void *arg, int64_t piece, int slot), void *arg)
 {
-    spread_job job = {.n = n, .body = body, .arg = arg};
+    spread_job job = {.n = n, .body = body, .arg = arg, .host = env->host};
     slr_cpu_parallel(env, n < env->slots ? n : env->slots, 1, spread_slots, &job);
 }
 

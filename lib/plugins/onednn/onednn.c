@@ -10,9 +10,10 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { MAX_ARGS = 64, MAX_SLOTS = 256 };
+enum { MAX_ARGS = 64, MAX_SLOTS = 256, TURN_NS = 50000000 /* between looks at the flag */ };
 
 struct sdlora_queue {
     sdlora_dev *dev;
@@ -64,7 +65,13 @@ typedef struct spread_job {
     int64_t n;
     void (*body)(void *arg, int64_t piece, int slot);
     void *arg;
+    const sdlora_dev *dev;
 } spread_job;
+
+static bool is_canceled(const sdlora_dev *dev)
+{
+    return SDLORA_HOST_HAS(dev->host, canceled) && dev->host->canceled(dev->host->self);
+}
 
 static void spread_slots(void *arg, int64_t lo, int64_t hi)
 {
@@ -72,7 +79,7 @@ static void spread_slots(void *arg, int64_t lo, int64_t hi)
     for (int64_t slot = lo; slot < hi; slot++)
         for (;;) {
             int64_t piece = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
-            if (piece >= job->n)
+            if (piece >= job->n || is_canceled(job->dev))
                 break;
             job->body(job->arg, piece, (int)slot);
         }
@@ -82,7 +89,7 @@ static void spread_slots(void *arg, int64_t lo, int64_t hi)
 void dn_spread(const sdlora_dev *dev, int64_t n, void (*body)(void *arg, int64_t piece, int slot),
                void *arg)
 {
-    spread_job job = {.n = n, .body = body, .arg = arg};
+    spread_job job = {.n = n, .body = body, .arg = arg, .dev = dev};
     dn_parallel(dev, n < dev->slots ? n : dev->slots, 1, spread_slots, &job);
 }
 
@@ -314,6 +321,23 @@ static int prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev, cons
     return rc;
 }
 
+/* Waits while other plans' kernels run, unless this one's job is over meanwhile: then false. */
+static bool take_turn(sdlora_dev *dev)
+{
+    struct timespec at;
+    if (!SDLORA_HOST_HAS(dev->host, canceled))
+        return pthread_mutex_lock(&dev->turns) == 0;
+    do {
+        if (is_canceled(dev))
+            return false;
+        clock_gettime(CLOCK_REALTIME, &at);
+        at.tv_nsec += TURN_NS;
+        at.tv_sec += at.tv_nsec / 1000000000;
+        at.tv_nsec %= 1000000000;
+    } while (pthread_mutex_timedlock(&dev->turns, &at) != 0);
+    return true;
+}
+
 static int launch(sdlora_queue *q, sdlora_kernel *k, const sdlora_arg *args, uint32_t n,
                   sdlora_arg scratch)
 {
@@ -323,7 +347,8 @@ static int launch(sdlora_queue *q, sdlora_kernel *k, const sdlora_arg *args, uin
                        (unsigned)k->n_args, (unsigned)n);
     for (uint32_t i = 0; i < n; i++)
         ptr[i] = address(args[i]);
-    pthread_mutex_lock(&q->dev->turns);
+    if (!take_turn(q->dev))
+        return SDLORA_OK; /* the host knows that the job is over */
     int rc = k->launch(k, ptr, address(scratch));
     pthread_mutex_unlock(&q->dev->turns);
     return rc;

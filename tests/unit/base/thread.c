@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* slr_parallel: each item once, in the same pieces whatever the team, nested calls inline, and one
- * thread for libraries inside a piece. */
+/* slr_parallel: each item once, in the same pieces whatever the team, nested calls inline, one
+ * thread for libraries inside a piece, and no further piece of a job that is to end. */
 #include "base_test.h"
 
 #include <omp.h>
@@ -125,6 +125,90 @@ static void two_callers_at_once(void **state)
             assert_int_equal(s[i].count[j], 20);
 }
 
+typedef struct cut {
+    slr_cancel_flag *flag;
+    int64_t at; /* this piece sets the flag */
+    _Atomic int runs, seen;
+} cut;
+
+static void cut_body(void *arg, int64_t lo, int64_t hi)
+{
+    cut *c = arg;
+
+    c->runs++;
+    if (lo == c->at)
+        atomic_store(c->flag, 1);
+    if (lo > c->at && slr_canceled())
+        c->seen++;
+}
+
+static void a_flag_ends_a_job_between_pieces(void **state)
+{
+    enum { PIECES = 100000 };
+
+    for (int threads = 1; threads <= 4; threads++) {
+        slr_cancel_flag flag = 0;
+        cut c = {.flag = &flag, .at = 10};
+        slr_watch watch, inner;
+
+        slr_watch_enter(&watch, &flag);
+        slr_parallel(threads, PIECES, 1, cut_body, &c);
+        assert_int_equal(watch.cut, 1);
+        assert_in_range(c.runs, 11, PIECES - 1);
+        if (threads == 1)
+            assert_int_equal(c.runs, 11);
+        atomic_store(&flag, 0); /* a job that was cut stays so, whoever clears the flag */
+        assert_int_equal(slr_canceled(), 1);
+        slr_watch_enter(&inner, NULL); /* what must not be cut */
+        c.runs = 0;
+        c.at = -1;
+        slr_parallel(threads, 100, 1, cut_body, &c);
+        assert_int_equal(c.runs, 100);
+        slr_watch_leave(&inner);
+        assert_int_equal(slr_canceled(), 1);
+        slr_watch_leave(&watch);
+        assert_int_equal(slr_canceled(), 0);
+        slr_parallel(threads, 100, 1, cut_body, &c); /* nobody watches */
+        assert_int_equal(c.runs, 200);
+    }
+}
+
+static void a_flag_that_comes_late_cuts_nothing(void **state)
+{
+    slr_cancel_flag flag = 0;
+    cut c = {.flag = &flag, .at = 99};
+    slr_watch watch;
+
+    slr_watch_enter(&watch, &flag);
+    slr_parallel(1, 100, 1, cut_body, &c);
+    assert_int_equal(watch.cut, 0);
+    assert_int_equal(c.runs, 100);
+    slr_watch_leave(&watch);
+}
+
+static void *bystander(void *arg)
+{
+    cut c = {.flag = arg, .at = -1};
+
+    slr_parallel(2, 1000, 1, cut_body, &c);
+    assert_int_equal(slr_canceled(), 0);
+    return c.runs == 1000 ? NULL : arg;
+}
+
+static void other_threads_jobs_go_on(void **state)
+{
+    slr_cancel_flag flag = 1;
+    slr_watch watch;
+    pthread_t t;
+    void *failed = &flag;
+
+    slr_watch_enter(&watch, &flag);
+    assert_int_equal(pthread_create(&t, NULL, bystander, &flag), 0);
+    pthread_join(t, &failed);
+    assert_null(failed);
+    slr_watch_leave(&watch);
+}
+
 static void references(void **state)
 {
     slr_refs r;
@@ -143,6 +227,9 @@ int main(void)
         cmocka_unit_test(library_team_size_is_put_back),
         cmocka_unit_test(nested_calls_stay_on_their_thread),
         cmocka_unit_test(two_callers_at_once),
+        cmocka_unit_test(a_flag_ends_a_job_between_pieces),
+        cmocka_unit_test(a_flag_that_comes_late_cuts_nothing),
+        cmocka_unit_test(other_threads_jobs_go_on),
         cmocka_unit_test(references),
     };
 

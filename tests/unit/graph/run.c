@@ -4,6 +4,7 @@
  * plans), kernels (shared, declined, failing), cancel, profile, and what a run costs by itself. */
 #include "graph_test.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -556,6 +557,54 @@ static void cancel(void **state)
     slr_graph_free(g);
 }
 
+static void *cancel_soon(void *flag)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    atomic_store((slr_cancel_flag *)flag, 1);
+    return NULL;
+}
+
+/* A graph of one kernel of half a second or more: nothing but its own pieces can see the flag. */
+static void cancel_inside_a_kernel(void **state)
+{
+    enum { SIDE = 4096 };
+    for (int threads = 1; threads <= 2; threads++) {
+        slr_devices *cpu;
+        slr_devices_config config = {.threads = threads, .backend = "cpu"};
+        slr_cancel_flag flag = 0;
+        pthread_t t;
+        slr_plan *p;
+        assert_ok(slr_devices_open(&cpu, &config));
+        slr_graph *g = graph();
+        slr_val x = slr_input(g, "x", SDLORA_F32, DIMS(SIDE, SIDE));
+        slr_output(g, slr_matmul(g, x, x, SLR_NONE, SLR_NONE, false, false, 1.0), "y");
+        assert_ok(slr_plan_new(&p, g, cpu));
+        assert_int_equal(pthread_create(&t, NULL, cancel_soon, &flag), 0);
+        assert_int_equal(slr_plan_run(p, &flag), SDLORA_ECANCELED);
+        pthread_join(t, NULL);
+        slr_plan_free(p);
+        slr_graph_free(g);
+        slr_devices_unref(cpu);
+    }
+}
+
+static void planning_ends_on_cancel(void **state)
+{
+    fixture *f = *state;
+    slr_graph *g = chain(10, 4);
+    slr_plan *p;
+    slr_cancel_flag flag = 1;
+    uint64_t before = f->knobs->prepares;
+    assert_int_equal(slr_plan_new_until(&p, g, f->devices, &flag), SDLORA_ECANCELED);
+    assert_null(p);
+    assert_int_equal(f->knobs->prepares, before);
+    flag = 0;
+    assert_ok(slr_plan_new_until(&p, g, f->devices, &flag));
+    assert_ok(slr_plan_run(p, &flag));
+    slr_plan_free(p);
+    slr_graph_free(g);
+}
+
 static void profile(void **state)
 {
     fixture *f = *state;
@@ -711,6 +760,8 @@ int main(void)
         cmocka_unit_test_teardown(strides_are_optional, reset),
         cmocka_unit_test_teardown(failures_name_the_node, reset),
         cmocka_unit_test_teardown(cancel, reset),
+        cmocka_unit_test_teardown(cancel_inside_a_kernel, reset),
+        cmocka_unit_test_teardown(planning_ends_on_cancel, reset),
         cmocka_unit_test_teardown(profile, reset),
         cmocka_unit_test_teardown(runs_cost_little, reset),
         cmocka_unit_test_teardown(out_of_memory, reset),
