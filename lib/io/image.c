@@ -11,7 +11,8 @@
 
 #define FILE_MAX (UINT64_C(1) << 30) /* bytes of a picture file; 100 Mpixel of 16-bit RGBA fit */
 
-static const slr_codec *const codecs[] = {&slr_codec_png, &slr_codec_jpeg, &slr_codec_webp};
+const slr_codec *const slr_codecs[] = {&slr_codec_png, &slr_codec_jpeg, &slr_codec_webp};
+const size_t slr_codecs_count = sizeof slr_codecs / sizeof *slr_codecs;
 
 /* Formats that are known but not read, so that the sentence can say so. */
 static const struct {
@@ -26,11 +27,11 @@ static const struct {
     {0, 4, "<svg", "SVG"},      {0, 23, "version https://git-lfs", "git-lfs pointer"},
 };
 
-static int find_codec(const uint8_t *first, size_t n, const char *label, const slr_codec **out)
+int slr_codec_find(const slr_codec **out, const uint8_t *first, size_t n, const char *label)
 {
-    for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++)
-        if (codecs[i]->is(first, n)) {
-            *out = codecs[i];
+    for (size_t i = 0; i < slr_codecs_count; i++)
+        if (slr_codecs[i]->is(first, n)) {
+            *out = slr_codecs[i];
             return SDLORA_OK;
         }
     for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
@@ -75,7 +76,7 @@ static int info_of(slr_source *s, slr_image_info *out)
     memset(out, 0, sizeof *out);
     out->orientation = 1;
     SLR_TRY(slr_source_get(s, 0, first, n));
-    SLR_TRY(find_codec(first, n, s->label, &codec));
+    SLR_TRY(slr_codec_find(&codec, first, n, s->label));
     out->format = codec->name;
     SLR_TRY(codec->info(s, out));
     return slr_image_check(s->label, (uint64_t)out->width, (uint64_t)out->height, UINT64_MAX);
@@ -112,7 +113,7 @@ int slr_image_decode_limit(slr_mem *m, const void *bytes, size_t n, const char *
     memset(out, 0, sizeof *out);
     if (!job.max_pixels)
         job.max_pixels = SLR_IMAGE_MAX_PIXELS;
-    SLR_TRY(find_codec(job.bytes, n < 32 ? n : 32, label, &codec));
+    SLR_TRY(slr_codec_find(&codec, job.bytes, n < 32 ? n : 32, label));
     rc = codec->decode(&job, out);
     if (rc < 0) {
         slr_free(m, out->data);

@@ -291,4 +291,10 @@ static int info(slr_source *s, slr_image_info *out)
     return SDLORA_OK;
 }
 
-const slr_codec slr_codec_png = {.name = "png", .is = is_png, .info = info, .decode = decode};
+const slr_codec slr_codec_png = {.name = "png",
+                                 .ends = {".png"},
+                                 .is = is_png,
+                                 .info = info,
+                                 .decode = decode,
+                                 .texts = slr_png_texts,
+                                 .encode = slr_png_encode_job};

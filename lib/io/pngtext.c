@@ -9,19 +9,18 @@
 
 #include "base/status.h"
 #include "base/str.h"
+#include "io/codec.h"
 #include "io/file.h"
 #include "io/inflate.h"
 #include "io/pngchunk.h"
 
 enum { KEYWORD_MAX = 79, CHUNK_MAX = 8 << 20, TEXT_MAX = 16 << 20, CHUNKS_MAX = 100000 };
 
-#define FILE_MAX (UINT64_C(1) << 30)
-
 /* One text chunk's payload, and where it is from. */
 typedef struct payload {
     slr_mem *m;
     const char *label;
-    const char *keyword;
+    char keyword[2 * KEYWORD_MAX + 1]; /* UTF-8 */
     uint8_t *bytes;
     size_t n;
 } payload;
@@ -107,18 +106,25 @@ static const struct {
     int (*read)(const payload *p, size_t at, slr_buf *out);
 } rows[] = {{"tEXt", read_text}, {"zTXt", read_ztxt}, {"iTXt", read_itxt}};
 
-/* Reads a chunk whose keyword is the wanted one; DONE when it is another's. */
-static int read_chunk(slr_source *s, const slr_png_chunk *c, size_t row, payload *p, slr_buf *out)
+/* The keyword of a chunk as UTF-8, and how many bytes it takes in the file; 0: it has none. */
+static size_t read_keyword(slr_source *s, const slr_png_chunk *c, payload *p)
 {
-    size_t key = strlen(p->keyword);
-    uint8_t head[KEYWORD_MAX + 1], crc[4];
+    uint8_t head[KEYWORD_MAX + 1];
+    size_t have = c->size < sizeof head ? c->size : sizeof head, n = 0, len = 0;
+    if (slr_source_get(s, c->at, head, have) < 0)
+        return 0;
+    for (; n < have && head[n]; n++)
+        len += slr_utf8_put(p->keyword + len, head[n]);
+    p->keyword[len] = '\0';
+    return n < have ? n : 0;
+}
+
+static int read_chunk(slr_source *s, const slr_png_chunk *c, size_t row, size_t key, payload *p,
+                      slr_buf *out)
+{
+    uint8_t crc[4];
     uLong sum;
     int rc;
-    if (c->size <= key)
-        return SDLORA_DONE;
-    SLR_TRY(slr_source_get(s, c->at, head, key + 1));
-    if (memcmp(head, p->keyword, key + 1) != 0)
-        return SDLORA_DONE;
     if (c->size > CHUNK_MAX)
         return bad(p, "takes more than 8 MiB");
     p->n = c->size;
@@ -138,56 +144,79 @@ static int read_chunk(slr_source *s, const slr_png_chunk *c, size_t row, payload
     return rc;
 }
 
-/* Takes the wanted text of one chunk, if it is one; a later chunk replaces an earlier one. */
-static int visit(slr_source *s, const slr_png_chunk *c, payload *p, char **text)
+/* What is wanted of a file: one keyword's text, which must be whole, or all. */
+typedef struct wish {
+    const char *keyword; /* NULL: all */
+    slr_image_texts *out;
+} wish;
+
+/* Takes the text of one chunk, if it is wanted; a later chunk replaces an earlier one. */
+static int visit(slr_source *s, const slr_png_chunk *c, const wish *w)
 {
-    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
-        slr_buf out;
-        int rc;
-        if (strcmp(c->name, rows[row].chunk) != 0)
-            continue;
-        slr_buf_init(&out, p->m);
-        rc = read_chunk(s, c, row, p, &out);
-        if (rc != SDLORA_OK) {
-            slr_buf_free(&out);
-            return rc < 0 ? rc : SDLORA_OK;
-        }
-        slr_free(p->m, *text);
-        *text = slr_buf_take(&out);
-        if (!*text)
-            *text = slr_strdup(p->m, "");
-        return *text ? SDLORA_OK : SDLORA_ENOMEM;
-    }
+    payload p = {.m = w->out->m, .label = s->label};
+    size_t row = 0, n_rows = sizeof rows / sizeof *rows, key;
+    slr_buf out;
+    while (row < n_rows && strcmp(c->name, rows[row].chunk) != 0)
+        row++;
+    if (row == n_rows || !(key = read_keyword(s, c, &p)) ||
+        (w->keyword && strcmp(p.keyword, w->keyword) != 0))
+        return SDLORA_OK;
+    slr_buf_init(&out, p.m);
+    int rc = read_chunk(s, c, row, key, &p, &out);
+    if (rc >= 0)
+        return slr_image_texts_set(w->out, p.keyword, slr_buf_take(&out));
+    slr_buf_free(&out);
+    if (w->keyword || rc == SDLORA_ENOMEM || !strcmp(p.keyword, "parameters"))
+        return rc;
+    slr_clear(); /* what nobody asked for may be broken */
     return SDLORA_OK;
+}
+
+static int walk(slr_source *s, const wish *w)
+{
+    slr_png_chunk c;
+    uint64_t at = 8;
+    uint8_t first[8];
+    int rc = SDLORA_OK;
+    SLR_TRY(slr_source_get(s, 0, first, s->size < 8 ? (size_t)s->size : 8));
+    if (s->size < 8 || !slr_codec_png.is(first, 8))
+        return slr_fail(SDLORA_EFORMAT, "slr_png_text", "%s: is not a PNG file", s->label);
+    for (int i = 0; i < CHUNKS_MAX && rc == SDLORA_OK; i++) {
+        rc = slr_png_next(s, &at, &c);
+        if (rc == SDLORA_EFORMAT && !w->keyword) { /* where the file is broken its texts end */
+            slr_clear();
+            rc = SDLORA_DONE;
+        }
+        if (rc == SDLORA_OK)
+            rc = visit(s, &c, w);
+        if (rc == SDLORA_OK && !w->keyword && !strcmp(c.name, "eXIf"))
+            rc = slr_exif_texts(s, c.at, c.size, w->out);
+    }
+    return rc;
+}
+
+int slr_png_texts(slr_source *s, slr_image_texts *out)
+{
+    int rc = walk(s, &(wish){NULL, out});
+    return rc < 0 ? rc : SDLORA_OK;
 }
 
 static int find_text(slr_mem *m, slr_source *s, const char *keyword, char **text)
 {
-    payload p = {m, s->label, keyword, NULL, 0};
-    slr_png_chunk c;
-    uint64_t at = 8;
-    uint8_t first[8];
-    int rc;
+    slr_image_texts found = {.m = m};
     slr_require(text && *keyword && strlen(keyword) <= KEYWORD_MAX);
     *text = NULL;
-    SLR_TRY(slr_source_get(s, 0, first, s->size < 8 ? (size_t)s->size : 8));
-    if (s->size < 8 || !slr_codec_png.is(first, 8))
-        return slr_fail(SDLORA_EFORMAT, "slr_png_text", "%s: is not a PNG file", s->label);
-    rc = SDLORA_OK;
-    for (int i = 0; i < CHUNKS_MAX && rc == SDLORA_OK; i++) {
-        rc = slr_png_next(s, &at, &c);
-        if (rc == SDLORA_OK)
-            rc = visit(s, &c, &p, text);
+    int rc = walk(s, &(wish){keyword, &found});
+    if (rc >= 0 && !found.n)
+        rc =
+            slr_fail(SDLORA_ENOTFOUND, "slr_png_text", "%s: has no text \"%s\"", s->label, keyword);
+    if (rc >= 0) {
+        *text = found.at[0].text;
+        found.at[0].text = NULL;
+        rc = SDLORA_OK;
     }
-    if (rc < 0) {
-        slr_free(m, *text);
-        *text = NULL;
-        return rc;
-    }
-    if (!*text)
-        return slr_fail(SDLORA_ENOTFOUND, "slr_png_text", "%s: has no text \"%s\"", s->label,
-                        keyword);
-    return SDLORA_OK;
+    slr_image_texts_free(&found);
+    return rc;
 }
 
 int slr_png_text_find(slr_mem *m, const void *bytes, size_t n, const char *label,
