@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Plans text and UNet graphs as shapes come up, keeps a few, and runs them.  Refuses to know
- * samplers. */
+/* Builds text and UNet graphs as shapes come up and runs them.  Refuses to know samplers. */
 #include "sample/denoiser.h"
 
 #include <stdio.h>
@@ -13,16 +12,7 @@
 #include "models/unet.h"
 #include "networks/embedding.h"
 
-enum { MAX_PLANS = 6, MAX_TEXTS = 256, ROW = 77 };
-
-/* A planned graph.  Text: a = chunks, b = clip skip, c = whether embeddings stand in it.  UNet: a =
- * batch, b = tokens, c = h * 65536 + w. */
-typedef struct kept {
-    slr_plan *plan;
-    bool text;
-    int64_t a, b, c;
-    uint64_t used;
-} kept;
+enum { MAX_TEXTS = 256, ROW = 77 };
 
 /* Text states of one prompt, and which of the words it uses, in that order. */
 typedef struct states {
@@ -33,18 +23,12 @@ typedef struct states {
 
 struct slr_denoiser {
     slr_mem *m;
-    slr_checkpoint *base;
-    slr_devices *devices;
-    slr_policy policy;
+    slr_engine *engine;
+    const slr_family *family;
+    uint64_t version; /* of the engine, when texts were kept */
     slr_bpe *bpe;
     slr_words *words;  /* Nullable: no embeddings */
     uint64_t *written; /* the version of each when states were made of it */
-    slr_stack *stack;
-    slr_stack_item *item; /* what the stack holds, for comparing */
-    size_t n_items;
-    kept plan[MAX_PLANS];
-    slr_plan *retired[2]; /* by `text`: keeps the packed weights that the next plan wants too */
-    uint64_t clock;
     slr_map *by_prompt;
     states *text;
     size_t n_text, text_cap;
@@ -65,11 +49,11 @@ int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_d
     if (!d)
         return SDLORA_ENOMEM;
     d->m = m;
-    d->base = slr_checkpoint_ref(base);
-    d->devices = slr_devices_ref(devices);
-    d->policy = (slr_policy){SDLORA_F32, SDLORA_MATH_STRICT};
+    d->family = slr_checkpoint_family(base);
     d->bpe = slr_bpe_ref(bpe);
-    int rc = slr_map_new(&d->by_prompt, m);
+    int rc = slr_engine_new(&d->engine, m, base, devices);
+    if (rc >= 0)
+        rc = slr_map_new(&d->by_prompt, m);
     if (rc >= 0)
         rc = slr_clip_read(&d->clip, slr_checkpoint_family(base), te);
     if (rc >= 0)
@@ -105,68 +89,23 @@ static void drop_words(slr_denoiser *d)
     d->written = NULL;
 }
 
-static void drop_plans(slr_denoiser *d)
-{
-    for (int i = 0; i < MAX_PLANS; i++) {
-        slr_plan_free(d->plan[i].plan);
-        d->plan[i] = (kept){0};
-    }
-}
-
-/* The plans of another stack.  The last of the UNet and of the text encoder stay until there are
- * new ones, since packing a model's weights again takes seconds. */
-static void retire_plans(slr_denoiser *d)
-{
-    for (int text = 0; text < 2; text++) {
-        kept *last = NULL;
-        for (int i = 0; i < MAX_PLANS; i++)
-            if (d->plan[i].plan && d->plan[i].text == text &&
-                (!last || d->plan[i].used > last->used))
-                last = &d->plan[i];
-        if (!last)
-            continue;
-        slr_plan_free(d->retired[text]);
-        d->retired[text] = last->plan;
-        last->plan = NULL;
-    }
-    drop_plans(d);
-}
-
-static void drop_retired(slr_denoiser *d, int text)
-{
-    slr_plan_free(d->retired[text]);
-    d->retired[text] = NULL;
-}
-
-static void drop_stack(slr_denoiser *d)
-{
-    slr_stack_free(d->stack);
-    slr_free(d->m, d->item);
-    d->stack = NULL;
-    d->item = NULL;
-    d->n_items = 0;
-}
-
 void slr_denoiser_rest(slr_denoiser *d)
 {
-    drop_plans(d);
-    drop_retired(d, false);
-    drop_retired(d, true);
+    slr_engine_rest(d->engine);
     drop_text(d);
     drop_words(d);
-    drop_stack(d);
 }
 
 void slr_denoiser_free(slr_denoiser *d)
 {
     if (!d)
         return;
-    slr_denoiser_rest(d);
+    drop_text(d);
+    drop_words(d);
+    slr_engine_free(d->engine);
     slr_free(d->m, d->text);
     slr_map_free(d->by_prompt);
     slr_bpe_unref(d->bpe);
-    slr_devices_unref(d->devices);
-    slr_checkpoint_unref(d->base);
     slr_free(d->m, d);
 }
 
@@ -177,70 +116,14 @@ int64_t slr_denoiser_channels(const slr_denoiser *d)
 
 void slr_denoiser_set_policy(slr_denoiser *d, slr_policy policy)
 {
-    if (d->policy.storage == policy.storage && d->policy.math == policy.math)
-        return;
-    drop_plans(d);
-    drop_text(d);
-    d->policy = policy;
-}
-
-/* --- networks --- */
-
-static bool same_networks(const slr_denoiser *d, const slr_stack_item *items, size_t n)
-{
-    if (n != d->n_items)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (items[i].network != d->item[i].network || items[i].dyn != d->item[i].dyn)
-            return false;
-    return true;
-}
-
-static bool same_strengths(const slr_denoiser *d, const slr_stack_item *items, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (items[i].te != d->item[i].te || items[i].unet != d->item[i].unet)
-            return false;
-    return true;
-}
-
-/* A new stack, before anything of the old one is given up. */
-static int replace_stack(slr_denoiser *d, const slr_stack_item *items, size_t n)
-{
-    slr_stack *stack = NULL;
-    slr_stack_item *copy = NULL;
-    if (n) {
-        SLR_TRY(slr_stack_new(&stack, d->m, d->devices, d->base, items, n));
-        copy = slr_calloc(d->m, n, sizeof *copy);
-        if (!copy) {
-            slr_stack_free(stack);
-            return SDLORA_ENOMEM;
-        }
-        memcpy(copy, items, n * sizeof *copy);
-    }
-    retire_plans(d);
-    drop_text(d);
-    drop_stack(d);
-    d->stack = stack;
-    d->item = copy;
-    d->n_items = n;
-    return SDLORA_OK;
+    slr_engine_set_policy(d->engine, policy);
 }
 
 int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size_t n)
 {
-    if (!same_networks(d, items, n))
-        return replace_stack(d, items, n);
     if (d->n_text >= MAX_TEXTS)
         drop_text(d);
-    if (same_strengths(d, items, n) && !(d->stack && slr_stack_stale(d->stack)))
-        return SDLORA_OK;
-    if (!slr_stack_live(d->stack))
-        return replace_stack(d, items, n);
-    SLR_TRY(slr_stack_set(d->stack, items, n));
-    memcpy(d->item, items, n * sizeof *items);
-    drop_text(d);
-    return SDLORA_OK;
+    return slr_engine_set_networks(d->engine, items, n);
 }
 
 /* --- embeddings --- */
@@ -289,99 +172,36 @@ int slr_denoiser_set_embeddings(slr_denoiser *d, slr_network *const *embeddings,
 
 /* --- graphs --- */
 
-static slr_weights *weights_of(slr_denoiser *d, int part)
+/* a = chunks, b = clip skip, c = whether embeddings stand in them. */
+static void build_text(void *user, slr_graph *g, const slr_engine_key *k)
 {
-    return d->stack ? slr_stack_weights(d->stack, part) : slr_checkpoint_part(d->base, part);
-}
-
-static void build_text(slr_denoiser *d, slr_graph *g, const slr_adapter *stacked, const kept *k)
-{
-    slr_adapter adapter = stacked ? *stacked : (slr_adapter){0};
-    slr_nn nn = {g, weights_of(d, SLR_PART_TE), SLR_PART_TE, &adapter};
+    slr_denoiser *d = user;
+    slr_adapter adapter = slr_engine_adapter(d->engine);
+    slr_nn nn = {g, slr_engine_weights(d->engine, SLR_PART_TE), SLR_PART_TE, &adapter};
     if (k->c)
         adapter.tokens = slr_words_tokens;
     int64_t dim[2] = {k->a, ROW};
     slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
     slr_graph_push(g, "text_encoder");
-    slr_val out = slr_clip_build(&nn, slr_checkpoint_family(d->base), ids, (int)k->b);
+    slr_val out = slr_clip_build(&nn, d->family, ids, (int)k->b);
     slr_graph_pop(g);
     slr_output(g, slr_cast(g, out, SDLORA_F32), "out");
 }
 
-static void build_unet(slr_denoiser *d, slr_graph *g, const slr_adapter *adapter, const kept *k)
+/* a = batch, b = tokens, c = h * 65536 + w. */
+static void build_unet(void *user, slr_graph *g, const slr_engine_key *k)
 {
-    slr_nn nn = {g, weights_of(d, SLR_PART_UNET), SLR_PART_UNET, adapter};
+    slr_denoiser *d = user;
+    slr_adapter adapter = slr_engine_adapter(d->engine);
+    slr_nn nn = {g, slr_engine_weights(d->engine, SLR_PART_UNET), SLR_PART_UNET, &adapter};
     int64_t image[4] = {k->a, k->c >> 16, k->c & 0xffff, d->unet.in_channels}, one[1] = {k->a};
     int64_t text[3] = {k->a, k->b, d->clip.width};
     slr_val x = slr_input(g, "x", SDLORA_F32, 4, image), t = slr_input(g, "t", SDLORA_F32, 1, one);
     slr_val context = slr_input(g, "context", SDLORA_F32, 3, text);
     slr_graph_push(g, "unet");
-    slr_val out = slr_unet_build(&nn, slr_checkpoint_family(d->base), x, t, context);
+    slr_val out = slr_unet_build(&nn, d->family, x, t, context);
     slr_graph_pop(g);
     slr_output(g, out, "out");
-}
-
-static int plan_graph(slr_denoiser *d, kept *k)
-{
-    slr_graph *g;
-    slr_adapter adapter = d->stack ? slr_stack_adapter(d->stack) : (slr_adapter){0};
-    SLR_TRY(slr_graph_new(&g, d->m, d->policy));
-    (k->text ? build_text : build_unet)(d, g, d->stack ? &adapter : NULL, k);
-    int rc = slr_graph_status(g);
-    if (rc >= 0)
-        rc = slr_plan_new(&k->plan, g, d->devices);
-    slr_graph_free(g);
-    if (rc >= 0 && d->stack)
-        rc = slr_stack_bind(d->stack, k->plan);
-    return rc;
-}
-
-/* All plans work in one memory, as big as the biggest needs. */
-static int share_memory(slr_denoiser *d, const kept *slot)
-{
-    for (int i = 0; i < MAX_PLANS; i++)
-        if (&d->plan[i] != slot && d->plan[i].plan)
-            return slr_plan_share(slot->plan, d->plan[i].plan);
-    return SDLORA_OK;
-}
-
-/* The plan for a shape; the one not used for longest makes room. */
-static int plan_for(slr_denoiser *d, kept want, slr_plan **out)
-{
-    kept *slot = &d->plan[0];
-    d->clock++;
-    for (int i = 0; i < MAX_PLANS; i++) {
-        kept *k = &d->plan[i];
-        if (k->plan && k->text == want.text && k->a == want.a && k->b == want.b && k->c == want.c) {
-            k->used = d->clock;
-            *out = k->plan;
-            return SDLORA_OK;
-        }
-        if (k->used < slot->used)
-            slot = k;
-    }
-    slr_plan_free(slot->plan);
-    *slot = want;
-    int rc = plan_graph(d, slot);
-    if (rc >= 0)
-        rc = share_memory(d, slot);
-    if (rc >= 0)
-        rc = slr_plan_back(slot->plan);
-    if (rc < 0) {
-        slr_plan_free(slot->plan);
-        *slot = (kept){0};
-        return rc;
-    }
-    drop_retired(d, want.text);
-    slot->used = d->clock;
-    *out = slot->plan;
-    return SDLORA_OK;
-}
-
-static void *plan_memory(slr_plan *p, const char *name)
-{
-    slr_val v;
-    return slr_plan_find(p, name, &v) < 0 ? NULL : slr_plan_data(p, v);
 }
 
 /* --- text --- */
@@ -391,9 +211,9 @@ static void fill_text(slr_denoiser *d, slr_plan *p, slr_chunks *chunks, bool any
 {
     size_t n = chunks->n * ROW;
     if (any)
-        slr_words_split(d->words, chunks->ids, n, plan_memory(p, "text_encoder.put"),
-                        plan_memory(p, "text_encoder.rows"), d->clip.width, NULL);
-    memcpy(plan_memory(p, "ids"), chunks->ids, n * sizeof *chunks->ids);
+        slr_words_split(d->words, chunks->ids, n, slr_engine_memory(p, "text_encoder.put"),
+                        slr_engine_memory(p, "text_encoder.rows"), d->clip.width, NULL);
+    memcpy(slr_engine_memory(p, "ids"), chunks->ids, n * sizeof *chunks->ids);
 }
 
 static int run_text(slr_denoiser *d, slr_chunks *chunks, int clip_skip,
@@ -408,11 +228,11 @@ static int run_text(slr_denoiser *d, slr_chunks *chunks, int clip_skip,
     if (!out->used || !out->data)
         return SDLORA_ENOMEM;
     out->n_used = slr_words_used(d->words, chunks->ids, n, out->used);
-    SLR_TRY(
-        plan_for(d, (kept){.text = true, .a = (int64_t)chunks->n, .b = clip_skip, .c = any}, &p));
+    slr_engine_key key = {SLR_ENGINE_TEXT, (int64_t)chunks->n, clip_skip, any};
+    SLR_TRY(slr_engine_plan(d->engine, &key, build_text, d, &p));
     fill_text(d, p, chunks, any);
     SLR_TRY(slr_plan_run(p, cancel));
-    memcpy(out->data, plan_memory(p, "out"), floats * sizeof(float));
+    memcpy(out->data, slr_engine_memory(p, "out"), floats * sizeof(float));
     slr_chunks_emphasise(chunks, out->data, d->clip.width);
     return SDLORA_OK;
 }
@@ -422,8 +242,7 @@ static int encode(slr_denoiser *d, const char *prompt, int clip_skip, const slr_
 {
     slr_chunks chunks;
     *out = (states){0};
-    SLR_TRY(
-        slr_prompt_chunks(&chunks, d->m, d->bpe, d->words, slr_checkpoint_family(d->base), prompt));
+    SLR_TRY(slr_prompt_chunks(&chunks, d->m, d->bpe, d->words, d->family, prompt));
     int rc = run_text(d, &chunks, clip_skip, cancel, out);
     if (rc < 0) {
         free_states(d, out);
@@ -448,6 +267,9 @@ static int states_of(slr_denoiser *d, const char *prompt, int clip_skip,
     slr_buf key;
     int64_t at;
     states s = {0};
+    if (d->version != slr_engine_version(d->engine))
+        drop_text(d);
+    d->version = slr_engine_version(d->engine);
     slr_buf_init(&key, d->m);
     slr_buf_printf(&key, "%d:%s", clip_skip, prompt);
     int rc = slr_buf_ok(&key);
@@ -496,18 +318,19 @@ static int evaluate(slr_denoiser *d, const slr_guidance *g, const float *x, doub
                     const slr_cancel_flag *cancel)
 {
     slr_plan *p;
-    SLR_TRY(plan_for(d, (kept){.a = n, .b = tokens, .c = g->h << 16 | g->w}, &p));
+    slr_engine_key key = {SLR_ENGINE_UNET, n, tokens, g->h << 16 | g->w};
+    SLR_TRY(slr_engine_plan(d->engine, &key, build_unet, d, &p));
     size_t floats = (size_t)(g->h * g->w * d->unet.in_channels),
            words = (size_t)(tokens * d->clip.width);
-    float *to_x = plan_memory(p, "x"), *to_t = plan_memory(p, "t"),
-          *to_text = plan_memory(p, "context");
+    float *to_x = slr_engine_memory(p, "x"), *to_t = slr_engine_memory(p, "t"),
+          *to_text = slr_engine_memory(p, "context");
     for (int64_t i = 0; i < n; i++) {
         memcpy(to_x + (size_t)i * floats, x, floats * sizeof(float));
         memcpy(to_text + (size_t)i * words, text[i], words * sizeof(float));
         to_t[i] = (float)t;
     }
     SLR_TRY(slr_plan_run(p, cancel));
-    *out = plan_memory(p, "out");
+    *out = slr_engine_memory(p, "out");
     return SDLORA_OK;
 }
 

@@ -4,8 +4,7 @@
 #ifndef SLR_SAMPLE_DENOISER_H
 #define SLR_SAMPLE_DENOISER_H
 
-#include "graph/exec.h"
-#include "networks/network.h"
+#include "sample/engine.h"
 #include "sample/prompt.h"
 
 typedef struct slr_denoiser slr_denoiser;
