@@ -13,6 +13,8 @@
 #include "base/status.h"
 #include "base/str.h"
 
+enum { MAX_STAGES = 100 };
+
 /* The new folder's place is free: nothing is there, or an empty folder. */
 static int check_free(slr_mem *m, const char *path)
 {
@@ -32,28 +34,42 @@ static int check_free(slr_mem *m, const char *path)
     return SDLORA_OK;
 }
 
+/* A folder of its own beside `plain`: threads and processes may fill one at the same time. */
+static int make_hidden(char **temp, slr_mem *m, const char *plain)
+{
+    const char *base = slr_path_base(plain);
+    for (int i = 0; i < MAX_STAGES; i++) {
+        slr_buf b;
+        slr_buf_init(&b, m);
+        slr_buf_printf(&b, "%.*s.%s.partial.%ld.%d", (int)(base - plain), plain, base,
+                       (long)getpid(), i);
+        int rc = slr_buf_ok(&b);
+        if (rc >= 0 && mkdir(b.data, 0777) == 0) {
+            *temp = slr_buf_take(&b);
+            return SDLORA_OK;
+        }
+        if (rc >= 0 && errno != EEXIST)
+            rc = slr_fail(SDLORA_EIO, "slr_dir_stage", "%s: %s", b.data, strerror(errno));
+        slr_buf_free(&b);
+        SLR_TRY(rc);
+    }
+    return slr_fail(SDLORA_EIO, "slr_dir_stage", "%s: %d unfinished folders lie beside it", plain,
+                    MAX_STAGES);
+}
+
 int slr_dir_stage(char **temp, slr_mem *m, const char *path)
 {
     size_t len = strlen(path);
-    slr_buf b;
     *temp = NULL;
     while (len > 1 && path[len - 1] == '/')
         len--;
     char *plain = slr_strndup(m, path, len);
     if (!plain)
         return SDLORA_ENOMEM;
-    const char *base = slr_path_base(plain);
-    slr_buf_init(&b, m);
-    slr_buf_printf(&b, "%.*s.%s.partial.%ld", (int)(base - plain), plain, base, (long)getpid());
     int rc = check_free(m, plain);
+    if (rc == SDLORA_OK)
+        rc = make_hidden(temp, m, plain);
     slr_free(m, plain);
-    if (rc == SDLORA_OK)
-        rc = slr_buf_ok(&b);
-    if (rc == SDLORA_OK && mkdir(b.data, 0777) != 0 && errno != EEXIST)
-        rc = slr_fail(SDLORA_EIO, __func__, "%s: %s", b.data, strerror(errno));
-    if (rc == SDLORA_OK)
-        *temp = slr_buf_take(&b);
-    slr_buf_free(&b);
     return rc;
 }
 
