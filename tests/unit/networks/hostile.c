@@ -412,6 +412,10 @@ static void refuse_entries(const original *o, const slr_st_entry *e, size_t n, c
     refused(known ? SDLORA_ENOTSUP : SDLORA_EFORMAT, o->module, known ? "" : what);
 }
 
+/* Keys that are nearly right: of module and leaf. */
+static const char *const MISTYPED[] = {"%s.%sx", "%s.x%s", "%s..%s", "%s_%s", "x%s.%s", "%s.%s.1.2"};
+enum { N_MISTYPED = sizeof MISTYPED / sizeof *MISTYPED };
+
 /* Every mutation of one tensor; returns how many. */
 static size_t mutate_leaf(const original *o, size_t at, const char *spare)
 {
@@ -427,11 +431,13 @@ static size_t mutate_leaf(const original *o, size_t at, const char *spare)
             refuse_entries(o, e, o->n, "");
             count++;
         }
-    memcpy(e, o->e, sizeof e);
-    snprintf(name, sizeof name, "%s.%sx", o->module, leaf);
-    e[at].name = name; /* mistyped */
-    refuse_entries(o, e, o->n, leaf);
-    count++;
+    for (int i = 0; i < N_MISTYPED; i++) {
+        memcpy(e, o->e, sizeof e);
+        snprintf(name, sizeof name, MISTYPED[i], o->module, leaf);
+        e[at].name = name;
+        refuse_entries(o, e, o->n, "");
+    }
+    count += N_MISTYPED;
     if (strstr(spare, leaf))
         return count;
     memcpy(e, o->e, sizeof e);
