@@ -162,7 +162,7 @@ class Bench:
     def __init__(self, o):
         self.o, self.env = o, {**os.environ, "OMP_NUM_THREADS": str(o.threads)}
         self.env["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(o.scratch, "inductor")
-        self.ours_env = {**self.env, **({"SDLORA_BACKEND_PATH": o.plugins} if o.plugins else {})}
+        self.ours_env = {**self.env, **({"SDLORA_BACKEND_PATH": os.path.abspath(o.plugins)} if o.plugins else {})}
         self.side = 128 if o.quick else 512
         self.ckpt = os.path.join(o.scratch, "sd15.safetensors")
         self.log = os.path.join(o.scratch, "rivals.log")
