@@ -139,7 +139,7 @@ static int merge(sdlora_checkpoint **out, sdlora_checkpoint *ckpt, const slr_sta
     slr_checkpoint *merged;
 
     SLR_TRY(slr_checkpoint_make(&merged, ckpt->ctx->mem, slr_checkpoint_path(base),
-                                slr_checkpoint_family(base), slr_checkpoint_predict(base),
+                                slr_checkpoint_family(base), slr_checkpoint_traits(base),
                                 slr_checkpoint_layout(base)));
     int rc = merge_parts(merged, base, ckpt->ctx, items, n);
     if (rc < 0) {

@@ -4,6 +4,7 @@
  * Refuses to know graphs. */
 #include "models/checkpoint.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -21,7 +22,8 @@ struct slr_checkpoint {
     slr_refs refs;
     char *path;
     const slr_family *family;
-    int predict;
+    slr_traits traits;
+    _Atomic int probed; /* SLR_PREDICT_* where traits do not say it; -1: not yet asked */
     const char *layout;
     slr_weights *part[SLR_PART_COUNT];
     slr_bag *bag; /* for metadata; NULL: synthetic */
@@ -41,7 +43,7 @@ static const struct {
 };
 
 int slr_checkpoint_make(slr_checkpoint **out, slr_mem *m, const char *path,
-                        const slr_family *family, int predict, const char *layout)
+                        const slr_family *family, const slr_traits *traits, const char *layout)
 {
     *out = NULL;
     slr_checkpoint *c = slr_calloc(m, 1, sizeof *c);
@@ -50,7 +52,8 @@ int slr_checkpoint_make(slr_checkpoint **out, slr_mem *m, const char *path,
     c->m = slr_mem_ref(m);
     slr_refs_init(&c->refs);
     c->family = family;
-    c->predict = predict;
+    c->traits = *traits;
+    atomic_init(&c->probed, -1);
     c->layout = layout;
     c->path = slr_strdup(m, path);
     if (!c->path) {
@@ -123,18 +126,67 @@ static const char *layout_of(const slr_parts *parts, const char *path)
 static void report(const slr_checkpoint *c, const slr_parts *parts,
                    const slr_checkpoint_config *config)
 {
-    static const int NEEDED[] = {SLR_PART_UNET, SLR_PART_TE, SLR_PART_VAE};
-    slr_logf(&config->log, SLR_LOG_INFO, "%s: %s, layout %s, %zu other tensors", c->path,
-             c->family->title, c->layout, parts->n_other);
-    for (size_t i = 0; i < sizeof NEEDED / sizeof *NEEDED; i++)
-        if (!c->part[NEEDED[i]])
-            slr_logf(&config->log, SLR_LOG_WARN, "%s has no %s", c->path, slr_part_name(NEEDED[i]));
+    bool needed[SLR_PART_COUNT] = {[SLR_PART_UNET] = true, [SLR_PART_VAE] = true};
+    slr_logf(&config->log, SLR_LOG_INFO, "%s: %s%s, layout %s, %zu other tensors", c->path,
+             c->family->title, c->traits.inpaint ? " for inpainting" : "", c->layout,
+             parts->n_other);
+    for (int i = 0; i < c->family->n_text; i++)
+        needed[c->family->text[i].part] = true;
+    for (int part = 0; part < SLR_PART_COUNT; part++)
+        if (needed[part] && !c->part[part])
+            slr_logf(&config->log, SLR_LOG_WARN, "%s has no %s", c->path, slr_part_name(part));
     if (config->use_ema && parts->n_ema == 0)
         slr_logf(&config->log, SLR_LOG_WARN, "%s has no EMA weights; its plain ones are used",
                  c->path);
     else if (config->use_ema)
         slr_logf(&config->log, SLR_LOG_INFO, "%s: %zu UNet tensors are EMA weights", c->path,
                  parts->n_ema);
+}
+
+/* OpenCLIP's last layer conditions nothing in SD 2, and diffusers leaves it out: it is left out of
+ * other files too, so that the states of all are those of the last layer.  Files that were written
+ * of a folder lack it under any names. */
+static int trim_text(slr_parts *parts, slr_mem *m)
+{
+    enum { STORED = 24 };
+    slr_weights *w = parts->part[SLR_PART_TE], *kept;
+    char name[192];
+    int n = 0;
+    while (w && slr_nn_has(w, slr_nn_path(name, "text_model.encoder.layers.%d.mlp.fc1", n)))
+        n++;
+    bool open = parts->spelling[SLR_PART_TE] == SLR_SPELL_OPEN;
+    if (n < 2 || n == STORED - 1 || (n != STORED && !open))
+        return SDLORA_OK;
+    slr_nn_path(name, "text_model.encoder.layers.%d.", n - 1);
+    SLR_TRY(slr_weights_new(&kept, m, slr_weights_label(w)));
+    int rc = SDLORA_OK;
+    for (size_t i = 0; i < slr_weights_count(w) && rc == SDLORA_OK; i++) {
+        const slr_tensor *t;
+        const char *is = slr_weights_at(w, i, &t);
+        if (!slr_starts(is, name))
+            rc = slr_weights_put(kept, is, t);
+    }
+    if (rc < 0) {
+        slr_weights_unref(kept);
+        return rc;
+    }
+    slr_weights_unref(w);
+    parts->part[SLR_PART_TE] = kept;
+    return SDLORA_OK;
+}
+
+static int read_traits(slr_traits *out, const slr_checkpoint_config *config,
+                       const slr_family *family, const slr_parts *parts, const slr_bag *bag,
+                       const char *path)
+{
+    SLR_TRY(slr_detect_traits(out, config->mem, family, parts->part[SLR_PART_UNET], bag, path));
+    if (config->predict >= 0) {
+        out->predict = config->predict;
+        out->source = "the caller";
+    }
+    if (config->ztsnr)
+        out->ztsnr = config->ztsnr > 0;
+    return SDLORA_OK;
 }
 
 int slr_checkpoint_open(slr_checkpoint **out, const char *path, const slr_checkpoint_config *config)
@@ -144,21 +196,21 @@ int slr_checkpoint_open(slr_checkpoint **out, const char *path, const slr_checkp
     slr_checkpoint *c = NULL;
     slr_bag *bag = NULL;
     const slr_family *family = NULL;
-    int predict = config->predict;
+    slr_traits traits;
     *out = NULL;
     int rc = slr_bag_new(&bag, m);
     if (rc == SDLORA_OK)
         rc = read_parts(&parts, bag, m, path, config->use_ema);
     if (rc == SDLORA_OK)
         rc = slr_detect_family(&family, &parts, bag, path);
-    if (rc == SDLORA_OK && !family->supported)
-        rc = slr_fail(SDLORA_ENOTSUP, __func__,
-                      "%s is a %s model (%s), which this version cannot run", path, family->title,
-                      family->name);
-    if (rc == SDLORA_OK && predict < 0)
-        rc = slr_detect_predict(&predict, m, family, bag, path);
     if (rc == SDLORA_OK)
-        rc = slr_checkpoint_make(&c, m, path, family, predict, layout_of(&parts, path));
+        slr_detect_settle(&parts, family);
+    if (rc == SDLORA_OK && family->id == SLR_FAMILY_SD2)
+        rc = trim_text(&parts, m);
+    if (rc == SDLORA_OK)
+        rc = read_traits(&traits, config, family, &parts, bag, path);
+    if (rc == SDLORA_OK)
+        rc = slr_checkpoint_make(&c, m, path, family, &traits, layout_of(&parts, path));
     if (rc == SDLORA_OK) {
         for (int part = 0; part < SLR_PART_COUNT; part++)
             slr_checkpoint_set_part(c, part, parts.part[part]);
@@ -209,7 +261,40 @@ const slr_family *slr_checkpoint_family(const slr_checkpoint *c)
 
 int slr_checkpoint_predict(const slr_checkpoint *c)
 {
-    return c->predict;
+    slr_checkpoint *asked = (slr_checkpoint *)c; /* what it is does not change */
+    int predict = c->traits.predict >= 0 ? c->traits.predict : atomic_load(&asked->probed);
+    if (predict >= 0)
+        return predict;
+    /* two threads may ask at once, and hear the same */
+    if (!c->part[SLR_PART_UNET] ||
+        slr_probe_predict(&predict, c->m, c->family, c->part[SLR_PART_UNET]) < 0) {
+        slr_clear();
+        predict = c->family->predict;
+    }
+    atomic_store(&asked->probed, predict);
+    return predict;
+}
+
+const slr_traits *slr_checkpoint_traits(const slr_checkpoint *c)
+{
+    return &c->traits;
+}
+
+const char *slr_checkpoint_predict_source(const slr_checkpoint *c)
+{
+    if (c->traits.predict >= 0)
+        return c->traits.source;
+    return atomic_load(&((slr_checkpoint *)c)->probed) >= 0 ? "a run of its UNet" : NULL;
+}
+
+bool slr_checkpoint_ztsnr(const slr_checkpoint *c)
+{
+    return c->traits.ztsnr;
+}
+
+bool slr_checkpoint_inpaint(const slr_checkpoint *c)
+{
+    return c->traits.inpaint;
 }
 
 slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part)

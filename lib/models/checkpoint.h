@@ -17,11 +17,13 @@ typedef struct slr_checkpoint_config {
     slr_log log;
     bool use_ema; /* take EMA weights where the file has them */
     int predict;  /* SLR_PREDICT_*, or -1: detect */
+    int ztsnr;    /* zero terminal signal-to-noise: 1 yes, -1 no, 0: detect */
 } slr_checkpoint_config;
 
 int slr_checkpoint_open(slr_checkpoint **out, const char *path,
                         const slr_checkpoint_config *config);
-/* Random weights of a named architecture ("sd15", "sd21", "sdxl", "tiny"), made by a counter-based
+/* Random weights of a named architecture ("sd15", "sd21", "sdxl", and small ones of each family:
+ * "tiny", "tiny-sd2", "tiny-sdxl", "tiny-refiner", "tiny-inpaint"), made by a counter-based
  * generator: for benchmarks and full-size tests without a file.  dtype: SDLORA_F16 or SDLORA_F32.
  */
 int slr_checkpoint_synthetic(slr_checkpoint **out, const char *arch, uint32_t dtype, uint64_t seed,
@@ -35,13 +37,23 @@ void slr_checkpoint_unref(slr_checkpoint *c);
 slr_mem *slr_checkpoint_mem(const slr_checkpoint *c); /* borrowed */
 const char *slr_checkpoint_path(const slr_checkpoint *c);
 const slr_family *slr_checkpoint_family(const slr_checkpoint *c);
+/* SLR_PREDICT_*.  A model of SD 2 that says nothing of it is asked by a run of its UNet when this
+ * is called first; should that fail, the family's default. */
 int slr_checkpoint_predict(const slr_checkpoint *c);
+/* What tells it: "metadata", "a run of its UNet"; NULL: nothing before slr_checkpoint_predict() is
+ * called. */
+const char *slr_checkpoint_predict_source(const slr_checkpoint *c);
+/* Whether its noise schedule is to be rescaled to end without signal (slr_schedule_rescale()). */
+bool slr_checkpoint_ztsnr(const slr_checkpoint *c);
+/* Whether the UNet takes latents, a mask (1: to be painted) and the latents of the masked picture
+ * side by side: [N,h,w,9]. */
+bool slr_checkpoint_inpaint(const slr_checkpoint *c);
 /* NULL when the file has no such part. Borrowed. */
 slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part);
 /* The safetensors __metadata__ (or NULL), borrowed. */
 const char *slr_checkpoint_metadata(const slr_checkpoint *c, const char *key);
-/* All tensors of the file under its own names, of which the parts are views; NULL or empty: it is not
- * one file.  Borrowed. */
+/* All tensors of the file under its own names, of which the parts are views; NULL or empty: it is
+ * not one file.  Borrowed. */
 const struct slr_bag *slr_checkpoint_bag(const slr_checkpoint *c);
 /* "ldm", "diffusers" (a folder), "diffusers file", "part" (no UNet in it) or "synthetic". */
 const char *slr_checkpoint_layout(const slr_checkpoint *c);

@@ -68,12 +68,12 @@ static slr_val embed(slr_nn *nn, const slr_clip_shape *s, slr_val ids)
     return slr_add(g, x, p);
 }
 
-static slr_val layer(slr_nn *nn, const slr_family *family, const slr_clip_shape *s, int i,
-                     slr_val x)
+static slr_val layer(slr_nn *nn, const slr_family *family, const slr_family_text *row,
+                     const slr_clip_shape *s, int64_t i, slr_val x)
 {
     char base[192], p[192];
     slr_graph *g = nn->g;
-    slr_nn_path(base, "text_model.encoder.layers.%d", i);
+    slr_nn_path(base, "text_model.encoder.layers.%lld", (long long)i);
     slr_val h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.layer_norm1", base), x, EPS_CLIP);
     slr_val q = slr_nn_linear(nn, slr_nn_path(p, "%s.self_attn.q_proj", base), h, SLR_NONE);
     slr_val k = slr_nn_linear(nn, slr_nn_path(p, "%s.self_attn.k_proj", base), h, SLR_NONE);
@@ -86,40 +86,102 @@ static slr_val layer(slr_nn *nn, const slr_family *family, const slr_clip_shape 
     h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.layer_norm2", base), x, EPS_CLIP);
     h = slr_nn_linear(nn, slr_nn_path(p, "%s.mlp.fc1", base), h, SLR_NONE);
     slr_graph_push(g, base);
-    h = slr_act(g, h, family->te_act);
+    h = slr_act(g, h, row->act);
     slr_graph_pop(g);
     return slr_nn_linear(nn, slr_nn_path(p, "%s.mlp.fc2", base), h, x);
 }
 
-slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip)
+/* Layers from..to - 1, each a piece that may be computed again. */
+static slr_val layers(slr_nn *nn, const slr_family *family, const slr_family_text *row,
+                      const slr_clip_shape *s, int64_t from, int64_t to, slr_val x)
+{
+    for (int64_t i = from; i < to; i++) {
+        slr_graph_segment(nn->g);
+        x = layer(nn, family, row, s, i, x);
+    }
+    return x;
+}
+
+/* The row of states that `end` marks, normalised and projected: [B,pooled].  Small, so f32. */
+static slr_val pool(slr_nn *nn, slr_val states, slr_val end)
+{
+    slr_graph *g = nn->g;
+    uint32_t was = slr_graph_storage(g, SDLORA_F32);
+    slr_val x = slr_bmm(g, end, states, false, false, 1.0); /* [B,1,77] [B,77,W] -> [B,1,W] */
+    x = slr_nn_layer_norm(nn, "text_model.final_layer_norm", x, EPS_CLIP);
+    x = slr_nn_last_linear(nn, "text_projection", x);
+    const int64_t dim[2] = {slr_dim(g, x, 0), slr_dim(g, x, -1)};
+    slr_graph_storage(g, was);
+    return slr_reshape(g, x, 2, dim);
+}
+
+static const slr_family_text *row_of(const slr_family *family, int part)
+{
+    const slr_family_text *row = slr_family_text_of(family, part);
+    return row ? row : &family->text[0];
+}
+
+/* How many layers lead to the states; an error: out of range. */
+static int64_t layers_used(const slr_nn *nn, const slr_family_text *row, const slr_clip_shape *s,
+                           int clip_skip)
+{
+    int64_t behind = row->behind;
+    if (clip_skip < 0 && !row->pooled)
+        behind = -(int64_t)clip_skip - 1;
+    else if (row->clip_skip)
+        behind = (int64_t)clip_skip - 1;
+    if (behind < 0 || behind >= s->layers)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "clip_skip is %d; %s has %lld layers, so 1 to %lld will do", clip_skip,
+                        slr_weights_label(nn->w), (long long)s->layers, (long long)s->layers);
+    return s->layers - behind;
+}
+
+slr_val slr_clip_build_pooled(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip,
+                              slr_val end, slr_val *pooled)
 {
     slr_clip_shape s;
+    const slr_family_text *row = row_of(family, nn->part);
+    int64_t used = 0;
+    if (pooled)
+        *pooled = SLR_NONE;
     if (slr_graph_status(nn->g) < 0)
         return SLR_NONE;
     int rc = slr_clip_read(&s, family, nn->w);
-    if (rc == SDLORA_OK && (clip_skip < 1 || clip_skip > s.layers))
-        rc = slr_fail(SDLORA_EINVAL, __func__,
-                      "clip_skip is %d; %s has %lld layers, so 1 to %lld will do", clip_skip,
-                      slr_weights_label(nn->w), (long long)s.layers, (long long)s.layers);
+    if (rc == SDLORA_OK) {
+        used = layers_used(nn, row, &s, clip_skip);
+        rc = used < 0 ? (int)used : SDLORA_OK;
+    }
     if (rc == SDLORA_OK &&
         (slr_shape_of(nn->g, ids).rank != 2 || slr_dim(nn->g, ids, 1) > s.positions))
         rc = slr_fail(SDLORA_EINVAL, __func__, "token ids must be [n,%lld] or shorter rows",
                       (long long)s.positions);
     if (rc < 0)
         return slr_graph_error(nn->g, rc);
-    slr_val x = embed(nn, &s, ids);
-    for (int i = 0; i < s.layers + 1 - clip_skip; i++) {
-        slr_graph_segment(nn->g);
-        x = layer(nn, family, &s, i, x);
-    }
-    return family->te_final_norm ? slr_nn_layer_norm(nn, "text_model.final_layer_norm", x, EPS_CLIP)
-                                 : x;
+    slr_val x = layers(nn, family, row, &s, 0, used, embed(nn, &s, ids));
+    if (pooled && row->pooled)
+        *pooled = pool(nn, layers(nn, family, row, &s, used, s.layers, x), end);
+    return row->final_norm ? slr_nn_layer_norm(nn, "text_model.final_layer_norm", x, EPS_CLIP) : x;
+}
+
+slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip)
+{
+    return slr_clip_build_pooled(nn, family, ids, clip_skip, SLR_NONE, NULL);
 }
 
 static void build_smallest(slr_nn *nn, const void *arg)
 {
+    const slr_family *family = arg;
     const int64_t dim[2] = {1, 1};
-    slr_clip_build(nn, arg, slr_input(nn->g, "ids", SDLORA_I32, 2, dim), 1);
+    slr_clip_shape s;
+    int rc = slr_clip_read(&s, family, nn->w);
+    if (rc < 0) {
+        slr_graph_error(nn->g, rc);
+        return;
+    }
+    slr_val x = embed(nn, &s, slr_input(nn->g, "ids", SDLORA_I32, 2, dim));
+    x = layers(nn, family, &family->text[0], &s, 0, s.layers, x);
+    slr_nn_layer_norm(nn, "text_model.final_layer_norm", x, EPS_CLIP);
 }
 
 int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_fn fn, void *user)

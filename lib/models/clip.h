@@ -12,9 +12,16 @@ typedef struct slr_clip_shape {
 } slr_clip_shape;
 int slr_clip_read(slr_clip_shape *out, const slr_family *family, const slr_weights *te);
 
-/* ids [B,77] i32 -> states [B,77,width].  clip_skip 1: final layer norm of the last layer's output;
- * n > 1: of hidden_states[-n] (inference.md §2.4). */
+/* ids [B,77] i32 -> states [B,77,width] of the encoder that nn->part says.  clip_skip 1: the last
+ * layer's output; n > 1: hidden_states[-n], both behind the final layer norm where the family has
+ * it there (inference.md §2.4).  Families whose states are those of a fixed layer ignore it; -n
+ * moves them too, save those of an encoder that gives a pooled state. */
 slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip);
+/* The same with the pooled state [B,pooled] of the place that `end` [B,1,77] f32 marks in each row;
+ * SLR_NONE where the family's encoder gives none. */
+slr_val slr_clip_build_pooled(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip,
+                              slr_val end, slr_val *pooled);
+/* All layers of an encoder, those too that its states do not need. */
 int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_fn fn, void *user);
 
 /* kohya's training chunking: max_token_length 75 (one chunk of 77), 150 or 225 (training.md §5.9).

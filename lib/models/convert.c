@@ -103,6 +103,16 @@ static int check_names(const slr_converting *c)
     return SDLORA_OK;
 }
 
+static int read_traits(slr_converting *c)
+{
+    const slr_weights *unet = c->parts.part[SLR_PART_UNET];
+    slr_traits traits;
+    SLR_TRY(slr_detect_traits(&traits, c->m, c->family, unet, c->bag, c->in));
+    c->ztsnr = traits.ztsnr;
+    c->predict = traits.predict;
+    return SDLORA_OK;
+}
+
 static int open_input(slr_converting *c)
 {
     bool folder = slr_dir_exists(c->in);
@@ -128,7 +138,8 @@ static int open_input(slr_converting *c)
         return SDLORA_OK;
     }
     SLR_TRY(rc);
-    return slr_detect_predict(&c->predict, c->m, c->family, c->bag, c->in);
+    slr_detect_settle(&c->parts, c->family);
+    return read_traits(c);
 }
 
 static void close_input(slr_converting *c)

@@ -51,7 +51,8 @@ typedef struct slr_converting {
     slr_bag *folder[SLR_PART_COUNT]; /* of a folder's components */
     slr_parts parts, vae;
     const slr_family *family; /* NULL: no model that is known */
-    int predict;
+    int predict; /* SLR_PREDICT_*; -1: the input does not tell */
+    bool ztsnr;
 } slr_converting;
 
 /* What a job tells when it is done. */

@@ -25,6 +25,7 @@ static const struct {
     {".lora_down.weight", "a LoRA network, not a model"},
     {".lora_A.weight", "a LoRA network, not a model"},
     {".hada_w1_a", "a LyCORIS network, not a model"},
+    {"edm_mean", "a Playground 2.5 model"},
 };
 
 static bool has_suffix(const slr_bag *bag, const char *suffix)
@@ -58,14 +59,20 @@ static int unsupported(const char *label, const char *what)
     return slr_fail(SDLORA_ENOTSUP, __func__, "%s is %s, which is not supported", label, what);
 }
 
+/* Latents, a mask and the latents of what it leaves. */
+static bool is_inpaint(const slr_weights *unet)
+{
+    int64_t in = dim_of(unet, "conv_in.weight", 1), out = dim_of(unet, "conv_out.weight", 0);
+    return out > 0 && in == 2 * out + 1;
+}
+
 static int check_unet(const slr_weights *unet, const char *label)
 {
     int64_t in = dim_of(unet, "conv_in.weight", 1), out = dim_of(unet, "conv_out.weight", 0);
-    if (in > 0 && out > 0 && in != out)
+    if (in > 0 && out > 0 && in != out && !is_inpaint(unet))
         return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s takes %lld channels where it gives %lld: an inpainting, editing or "
-                        "depth model, which is "
-                        "not supported",
+                        "%s takes %lld channels where it gives %lld: an editing or depth model, "
+                        "which is not supported",
                         label, (long long)in, (long long)out);
     if (dim_of(unet, "class_embedding.linear_1.weight", 0))
         return unsupported(label, "a class-conditioned model");
@@ -74,11 +81,19 @@ static int check_unet(const slr_weights *unet, const char *label)
     return SDLORA_OK;
 }
 
-/* The second and third word of SDXL: base and refiner differ in the width of their vector. */
-static int which_sdxl(const slr_weights *unet, const char *label)
+/* SDXL's base and its refiner: six sizes or five stand beside the pooled state in the UNet's
+ * vector. Without an encoder only the refiner's real width tells. */
+static int which_sdxl(const slr_parts *p)
 {
-    int64_t vector = dim_of(unet, "add_embedding.linear_1.weight", 1);
-    return vector == 2560 ? unsupported(label, "a Stable Diffusion XL refiner") : SLR_FAMILY_SDXL;
+    enum { REFINER_VECTOR = 2560 };
+    int64_t vector = dim_of(p->part[SLR_PART_UNET], "add_embedding.linear_1.weight", 1);
+    static const int WHERE[] = {SLR_PART_TE2, SLR_PART_TE}; /* LDM has the refiner's at number 0 */
+    for (size_t i = 0; i < sizeof WHERE / sizeof *WHERE; i++) {
+        int64_t pooled = dim_of(p->part[WHERE[i]], "text_projection.weight", 0);
+        if (pooled)
+            return vector == pooled + 5 * 256 ? SLR_FAMILY_REFINER : SLR_FAMILY_SDXL;
+    }
+    return vector == REFINER_VECTOR ? SLR_FAMILY_REFINER : SLR_FAMILY_SDXL;
 }
 
 int slr_detect_family(const slr_family **out, const slr_parts *p, const slr_bag *bag,
@@ -97,11 +112,9 @@ int slr_detect_family(const slr_family **out, const slr_parts *p, const slr_bag 
     if (unet) {
         SLR_TRY(check_unet(unet, label));
         if (slr_weights_any(unet, "add_embedding."))
-            id = which_sdxl(unet, label);
+            id = which_sdxl(p);
         else if (proj_rank(unet) == 2)
             id = SLR_FAMILY_SD2;
-        if (id < 0)
-            return id;
     } else if (p->part[SLR_PART_TE2]) {
         id = SLR_FAMILY_SDXL;
     } else if (te && p->spelling[SLR_PART_TE] == SLR_SPELL_OPEN) {
@@ -109,6 +122,19 @@ int slr_detect_family(const slr_family **out, const slr_parts *p, const slr_bag 
     }
     *out = slr_family_by_id(id);
     return SDLORA_OK;
+}
+
+void slr_detect_settle(slr_parts *p, const slr_family *family)
+{
+    int to = family->text[0].part;
+    if (family->n_text != 1 || to == SLR_PART_TE || p->part[to] || !p->part[SLR_PART_TE])
+        return;
+    p->part[to] = p->part[SLR_PART_TE];
+    p->spelling[to] = p->spelling[SLR_PART_TE];
+    memcpy(p->prefix[to], p->prefix[SLR_PART_TE], sizeof p->prefix[to]);
+    p->part[SLR_PART_TE] = NULL;
+    p->spelling[SLR_PART_TE] = SLR_SPELL_NONE;
+    p->prefix[SLR_PART_TE][0] = '\0';
 }
 
 /* ---- prediction ---- */
@@ -129,7 +155,7 @@ static int predict_of(const char *text)
     return -1;
 }
 
-static int from_scheduler(int *out, slr_mem *m, const char *path)
+static int from_scheduler(slr_traits *out, slr_mem *m, const char *path)
 {
     slr_buf file;
     json_t *root = NULL;
@@ -138,11 +164,13 @@ static int from_scheduler(int *out, slr_mem *m, const char *path)
     int rc = slr_buf_ok(&file);
     if (rc == SDLORA_OK && slr_file_exists(file.data)) {
         rc = slr_json_read(&root, m, file.data, 1 << 20);
-        const char *type =
-            rc == SDLORA_OK ? json_string_value(json_object_get(root, "prediction_type")) : NULL;
-        if (type && (*out = predict_of(type)) < 0)
+        const json_t *rescale = json_object_get(root, "rescale_betas_zero_snr");
+        const char *type = json_string_value(json_object_get(root, "prediction_type"));
+        out->ztsnr = out->ztsnr || json_is_true(rescale);
+        if (rc == SDLORA_OK && type && (out->predict = predict_of(type)) < 0)
             rc = slr_fail(SDLORA_ENOTSUP, __func__, "%s: prediction_type \"%s\" is not supported",
                           file.data, type);
+        out->source = "the folder's scheduler";
     }
     json_decref(root);
     slr_buf_free(&file);
@@ -150,7 +178,7 @@ static int from_scheduler(int *out, slr_mem *m, const char *path)
 }
 
 /* A1111's habit: <stem>.yaml beside the file, of which only `parameterization:` matters here. */
-static int from_yaml(int *out, slr_mem *m, const char *path)
+static int from_yaml(slr_traits *out, slr_mem *m, const char *path)
 {
     const char *base = slr_path_base(path);
     slr_buf file;
@@ -172,7 +200,8 @@ static int from_yaml(int *out, slr_mem *m, const char *path)
             bool quoted = value.n >= 2 && (value.p[0] == '"' || value.p[0] == '\'');
             if (quoted)
                 value = (slr_str){value.p + 1, value.n - 2};
-            *out = slr_str_eq(value, "v") ? SLR_PREDICT_V : SLR_PREDICT_EPS;
+            out->predict = slr_str_eq(value, "v") ? SLR_PREDICT_V : SLR_PREDICT_EPS;
+            out->source = "the .yaml beside it";
         }
         slr_free(m, bytes);
     }
@@ -180,20 +209,71 @@ static int from_yaml(int *out, slr_mem *m, const char *path)
     return rc;
 }
 
-int slr_detect_predict(int *out, slr_mem *m, const slr_family *family, const slr_bag *bag,
-                       const char *path)
+static void from_metadata(slr_traits *out, const slr_bag *bag)
 {
     static const char *const KEYS[] = {"modelspec.predict_key", "modelspec.prediction_type"};
+    static const struct {
+        const char *key, *end;
+        int predict;
+    } ROWS[] = {
+        {"ss_v_parameterization", "True", SLR_PREDICT_V},
+        {"ss_v_parameterization", "False", SLR_PREDICT_EPS},
+        {"modelspec.architecture", "-768-v", SLR_PREDICT_V},
+        {"modelspec.architecture", "-v2-512", SLR_PREDICT_EPS},
+    };
+    for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS && out->predict < 0; i++)
+        out->predict = predict_of(slr_bag_meta(bag, KEYS[i]));
+    for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS && out->predict < 0; i++) {
+        const char *value = slr_bag_meta(bag, ROWS[i].key);
+        if (value && slr_ends(value, ROWS[i].end))
+            out->predict = ROWS[i].predict;
+    }
+    out->source = "metadata";
+}
+
+static void from_markers(slr_traits *out, const slr_bag *bag)
+{
     slr_tensor marker;
-    int found = -1;
+    out->ztsnr = slr_bag_find(bag, "ztsnr", &marker);
     if (slr_bag_find(bag, "v_pred", &marker))
-        found = SLR_PREDICT_V;
-    for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS && found < 0; i++)
-        found = predict_of(slr_bag_meta(bag, KEYS[i]));
-    if (found < 0 && slr_dir_exists(path))
-        SLR_TRY(from_scheduler(&found, m, path));
-    else if (found < 0)
-        SLR_TRY(from_yaml(&found, m, path));
-    *out = found < 0 ? family->predict : found;
+        out->predict = SLR_PREDICT_V;
+    out->source = "its marker tensor";
+}
+
+/* Of SD 2 only the first release, of 875000 steps, predicts noise: diffusers' rule, which merges
+ * break, so that other counts say nothing. */
+static void from_steps(slr_traits *out, const slr_family *family, const slr_bag *bag)
+{
+    enum { EPS_STEPS = 875000 };
+    slr_tensor t;
+    int64_t steps;
+    if (family->id != SLR_FAMILY_SD2 || !slr_bag_find(bag, "global_step", &t) ||
+        t.dtype != SDLORA_I64 || slr_tensor_count(&t) != 1)
+        return;
+    memcpy(&steps, t.data, sizeof steps);
+    if (steps == EPS_STEPS)
+        out->predict = SLR_PREDICT_EPS;
+    out->source = "its count of steps";
+}
+
+int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
+                      const slr_weights *unet, const slr_bag *bag, const char *path)
+{
+    slr_traits t = {.predict = -1, .inpaint = unet && is_inpaint(unet)};
+    from_markers(&t, bag);
+    if (t.predict < 0)
+        from_metadata(&t, bag);
+    if (slr_dir_exists(path)) /* its bag is empty */
+        SLR_TRY(from_scheduler(&t, m, path));
+    else if (t.predict < 0)
+        SLR_TRY(from_yaml(&t, m, path));
+    if (t.predict < 0)
+        from_steps(&t, family, bag);
+    /* of inpainting models only those of noise exist, and only SD 2 was released in both ways */
+    if (t.predict < 0 && (t.inpaint || family->id != SLR_FAMILY_SD2)) {
+        t.predict = SLR_PREDICT_EPS;
+        t.source = "its family";
+    }
+    *out = t;
     return SDLORA_OK;
 }

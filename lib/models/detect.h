@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Which family a model is of, told by structure and markers, never by the width of its context. */
+/* Which family a model is of and what it predicts, told by structure and markers, never by the
+ * width of its context. */
 #ifndef SLR_MODELS_DETECT_H
 #define SLR_MODELS_DETECT_H
 
@@ -10,9 +11,23 @@
  * recognised but not handled. */
 int slr_detect_family(const slr_family **out, const slr_parts *parts, const slr_bag *bag,
                       const char *label);
-/* SLR_PREDICT_* by marker tensors, metadata, the folder's scheduler and a .yaml beside the file;
- * the family's default else. */
-int slr_detect_predict(int *out, slr_mem *m, const slr_family *family, const slr_bag *bag,
-                       const char *path);
+/* What a model was trained to give and to take, beside its family. */
+typedef struct slr_traits {
+    int predict;        /* SLR_PREDICT_*; -1: nothing tells (slr_probe_predict() may) */
+    const char *source; /* what told: "metadata", a literal */
+    bool ztsnr;         /* its schedule ends without any signal */
+    bool inpaint;       /* the UNet takes a mask and masked latents too */
+} slr_traits;
+
+/* By marker tensors, metadata, the folder's scheduler, a .yaml beside the file and the family's
+ * default.  unet Nullable. */
+int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
+                      const slr_weights *unet, const slr_bag *bag, const char *path);
+/* A1111's test of models that say nothing: what the UNet makes of grey at the last timestep.  It is
+ * run once, in f32, which takes memory for its packed weights and seconds at full size. */
+int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_weights *unet);
+
+/* The encoder of a model that has one stands where its family says.  After slr_detect_family(). */
+void slr_detect_settle(slr_parts *parts, const slr_family *family);
 
 #endif

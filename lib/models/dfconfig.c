@@ -11,6 +11,7 @@
 #include "models/bpe.h"
 #include "models/clip.h"
 #include "models/convert.h"
+#include "models/detect.h"
 #include "models/unet.h"
 #include "models/unet_block.h"
 
@@ -22,6 +23,12 @@ typedef struct configs {
     const char *folder;
     slr_buf b; /* the text at hand */
 } configs;
+
+/* SDXL and its refiner. */
+static bool is_xl(const configs *k)
+{
+    return k->c->family->n_sizes > 0;
+}
 
 /* Writes the text at hand to <folder>/<sub>/<name> and begins anew. */
 static int put_file(configs *k, const char *sub, const char *name)
@@ -171,8 +178,7 @@ static int put_vae(configs *k)
                    "  \"norm_num_groups\": %d,\n  \"out_channels\": %lld,\n"
                    "  \"sample_size\": %d,\n  \"scaling_factor\": %s,\n"
                    "  \"use_post_quant_conv\": %s,\n  \"use_quant_conv\": %s\n}\n",
-                   k->c->family->id == SLR_FAMILY_SDXL ? "true" : "false",
-                   (long long)dim_of(w, "encoder.conv_in.weight", 1),
+                   is_xl(k) ? "true" : "false", (long long)dim_of(w, "encoder.conv_in.weight", 1),
                    (long long)dim_of(w, "decoder.conv_in.weight", 1), (long long)layers,
                    SLR_NORM_GROUPS, (long long)dim_of(w, "decoder.conv_out.weight", 0),
                    k->c->family->native_size, scale,
@@ -198,6 +204,8 @@ static const struct text_row {
      "<|endoftext|>", 0, 1000},
     {SLR_FAMILY_SDXL, SLR_PART_TE2, "text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection",
      "gelu", "!", 0, 1000},
+    {SLR_FAMILY_REFINER, SLR_PART_TE2, "text_encoder_2", "tokenizer_2",
+     "CLIPTextModelWithProjection", "gelu", "!", 0, 1000},
 };
 
 static int put_text(configs *k, const struct text_row *row)
@@ -289,30 +297,36 @@ static int put_texts(configs *k)
 
 /* ---- the whole ---- */
 
-/* A model of zero terminal signal-to-noise carries a marker tensor. */
-static bool is_ztsnr(const configs *k)
+/* A folder must say it, so a model that says nothing is asked. */
+static int prediction(const configs *k)
 {
-    slr_tensor marker;
-    return k->c->bag && slr_bag_find(k->c->bag, "ztsnr", &marker);
+    const slr_weights *unet = k->c->parts.part[SLR_PART_UNET];
+    int predict = k->c->predict;
+    if (predict < 0 && (!unet || slr_probe_predict(&predict, k->m, k->c->family, unet) < 0)) {
+        slr_clear(); /* a part of a model, or one in types that nothing computes with */
+        predict = k->c->family->predict;
+    }
+    return predict;
 }
 
 static const char *scheduler_of(const configs *k)
 {
-    if (is_ztsnr(k))
+    if (k->c->ztsnr)
         return "DDIMScheduler";
-    return k->c->family->id == SLR_FAMILY_SDXL ? "EulerDiscreteScheduler" : "PNDMScheduler";
+    return is_xl(k) ? "EulerDiscreteScheduler" : "PNDMScheduler";
 }
 
 static int put_scheduler(configs *k)
 {
-    bool xl = k->c->family->id == SLR_FAMILY_SDXL, ztsnr = is_ztsnr(k);
+    bool xl = is_xl(k), ztsnr = k->c->ztsnr;
+    int predict = prediction(k);
     slr_buf *b = &k->b;
     slr_buf_printf(b,
                    "{\n  \"_class_name\": \"%s\",\n  \"_diffusers_version\": \"" VERSION "\",\n"
                    "  \"beta_end\": 0.012,\n  \"beta_schedule\": \"scaled_linear\",\n"
                    "  \"beta_start\": 0.00085,\n  \"clip_sample\": false,\n"
                    "  \"num_train_timesteps\": 1000,\n  \"prediction_type\": \"%s\",\n",
-                   scheduler_of(k), k->c->predict == SLR_PREDICT_V ? "v_prediction" : "epsilon");
+                   scheduler_of(k), predict == SLR_PREDICT_V ? "v_prediction" : "epsilon");
     if (ztsnr)
         slr_buf_puts(b, "  \"rescale_betas_zero_snr\": true,\n");
     else if (xl)
@@ -336,18 +350,32 @@ static void component(slr_buf *b, const char *name, const char *library, const c
         slr_buf_printf(b, ",\n  \"%s\": [null, null]", name);
 }
 
+static const char *pipeline(const configs *k)
+{
+    const slr_weights *w = k->c->parts.part[SLR_PART_UNET];
+    bool inpaint = w && dim_of(w, "conv_in.weight", 1) == 9;
+    if (k->c->family->id == SLR_FAMILY_REFINER)
+        return "StableDiffusionXLImg2ImgPipeline";
+    if (is_xl(k))
+        return inpaint ? "StableDiffusionXLInpaintPipeline" : "StableDiffusionXLPipeline";
+    return inpaint ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
+}
+
 static int put_index(configs *k)
 {
     slr_weights *const *part = k->c->parts.part;
-    bool xl = k->c->family->id == SLR_FAMILY_SDXL;
+    bool xl = is_xl(k);
     slr_buf *b = &k->b;
     slr_buf_printf(b,
                    "{\n  \"_class_name\": \"%s\",\n"
                    "  \"_diffusers_version\": \"" VERSION "\"",
-                   xl ? "StableDiffusionXLPipeline" : "StableDiffusionPipeline");
+                   pipeline(k));
     component(b, "feature_extractor", "", "", false);
     if (xl)
-        slr_buf_puts(b, ",\n  \"force_zeros_for_empty_prompt\": true");
+        slr_buf_puts(b, k->c->family->id == SLR_FAMILY_REFINER
+                            ? ",\n  \"force_zeros_for_empty_prompt\": false"
+                              ",\n  \"requires_aesthetics_score\": true"
+                            : ",\n  \"force_zeros_for_empty_prompt\": true");
     else
         slr_buf_puts(b, ",\n  \"requires_safety_checker\": false,\n"
                         "  \"safety_checker\": [null, null]");

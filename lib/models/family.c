@@ -7,6 +7,29 @@
 
 #include <sdlora/ops.h>
 
+#include "models/nn.h"
+
+/* CLIP ViT-L, whose states are those of its last layer or of the one that clip skip says. */
+#define CLIP_L                                                                                     \
+    {                                                                                              \
+        .part = SLR_PART_TE, .act = SDLORA_ACT_QUICK_GELU, .final_norm = true, .clip_skip = true,  \
+        .pad = 49407                                                                               \
+    }
+/* OpenCLIP ViT-H as it is kept: without its last layer (checkpoint.c). */
+#define OPEN_H                                                                                     \
+    {                                                                                              \
+        .part = SLR_PART_TE, .act = SDLORA_ACT_GELU, .final_norm = true, .pad = 0                  \
+    }
+/* In SDXL both encoders give the states before their last layer, without a norm. */
+#define CLIP_L_XL                                                                                  \
+    {                                                                                              \
+        .part = SLR_PART_TE, .act = SDLORA_ACT_QUICK_GELU, .behind = 1, .pad = 49407               \
+    }
+#define OPEN_G                                                                                     \
+    {                                                                                              \
+        .part = SLR_PART_TE2, .act = SDLORA_ACT_GELU, .behind = 1, .pooled = true, .pad = 0        \
+    }
+
 static const slr_family FAMILIES[] = {
     {
         .id = SLR_FAMILY_SD1,
@@ -16,15 +39,14 @@ static const slr_family FAMILIES[] = {
         .architecture = "stable-diffusion-v1",
         .heads = 8,
         .te_head_dim = 64,
-        .te_act = SDLORA_ACT_QUICK_GELU,
-        .te_final_norm = true,
+        .n_text = 1,
+        .text = {CLIP_L},
         .predict = SLR_PREDICT_EPS,
         .vae_scale = 0.18215,
         .bos = 49406,
         .eos = 49407,
         .pad = 49407,
         .native_size = 512,
-        .supported = true,
     },
     {
         .id = SLR_FAMILY_SD2,
@@ -34,15 +56,14 @@ static const slr_family FAMILIES[] = {
         .architecture = "stable-diffusion-v2-512",
         .head_dim = 64,
         .te_head_dim = 64,
-        .te_act = SDLORA_ACT_GELU,
-        .te_final_norm = true, /* on the penultimate layer, which is the last that is kept */
+        .n_text = 1,
+        .text = {OPEN_H},
         .predict = SLR_PREDICT_V,
         .vae_scale = 0.18215,
         .bos = 49406,
         .eos = 49407,
         .pad = 0,
         .native_size = 768,
-        .supported = false,
     },
     {
         .id = SLR_FAMILY_SDXL,
@@ -52,15 +73,35 @@ static const slr_family FAMILIES[] = {
         .architecture = "stable-diffusion-xl-v1-base",
         .head_dim = 64,
         .te_head_dim = 64,
-        .te_act = SDLORA_ACT_QUICK_GELU, /* of the first encoder */
-        .te_final_norm = false,
+        .n_text = 2,
+        .text = {CLIP_L_XL, OPEN_G},
+        .n_sizes = 6,
+        .zero_negative = true,
         .predict = SLR_PREDICT_EPS,
         .vae_scale = 0.13025,
         .bos = 49406,
         .eos = 49407,
         .pad = 49407,
         .native_size = 1024,
-        .supported = false,
+    },
+    {
+        .id = SLR_FAMILY_REFINER,
+        .name = "sdxl-refiner",
+        .title = "Stable Diffusion XL refiner",
+        .base_version = "sdxl_refiner_v1-0",
+        .architecture = "stable-diffusion-xl-v1-refiner",
+        .head_dim = 64,
+        .te_head_dim = 64,
+        .n_text = 1,
+        .text = {OPEN_G},
+        .n_sizes = 5,
+        .zero_negative = true,
+        .predict = SLR_PREDICT_EPS,
+        .vae_scale = 0.13025,
+        .bos = 49406,
+        .eos = 49407,
+        .pad = 0,
+        .native_size = 1024,
     },
 };
 
@@ -79,5 +120,13 @@ const slr_family *slr_family_by_name(const char *name)
     for (size_t i = 0; i < N_FAMILIES; i++)
         if (strcmp(FAMILIES[i].name, name) == 0)
             return &FAMILIES[i];
+    return NULL;
+}
+
+const slr_family_text *slr_family_text_of(const slr_family *family, int part)
+{
+    for (int i = 0; i < family->n_text; i++)
+        if (family->text[i].part == part)
+            return &family->text[i];
     return NULL;
 }

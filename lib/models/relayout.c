@@ -214,6 +214,7 @@ int slr_relayout_ldm(slr_outfile *f, const slr_converting *c)
         {SLR_FAMILY_SD2, SLR_PART_TE, open_to_ldm, "cond_stage_model.model."},
         {SLR_FAMILY_SDXL, SLR_PART_TE, clip_to_ldm, "conditioner.embedders.0.transformer."},
         {SLR_FAMILY_SDXL, SLR_PART_TE2, open_to_ldm, "conditioner.embedders.1.model."},
+        {SLR_FAMILY_REFINER, SLR_PART_TE2, open_to_ldm, "conditioner.embedders.0.model."},
     };
     if (c->parts.part[SLR_PART_UNET])
         SLR_TRY(unet_to_ldm(f, c, c->parts.part[SLR_PART_UNET]));

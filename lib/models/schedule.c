@@ -8,6 +8,17 @@
 /* Scaled-linear betas: the square roots are spaced evenly. */
 static const double BETA_FIRST = 0.00085, BETA_LAST = 0.012;
 
+/* From the rounded alpha_bar and in f32, as k-diffusion does: samplers whose noise hangs on the
+ * last bit of a sigma want the same one. */
+static void fill_sigmas(slr_schedule *s)
+{
+    for (int i = 0; i < SLR_TIMESTEPS; i++) {
+        float a = s->alpha_bar[i];
+        s->sigma[i] = sqrtf((1.0F - a) / a);
+        s->log_sigma[i] = (float)log((double)s->sigma[i]);
+    }
+}
+
 void slr_schedule_init(slr_schedule *s)
 {
     double product = 1.0, a = sqrt(BETA_FIRST), b = sqrt(BETA_LAST);
@@ -15,11 +26,21 @@ void slr_schedule_init(slr_schedule *s)
         double root = a + (b - a) * i / (SLR_TIMESTEPS - 1);
         product *= 1.0 - root * root;
         s->alpha_bar[i] = (float)product;
-        /* from the rounded value, as every implementation that stores alphas_cumprod in f32 does */
-        double rounded = s->alpha_bar[i];
-        s->sigma[i] = (float)sqrt((1.0 - rounded) / rounded);
-        s->log_sigma[i] = logf(s->sigma[i]);
     }
+    fill_sigmas(s);
+}
+
+void slr_schedule_rescale(slr_schedule *s, double last)
+{
+    /* in f32 as A1111 computes it: near the end roots differ by little, and rounding shows */
+    float first = sqrtf(s->alpha_bar[0]), end = sqrtf(s->alpha_bar[SLR_TIMESTEPS - 1]);
+    float stretch = first / (first - end);
+    for (int i = 0; i < SLR_TIMESTEPS; i++) {
+        float root = (sqrtf(s->alpha_bar[i]) - end) * stretch;
+        s->alpha_bar[i] = root * root;
+    }
+    s->alpha_bar[SLR_TIMESTEPS - 1] = (float)last;
+    fill_sigmas(s);
 }
 
 double slr_schedule_t(const slr_schedule *s, double sigma)

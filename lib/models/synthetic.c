@@ -11,6 +11,11 @@
 #include "base/thread.h"
 #include "models/checkpoint_part.h"
 
+typedef struct text_arch {
+    int64_t width, mlp, pooled; /* pooled 0: no projection */
+    int layers;                 /* 0: no such encoder */
+} text_arch;
+
 typedef struct arch {
     const char *name;
     int family;
@@ -18,111 +23,120 @@ typedef struct arch {
     int64_t channels[4];
     int depth[4], mid_depth; /* transformer blocks per attention */
     int64_t context, vector;
+    int64_t extra; /* channels that the UNet takes beside latents */
     bool linear_proj;
     int64_t vae[4]; /* widths */
     int n_vae, vae_resnets;
-    int64_t te_width, te_mlp; /* te_layers 0: no text encoder */
-    int te_layers;
-    int64_t te2_width, te2_mlp;
-    int te2_layers;
+    text_arch te, te2;
 } arch;
 
+/* Of all real models, and of all small ones. */
+#define VAE      .vae = {128, 256, 512, 512}, .n_vae = 4, .vae_resnets = 2
+#define TINY_VAE .vae = {32, 64, 64, 128}, .n_vae = 4, .vae_resnets = 1
+#define CLIP_L                                                                                     \
+    {                                                                                              \
+        .width = 768, .mlp = 3072, .layers = 12                                                    \
+    }
+#define TINY .n_levels = 3, .resnets = 1, .channels = {64, 128, 128}
+
 static const arch ARCHS[] = {
-    {"sd15",
-     SLR_FAMILY_SD1,
-     4,
-     2,
-     {320, 640, 1280, 1280},
-     {1, 1, 1, 0},
-     1,
-     768,
-     0,
-     false,
-     {128, 256, 512, 512},
-     4,
-     2,
-     768,
-     3072,
-     12,
-     0,
-     0,
-     0},
-    {"sd21",
-     SLR_FAMILY_SD2,
-     4,
-     2,
-     {320, 640, 1280, 1280},
-     {1, 1, 1, 0},
-     1,
-     1024,
-     0,
-     true,
-     {128, 256, 512, 512},
-     4,
-     2,
-     1024,
-     4096,
-     23,
-     0,
-     0,
-     0},
-    {"sdxl",
-     SLR_FAMILY_SDXL,
-     3,
-     2,
-     {320, 640, 1280},
-     {0, 2, 10},
-     10,
-     2048,
-     2816,
-     true,
-     {128, 256, 512, 512},
-     4,
-     2,
-     768,
-     3072,
-     0,
-     0,
-     0,
-     0},
-    {"sdxl-full", /* with both text encoders: for lists of layers */
-     SLR_FAMILY_SDXL,
-     3,
-     2,
-     {320, 640, 1280},
-     {0, 2, 10},
-     10,
-     2048,
-     2816,
-     true,
-     {128, 256, 512, 512},
-     4,
-     2,
-     768,
-     3072,
-     12,
-     1280,
-     5120,
-     32},
-    {"tiny",
-     SLR_FAMILY_SD1,
-     3,
-     1,
-     {64, 128, 128},
-     {1, 1, 1},
-     1,
-     64,
-     0,
-     false,
-     {32, 64, 64, 128},
-     4,
-     1,
-     64,
-     256,
-     6,
-     0,
-     0,
-     0},
+    {
+        .name = "sd15",
+        .family = SLR_FAMILY_SD1,
+        .n_levels = 4,
+        .resnets = 2,
+        .channels = {320, 640, 1280, 1280},
+        .depth = {1, 1, 1, 0},
+        .mid_depth = 1,
+        .context = 768,
+        VAE,
+        .te = CLIP_L,
+    },
+    {
+        .name = "sd21",
+        .family = SLR_FAMILY_SD2,
+        .n_levels = 4,
+        .resnets = 2,
+        .channels = {320, 640, 1280, 1280},
+        .depth = {1, 1, 1, 0},
+        .mid_depth = 1,
+        .context = 1024,
+        .linear_proj = true,
+        VAE,
+        .te = {.width = 1024, .mlp = 4096, .layers = 23},
+    },
+    {
+        .name = "sdxl",
+        .family = SLR_FAMILY_SDXL,
+        .n_levels = 3,
+        .resnets = 2,
+        .channels = {320, 640, 1280},
+        .depth = {0, 2, 10},
+        .mid_depth = 10,
+        .context = 2048,
+        .vector = 2816,
+        .linear_proj = true,
+        VAE,
+        .te = CLIP_L,
+        .te2 = {.width = 1280, .mlp = 5120, .pooled = 1280, .layers = 32},
+    },
+    {
+        .name = "tiny",
+        .family = SLR_FAMILY_SD1,
+        TINY,
+        .depth = {1, 1, 1},
+        .mid_depth = 1,
+        .context = 64,
+        TINY_VAE,
+        .te = {.width = 64, .mlp = 256, .layers = 6},
+    },
+    {
+        .name = "tiny-inpaint",
+        .family = SLR_FAMILY_SD1,
+        TINY,
+        .depth = {1, 1, 1},
+        .mid_depth = 1,
+        .context = 64,
+        .extra = 5,
+        TINY_VAE,
+        .te = {.width = 64, .mlp = 256, .layers = 6},
+    },
+    {
+        .name = "tiny-sd2",
+        .family = SLR_FAMILY_SD2,
+        TINY,
+        .depth = {1, 1, 1},
+        .mid_depth = 1,
+        .context = 128,
+        .linear_proj = true,
+        TINY_VAE,
+        .te = {.width = 128, .mlp = 512, .layers = 3},
+    },
+    {
+        .name = "tiny-sdxl",
+        .family = SLR_FAMILY_SDXL,
+        TINY,
+        .depth = {0, 1, 2},
+        .mid_depth = 2,
+        .context = 192,
+        .vector = 96 + 6 * 256,
+        .linear_proj = true,
+        TINY_VAE,
+        .te = {.width = 64, .mlp = 256, .layers = 3},
+        .te2 = {.width = 128, .mlp = 512, .pooled = 96, .layers = 3},
+    },
+    {
+        .name = "tiny-refiner",
+        .family = SLR_FAMILY_REFINER,
+        TINY,
+        .depth = {0, 1, 0},
+        .mid_depth = 1,
+        .context = 128,
+        .vector = 96 + 5 * 256,
+        .linear_proj = true,
+        TINY_VAE,
+        .te2 = {.width = 128, .mlp = 512, .pooled = 96, .layers = 3},
+    },
 };
 
 #define LATENTS 4
@@ -359,7 +373,7 @@ static void unet(maker *k, const arch *a)
         linear(k, "add_embedding.linear_1", time, a->vector, true);
         linear(k, "add_embedding.linear_2", time, time, true);
     }
-    conv(k, "conv_in", c, LATENTS, 3);
+    conv(k, "conv_in", c, LATENTS + a->extra, 3);
     skip[n++] = c;
     for (int i = 0; i <= last; i++) {
         slr_nn_path(block, "down_blocks.%d", i);
@@ -428,34 +442,37 @@ static void vae(maker *k, const arch *a)
     conv(k, "decoder.conv_out", 3, a->vae[0], 3);
 }
 
-static void text_encoder(maker *k, const arch *a)
+static void text_encoder(maker *k, const text_arch *t)
 {
     static const char *const PROJ[] = {"q_proj", "k_proj", "v_proj", "out_proj"};
     char b[192], p[192];
-    int64_t w = a->te_width;
+    int64_t w = t->width;
     add(k, "text_model.embeddings.token_embedding.weight", 0.0, 0.1, 2,
         (const int64_t[]){VOCAB, w});
     add(k, "text_model.embeddings.position_embedding.weight", 0.0, 0.1, 2,
         (const int64_t[]){ROWS, w});
-    for (int i = 0; i < a->te_layers; i++) {
+    for (int i = 0; i < t->layers; i++) {
         slr_nn_path(b, "text_model.encoder.layers.%d", i);
         norm(k, slr_nn_path(p, "%s.layer_norm1", b), w);
         for (int j = 0; j < 4; j++)
             linear(k, slr_nn_path(p, "%s.self_attn.%s", b, PROJ[j]), w, w, true);
         norm(k, slr_nn_path(p, "%s.layer_norm2", b), w);
-        linear(k, slr_nn_path(p, "%s.mlp.fc1", b), a->te_mlp, w, true);
-        linear(k, slr_nn_path(p, "%s.mlp.fc2", b), w, a->te_mlp, true);
+        linear(k, slr_nn_path(p, "%s.mlp.fc1", b), t->mlp, w, true);
+        linear(k, slr_nn_path(p, "%s.mlp.fc2", b), w, t->mlp, true);
     }
     norm(k, "text_model.final_layer_norm", w);
+    if (t->pooled)
+        linear(k, "text_projection", t->pooled, w, false);
+}
+
+static void first_encoder(maker *k, const arch *a)
+{
+    text_encoder(k, &a->te);
 }
 
 static void second_encoder(maker *k, const arch *a)
 {
-    arch b = *a;
-    b.te_width = a->te2_width;
-    b.te_mlp = a->te2_mlp;
-    b.te_layers = a->te2_layers;
-    text_encoder(k, &b);
+    text_encoder(k, &a->te2);
 }
 
 static const struct {
@@ -463,7 +480,7 @@ static const struct {
     void (*make)(maker *k, const arch *a);
 } PARTS[] = {{SLR_PART_UNET, unet},
              {SLR_PART_VAE, vae},
-             {SLR_PART_TE, text_encoder},
+             {SLR_PART_TE, first_encoder},
              {SLR_PART_TE2, second_encoder}};
 
 static const arch *find(const char *name)
@@ -483,12 +500,19 @@ static int make(slr_checkpoint **out, const char *name, uint32_t dtype, uint64_t
     *out = NULL;
     if (!a)
         return slr_fail(SDLORA_EINVAL, __func__,
-                        "no architecture is called \"%s\": sd15, sd21, sdxl and tiny are", name);
+                        "no architecture is called \"%s\": sd15, sd21, sdxl, tiny, tiny-sd2, "
+                        "tiny-sdxl, tiny-refiner and tiny-inpaint are",
+                        name);
     if (dtype != SDLORA_F16 && dtype != SDLORA_F32 && dtype != SDLORA_BF16)
         return slr_fail(SDLORA_EINVAL, __func__, "synthetic weights are f16, bf16 or f32");
     const slr_family *family = slr_family_by_id(a->family);
-    int predict = config->predict < 0 ? family->predict : config->predict;
-    SLR_TRY(slr_checkpoint_make(&c, m, name, family, predict, "synthetic"));
+    const slr_traits traits = {
+        .predict = config->predict < 0 ? family->predict : config->predict,
+        .source = config->predict < 0 ? "its family" : "the caller",
+        .ztsnr = config->ztsnr > 0,
+        .inpaint = a->extra > 0,
+    };
+    SLR_TRY(slr_checkpoint_make(&c, m, name, family, &traits, "synthetic"));
     maker k = {.m = m,
                .dtype = dtype,
                .seed = seed,
@@ -496,8 +520,8 @@ static int make(slr_checkpoint **out, const char *name, uint32_t dtype, uint64_t
                .threads = slr_threads_default()};
     for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS && k.rc == SDLORA_OK; i++) {
         char label[192];
-        if ((PARTS[i].part == SLR_PART_TE && a->te_layers == 0) ||
-            (PARTS[i].part == SLR_PART_TE2 && a->te2_layers == 0))
+        if ((PARTS[i].part == SLR_PART_TE && a->te.layers == 0) ||
+            (PARTS[i].part == SLR_PART_TE2 && a->te2.layers == 0))
             continue;
         k.rc = slr_weights_new(&k.w, m,
                                slr_nn_path(label, "%s: %s", name, slr_part_name(PARTS[i].part)));

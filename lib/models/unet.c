@@ -160,6 +160,8 @@ static slr_val down(unet *u, slr_val x)
 static slr_val middle(unet *u, slr_val x)
 {
     slr_graph_segment(u->nn->g);
+    if (!slr_nn_has(u->nn->w, "mid_block.resnets.0.conv1"))
+        return x; /* of some distilled models */
     x = res_attn(u, "mid_block", 0, x);
     if (slr_nn_has(u->nn->w, "mid_block.resnets.1.conv1"))
         x = slr_block_resnet(u->nn, "mid_block.resnets.1", x, u->emb, EPS_UNET);

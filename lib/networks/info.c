@@ -397,6 +397,21 @@ static void put_metadata(const looking *l, slr_buf *b)
     slr_buf_puts(b, "\n  }\n}\n");
 }
 
+/* How it was trained; a look at names runs no UNet to find out. */
+static void put_model(const slr_checkpoint *model, slr_buf *b)
+{
+    const char *source = slr_checkpoint_predict_source(model);
+    bool v = source && slr_checkpoint_predict(model) == SLR_PREDICT_V;
+
+    put_text(b, "prediction", !source ? "unknown" : v ? "v" : "epsilon");
+    if (source)
+        put_text(b, "prediction_from", source);
+    if (slr_checkpoint_ztsnr(model))
+        slr_buf_puts(b, "  \"zero_terminal_snr\": true,\n");
+    if (slr_checkpoint_inpaint(model))
+        slr_buf_puts(b, "  \"inpainting\": true,\n");
+}
+
 static int put_all(looking *l, slr_buf *b, bool hashes)
 {
     uint64_t bytes = 0;
@@ -413,8 +428,7 @@ static int put_all(looking *l, slr_buf *b, bool hashes)
     put_text(b, "family", l->family);
     if (l->model) {
         put_text(b, "layout", slr_checkpoint_layout(l->model));
-        put_text(b, "prediction",
-                 slr_checkpoint_predict(l->model) == SLR_PREDICT_V ? "v" : "epsilon");
+        put_model(l->model, b);
     }
     slr_buf_printf(b, "  \"tensors\": %lld,\n  \"parameters\": %lld,\n", (long long)l->tensors,
                    (long long)l->params);

@@ -8,7 +8,7 @@
 #include "io/file.h"
 #include "networks/tools.h"
 
-static const char *const archs[] = {"sd15", "sd21", "sdxl-full", "tiny"};
+static const char *const archs[] = {"sd15", "sd21", "sdxl", "tiny"};
 
 int slr_checkpoint_for_network(slr_checkpoint **out, const char *path,
                                const slr_checkpoint_config *config)

@@ -89,7 +89,7 @@ static int list_part(slr_targets *t, const slr_checkpoint *base, int part)
 static int collect(slr_targets *t, const slr_checkpoint *base)
 {
     slr_weights *unet = slr_checkpoint_part(base, SLR_PART_UNET);
-    t->two = slr_checkpoint_family(base)->id == SLR_FAMILY_SDXL;
+    t->two = slr_family_text_of(slr_checkpoint_family(base), SLR_PART_TE2) != NULL;
     t->has_map = unet && slr_unet_map_read(&t->map, unet) >= 0;
     if (unet && !t->has_map)
         slr_clear(); /* a UNet that LDM has no names for */

@@ -10,9 +10,18 @@ import zlib
 import numpy as np
 
 # channels, depth: per UNet level; vae: widths; *_resnets: residual blocks per down level
+VAE = dict(vae=(128, 256, 512, 512), vae_resnets=2)
+TINY = dict(channels=(64, 128, 128), resnets=1, vae=(32, 64, 64, 128), vae_resnets=1)
 ARCHS = {
-    "sd15": dict(channels=(320, 640, 1280, 1280), depth=(1, 1, 1, 0), mid_depth=1, resnets=2, context=768,
-                 vae=(128, 256, 512, 512), vae_resnets=2, te_width=768, te_mlp=3072, te_layers=12),
+    "sd15": dict(channels=(320, 640, 1280, 1280), depth=(1, 1, 1, 0), mid_depth=1, resnets=2, context=768, te=(768, 3072, 12), **VAE),
+    "sd21": dict(channels=(320, 640, 1280, 1280), depth=(1, 1, 1, 0), mid_depth=1, resnets=2, context=1024, linear=True, te=(1024, 4096, 23), **VAE),
+    "sdxl": dict(channels=(320, 640, 1280), depth=(0, 2, 10), mid_depth=10, resnets=2, context=2048, vector=2816, linear=True,
+                 te=(768, 3072, 12), te2=(1280, 5120, 32, 1280), **VAE),
+    "tiny": dict(depth=(1, 1, 1), mid_depth=1, context=64, te=(64, 256, 6), **TINY),
+    "tiny-inpaint": dict(depth=(1, 1, 1), mid_depth=1, context=64, extra=5, te=(64, 256, 6), **TINY),
+    "tiny-sd2": dict(depth=(1, 1, 1), mid_depth=1, context=128, linear=True, te=(128, 512, 3), **TINY),
+    "tiny-sdxl": dict(depth=(0, 1, 2), mid_depth=2, context=192, vector=96 + 6 * 256, linear=True, te=(64, 256, 3), te2=(128, 512, 3, 96), **TINY),
+    "tiny-refiner": dict(depth=(0, 1, 0), mid_depth=1, context=128, vector=96 + 5 * 256, linear=True, te2=(128, 512, 3, 96), **TINY),
 }
 LATENTS, VOCAB, ROWS, DRAWS = 4, 49408, 77, 1024
 GOLDEN = 0x9E3779B97F4A7C15  # the counter's step
@@ -46,7 +55,9 @@ def attend(path, c, context):
 
 
 def transformer(a, path, c, depth):
-    rows = [*norm(f"{path}.norm", c), *conv(f"{path}.proj_in", c, c, 1), *conv(f"{path}.proj_out", c, c, 1)]
+    rows = norm(f"{path}.norm", c)
+    for end in ("proj_in", "proj_out"):
+        rows += linear(f"{path}.{end}", c, c) if a.get("linear") else conv(f"{path}.{end}", c, c, 1)
     for d in range(depth):
         b = f"{path}.transformer_blocks.{d}"
         for i in (1, 2, 3):
@@ -63,7 +74,10 @@ def unet(a):
     def res_attn(block, j, wide, out, d):
         return resnet(f"{block}.resnets.{j}", wide, out, time) + (transformer(a, f"{block}.attentions.{j}", out, d) if d else [])
 
-    rows = [*linear("time_embedding.linear_1", time, ch[0]), *linear("time_embedding.linear_2", time, time), *conv("conv_in", ch[0], LATENTS, 3)]
+    rows = [*linear("time_embedding.linear_1", time, ch[0]), *linear("time_embedding.linear_2", time, time)]
+    if a.get("vector"):
+        rows += [*linear("add_embedding.linear_1", time, a["vector"]), *linear("add_embedding.linear_2", time, time)]
+    rows += conv("conv_in", ch[0], LATENTS + a.get("extra", 0), 3)
     c, skip = ch[0], [ch[0]]
     for i in range(last + 1):
         for j in range(a["resnets"]):
@@ -112,20 +126,21 @@ def vae(a):
     return rows + norm("decoder.conv_norm_out", widths[0]) + conv("decoder.conv_out", 3, widths[0], 3)
 
 
-def text(a):
-    w = a["te_width"]
+def text(encoder):
+    w, mlp, layers, pooled = (*encoder, 0)[:4]
     rows = [("text_model.embeddings.token_embedding.weight", 0.0, 0.1, (VOCAB, w)),
             ("text_model.embeddings.position_embedding.weight", 0.0, 0.1, (ROWS, w))]
-    for i in range(a["te_layers"]):
+    for i in range(layers):
         b = f"text_model.encoder.layers.{i}"
         rows += norm(f"{b}.layer_norm1", w)
         for leaf in ("q_proj", "k_proj", "v_proj", "out_proj"):
             rows += linear(f"{b}.self_attn.{leaf}", w, w)
-        rows += [*norm(f"{b}.layer_norm2", w), *linear(f"{b}.mlp.fc1", a["te_mlp"], w), *linear(f"{b}.mlp.fc2", w, a["te_mlp"])]
-    return rows + norm("text_model.final_layer_norm", w)
+        rows += [*norm(f"{b}.layer_norm2", w), *linear(f"{b}.mlp.fc1", mlp, w), *linear(f"{b}.mlp.fc2", w, mlp)]
+    return rows + norm("text_model.final_layer_norm", w) + (linear("text_projection", pooled, w, False) if pooled else [])
 
 
-PARTS = (("unet", unet), ("vae", vae), ("te", text))  # in the order of the streams
+# in the order of the streams
+PARTS = (("unet", unet), ("vae", vae), ("te", lambda a: text(a["te"]) if "te" in a else []), ("te2", lambda a: text(a["te2"]) if "te2" in a else []))
 
 # ---- numbers ----
 
@@ -153,11 +168,12 @@ def numbers(seed, stream, mean, deviation, n, dtype=np.float16):
     return out[:n]
 
 
-def tensors(arch, seed=0, dtype=np.float16):
+def tensors(arch, seed=0, dtype=np.float16, only=None):
     stream = 0
     for part, rows in PARTS:
         for name, mean, deviation, shape in rows(ARCHS[arch]):
-            yield part, name, numbers(seed, stream, mean, deviation, math.prod(shape), dtype).reshape(shape)
+            if only in (None, part):
+                yield part, name, numbers(seed, stream, mean, deviation, math.prod(shape), dtype).reshape(shape)
             stream += 1
 
 

@@ -220,12 +220,21 @@ static void families_are_told_apart(void **state)
         int code;
         made extra;
     } CASES[] = {
-        {"Stable Diffusion 2.x", SDLORA_ENOTSUP, {U "input_blocks.1.1.proj_in.weight", 2, {8, 8}}},
-        {"Stable Diffusion XL model", SDLORA_ENOTSUP, {U "label_emb.0.0.weight", 2, {4, 2816}}},
-        {"refiner", SDLORA_ENOTSUP, {U "label_emb.0.0.weight", 2, {4, 2560}}},
         {"Stable Diffusion 3", SDLORA_ENOTSUP, {U "x_embedder.proj.weight", 1, {4}}},
-        {"inpainting", SDLORA_ENOTSUP, {U "input_blocks.0.0.weight", 4, {8, 9, 1, 1}}},
+        {"editing or depth", SDLORA_ENOTSUP, {U "input_blocks.0.0.weight", 4, {8, 8, 1, 1}}},
         {"unCLIP", SDLORA_ENOTSUP, {"embedder.model.ln_final.weight", 1, {4}}},
+        {"Playground", SDLORA_ENOTSUP, {"edm_mean", 1, {4}}},
+    };
+    static const struct {
+        int family;
+        bool inpaint;
+        made extra;
+    } KNOWN[] = {
+        {SLR_FAMILY_SD1, false, {U "input_blocks.1.1.proj_in.weight", 4, {8, 8, 1, 1}}},
+        {SLR_FAMILY_SD2, false, {U "input_blocks.1.1.proj_in.weight", 2, {8, 8}}},
+        {SLR_FAMILY_SDXL, false, {U "label_emb.0.0.weight", 2, {4, 2816}}},
+        {SLR_FAMILY_REFINER, false, {U "label_emb.0.0.weight", 2, {4, 2560}}},
+        {SLR_FAMILY_SD1, true, {U "input_blocks.0.0.weight", 4, {8, 9, 1, 1}}},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         made list[3] = {HEAD[0], HEAD[1], CASES[i].extra};
@@ -235,6 +244,15 @@ static void families_are_told_apart(void **state)
             n = 2;
         }
         refused(write_file("family.safetensors", list, n, NULL, 0), CASES[i].code, CASES[i].words);
+    }
+    for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
+        made list[3] = {HEAD[0], HEAD[1], KNOWN[i].extra};
+        size_t n = KNOWN[i].inpaint ? 2 : 3;
+        list[0] = KNOWN[i].inpaint ? KNOWN[i].extra : HEAD[0];
+        slr_checkpoint *c = opened(write_file("family.safetensors", list, n, NULL, 0), &CONFIG);
+        assert_int_equal(slr_checkpoint_family(c)->id, KNOWN[i].family);
+        assert_int_equal(slr_checkpoint_inpaint(c), KNOWN[i].inpaint);
+        slr_checkpoint_unref(c);
     }
     static const made LORA[] = {
         {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", 2, {4, 8}}};
@@ -405,7 +423,7 @@ static void layers_of_real_architectures(void **state)
     } CASES[] = {
         {"sd15", 192, 80, 6, 72, 22 * 2 + 16 * 4 + 1, 25},
         {"sd21", 192, 80, 6, 138, 22 * 2 + 16 * 4 + 1, 47},
-        {"sdxl", 722, 62, 4, 0, 17 * 2 + 11 + (5 * 2 + 6 * 10) * 3 + 1, 0},
+        {"sdxl", 722, 62, 4, 72, 17 * 2 + 11 + (5 * 2 + 6 * 10) * 3 + 1, 25},
         {"tiny", 10 * 12, 0, 4, 36, 0, 13},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {

@@ -160,7 +160,7 @@ static void test_sdxl(void **state)
     slr_checkpoint *c, *found;
     slr_network *n, *again, *out;
     slr_meta *meta;
-    ok(slr_checkpoint_shapes(&c, "sdxl-full", &CONFIG));
+    ok(slr_checkpoint_shapes(&c, "sdxl", &CONFIG));
     n = make(c, (const char *[]){"network_dim", "2", "network_alpha", "1", NULL}, 1, 0.01);
     assert_int_equal(n->n_modules, 722 + 72 + 192);
     ok(slr_meta_new(&meta, NULL));
