@@ -139,7 +139,7 @@ static int share_memory(slr_vae_runner *r, planned *p)
     return SDLORA_OK;
 }
 
-static int make_plan(slr_vae_runner *r, planned *p)
+static int make_plan(slr_vae_runner *r, planned *p, const slr_cancel_flag *cancel)
 {
     slr_graph *g;
     SLR_TRY(slr_graph_new(&g, r->m, r->policy));
@@ -150,7 +150,7 @@ static int make_plan(slr_vae_runner *r, planned *p)
     slr_output(g, y, "y");
     int rc = slr_graph_status(g);
     if (rc == SDLORA_OK)
-        rc = slr_plan_new(&p->plan, g, r->devices);
+        rc = slr_plan_new_until(&p->plan, g, r->devices, cancel);
     if (rc == SDLORA_OK)
         rc = share_memory(r, p);
     if (rc == SDLORA_OK)
@@ -162,7 +162,8 @@ static int make_plan(slr_vae_runner *r, planned *p)
 }
 
 /* The plan for a size, made in the place of the one unused longest if need be. */
-static int plan_for(slr_vae_runner *r, int half, int64_t h, int64_t w, planned **out)
+static int plan_for(slr_vae_runner *r, int half, int64_t h, int64_t w,
+                    const slr_cancel_flag *cancel, planned **out)
 {
     planned *oldest = &r->cache[0];
     for (int i = 0; i < N_PLANS; i++) {
@@ -177,7 +178,7 @@ static int plan_for(slr_vae_runner *r, int half, int64_t h, int64_t w, planned *
     }
     slr_plan_free(oldest->plan);
     *oldest = (planned){.half = half, .h = h, .w = w};
-    int rc = make_plan(r, oldest);
+    int rc = make_plan(r, oldest, cancel);
     if (rc < 0) {
         slr_plan_free(oldest->plan);
         *oldest = (planned){0};
@@ -203,7 +204,7 @@ static int run(slr_vae_runner *r, int half, int64_t h, int64_t w, const float *x
                size_t out, const slr_cancel_flag *cancel, const float **y)
 {
     planned *p;
-    SLR_TRY(plan_for(r, half, h, w, &p));
+    SLR_TRY(plan_for(r, half, h, w, cancel, &p));
     SLR_TRY(slr_plan_back(p->plan));
     memcpy(slr_plan_data(p->plan, p->x), x, in * sizeof *x);
     SLR_TRY(slr_plan_run(p->plan, cancel));
