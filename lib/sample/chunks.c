@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Fragments to rows of 77 tokens with a weight each, as AUTOMATIC1111 fills them (inference.md
- * §2.3), and emphasis on text states (§2.5, mode Original). */
+ * §2.3).  Refuses to know what a text encoder does with them. */
 #include <string.h>
 
 #include "base/status.h"
 #include "sample/prompt.h"
 
-enum { ROW = 77, CHUNK = 75, COMMA = 267, BACKTRACK = 20 };
+enum { ROW = 77, CHUNK = 75, COMMA = 267 };
 
 /* The chunk being filled. */
 typedef struct filler {
@@ -15,6 +15,7 @@ typedef struct filler {
     const slr_bpe *bpe;
     const slr_words *words; /* Nullable */
     const slr_family *family;
+    int backtrack;
     int32_t ids[CHUNK];
     float weights[CHUNK];
     int n, last_comma; /* -1: none in this chunk */
@@ -69,7 +70,7 @@ static int add_token(filler *f, int32_t id, double weight)
 {
     if (id == COMMA)
         f->last_comma = f->n;
-    else if (f->n == CHUNK && f->last_comma != -1 && f->n - f->last_comma <= BACKTRACK)
+    else if (f->n == CHUNK && f->last_comma != -1 && f->n - f->last_comma <= f->backtrack)
         SLR_TRY(break_at_comma(f));
     if (f->n == CHUNK) {
         SLR_TRY(close_chunk(f));
@@ -99,23 +100,52 @@ static int add_fragment(filler *f, const slr_fragment *fragment)
     return rc;
 }
 
-int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
-                      const slr_family *family, const char *prompt)
+static int add_fragments(filler *f, const char *prompt, int emphasis)
 {
-    slr_fragment *fragments;
+    slr_fragment *list, whole = {(char *)prompt, 1.0};
     size_t n;
-    *out = (slr_chunks){.m = m};
-    SLR_TRY(slr_prompt_emphasis(m, prompt, &fragments, &n));
-    filler f = {.out = out, .bpe = bpe, .words = words, .family = family, .last_comma = -1};
+    if (emphasis == SLR_EMPHASIS_NONE)
+        return add_fragment(f, &whole);
+    SLR_TRY(slr_prompt_emphasis(f->out->m, prompt, &list, &n, NULL));
     int rc = SDLORA_OK;
     for (size_t i = 0; rc >= 0 && i < n; i++)
-        rc = add_fragment(&f, &fragments[i]);
+        rc = add_fragment(f, &list[i]);
+    slr_fragments_free(f->out->m, list, n);
+    return rc;
+}
+
+int slr_prompt_chunks_by(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
+                         const slr_family *family, const char *prompt,
+                         const slr_chunk_config *config)
+{
+    *out = (slr_chunks){.m = m};
+    filler f = {.out = out,
+                .bpe = bpe,
+                .words = words,
+                .family = family,
+                .backtrack = config->backtrack,
+                .last_comma = -1};
+    int rc = add_fragments(&f, prompt, config->emphasis);
     if (rc >= 0 && (f.n || !out->n))
         rc = close_chunk(&f);
-    slr_fragments_free(m, fragments, n);
     if (rc < 0)
         slr_chunks_free(out);
     return rc;
+}
+
+int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
+                      const slr_family *family, const char *prompt)
+{
+    static const slr_chunk_config usual = {SLR_EMPHASIS_ORIGINAL, SLR_BACKTRACK};
+    return slr_prompt_chunks_by(out, m, bpe, words, family, prompt, &usual);
+}
+
+int slr_chunks_extend(slr_chunks *c, const slr_family *family, size_t n)
+{
+    filler f = {.out = c, .family = family, .last_comma = -1, .cap = c->n};
+    while (c->n < n)
+        SLR_TRY(close_chunk(&f));
+    return SDLORA_OK;
 }
 
 void slr_chunks_free(slr_chunks *c)

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* AUTOMATIC1111's emphasis grammar as one pass over the text (inference.md §2.5): "(x)" 1.1, "[x]"
- * 1/1.1, "(x:1.3)", escapes, BREAK.  Linear in the text, since few brackets are open at once. */
+ * 1/1.1, "(x:1.3)", escapes, BREAK.  Linear in the text, since few brackets at once have a weight.
+ */
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "base/str.h"
+#include "sample/letters.h"
 #include "sample/prompt.h"
 
 #define ROUND      1.1
 #define SQUARE     (1 / 1.1)
 #define MAX_WEIGHT 100 /* keeps products of hostile weights, and the states times them, finite */
-/* Brackets open at once; deeper ones are text, which keeps the pass linear. */
+/* Brackets open at once; deeper ones have no weight, which keeps the pass linear: 1.1^100 is beyond
+ * MAX_WEIGHT anyway. */
 #define MAX_DEPTH 100
 
 /* A fragment as byte range of `text`, before merging. */
@@ -21,21 +24,28 @@ typedef struct piece {
     double weight;
 } piece;
 
+/* Open brackets of one shape: the piece that each begins with, and how many more are open. */
+typedef struct stack {
+    size_t at[MAX_DEPTH];
+    size_t n, deeper;
+} stack;
+
 typedef struct parser {
     slr_mem *m;
-    slr_buf text; /* the literal characters of all pieces */
+    const char *end; /* of the prompt */
+    slr_buf text;    /* the literal characters of all pieces */
     piece *at;
     size_t n, cap;
-    size_t *round, *square;
-    size_t n_round, cap_round, n_square, cap_square;
+    stack round, square;
+    size_t work; /* pieces and bytes looked at */
 } parser;
 
 /* Whether text here gets the weight of the piece before it whatever follows. */
 static bool continues(const parser *p)
 {
     return p->n && p->at[p->n - 1].weight == 1.0 &&
-           !(p->n_round && p->round[p->n_round - 1] == p->n) &&
-           !(p->n_square && p->square[p->n_square - 1] == p->n);
+           !(p->round.n && p->round.at[p->round.n - 1] == p->n) &&
+           !(p->square.n && p->square.at[p->square.n - 1] == p->n);
 }
 
 static int add_piece(parser *p, const char *bytes, size_t n, bool is_break)
@@ -52,65 +62,72 @@ static int add_piece(parser *p, const char *bytes, size_t n, bool is_break)
 
 static void multiply(parser *p, size_t from, double factor)
 {
+    p->work += p->n - from;
     for (size_t i = from; i < p->n; i++)
         p->at[i].weight = fmax(-MAX_WEIGHT, fmin(MAX_WEIGHT, p->at[i].weight * factor));
 }
 
-static int add_text(parser *p, const char *s, size_t n);
-
-static int open_bracket(parser *p, const char *s, size_t **stack, size_t *n, size_t *cap)
+static void open_bracket(parser *p, stack *s)
 {
-    if (*n >= MAX_DEPTH)
-        return add_text(p, s, 1);
-    SLR_TRY(slr_grow(p->m, stack, cap, *n + 1, sizeof **stack));
-    (*stack)[(*n)++] = p->n;
-    return SDLORA_OK;
+    if (s->n == MAX_DEPTH)
+        s->deeper++;
+    else
+        s->at[s->n++] = p->n;
+}
+
+/* false: none is open. */
+static bool close_bracket(parser *p, stack *s, double factor)
+{
+    if (s->deeper) {
+        s->deeper--;
+        return true;
+    }
+    if (!s->n)
+        return false;
+    multiply(p, s->at[--s->n], factor);
+    return true;
+}
+
+static size_t skip_space(const parser *p, const char *s)
+{
+    size_t used = 0, step;
+    while ((step = slr_space_at(s + used, (size_t)(p->end - s) - used)) > 0)
+        used += step;
+    return used;
 }
 
 /* Length of ":<spaces>number<spaces>)" at s, or 0. */
-static size_t weight_suffix(const char *s, double *value)
+static size_t weight_suffix(parser *p, const char *s, double *value)
 {
-    size_t i = 1, k = 0;
     char text[64];
-    while (isspace((unsigned char)s[i]))
-        i++;
-    size_t start = i;
+    size_t start = 1 + skip_space(p, s + 1), i = start, n;
     if (s[i] == '+' || s[i] == '-')
         i++;
     while (s[i] == '.' || isdigit((unsigned char)s[i]))
         i++;
-    for (k = start; k < i && k - start < sizeof text - 1; k++)
-        text[k - start] = s[k];
-    text[k - start] = '\0';
-    while (isspace((unsigned char)s[i]))
-        i++;
-    return s[i] == ')' && slr_parse_real(text[0] == '+' ? text + 1 : text, value) ? i + 1 : 0;
-}
-
-static bool word_byte(char c)
-{
-    return isalnum((unsigned char)c) || c == '_' || (unsigned char)c >= 0x80;
+    n = i - start < sizeof text ? i - start : sizeof text - 1;
+    memcpy(text, s + start, n);
+    text[n] = '\0';
+    i += skip_space(p, s + i);
+    p->work += i;
+    return s[i] == ')' && slr_parse_real(text + (*text == '+'), value) ? i + 1 : 0;
 }
 
 /* Plain text, cut at the word BREAK with the white space around it. */
 static int add_text(parser *p, const char *s, size_t n)
 {
     size_t from = 0;
-    for (size_t i = 0; i + 5 <= n; i++) {
-        if (memcmp(s + i, "BREAK", 5) || (i && word_byte(s[i - 1])) ||
-            (i + 5 < n && word_byte(s[i + 5])))
-            continue;
-        size_t end = i;
-        while (end > from && isspace((unsigned char)s[end - 1]))
-            end--;
-        SLR_TRY(add_piece(p, s + from, end - from, false));
+    p->work += n;
+    for (;;) {
+        size_t at = slr_word_find(s, n, from, "BREAK");
+        if (at == n)
+            return add_piece(p, s + from, n - from, false);
+        SLR_TRY(add_piece(p, s + from, slr_space_trim_end(s + from, at - from), false));
         SLR_TRY(add_piece(p, "BREAK", 5, true));
-        from = i + 5;
-        while (from < n && isspace((unsigned char)s[from]))
-            from++;
-        i = from - 1;
+        from = at + 5;
+        for (size_t step; (step = slr_space_at(s + from, n - from)) > 0;)
+            from += step;
     }
-    return add_piece(p, s + from, n - from, false);
 }
 
 /* One token of the grammar at s; *used receives its length. */
@@ -127,28 +144,19 @@ static int take_token(parser *p, const char *s, size_t *used)
         }
         return add_piece(p, s + 1, 0, false); /* a lone backslash disappears */
     case '(':
-        return open_bracket(p, s, &p->round, &p->n_round, &p->cap_round);
+        open_bracket(p, &p->round);
+        return SDLORA_OK;
     case '[':
-        return open_bracket(p, s, &p->square, &p->n_square, &p->cap_square);
+        open_bracket(p, &p->square);
+        return SDLORA_OK;
     case ':':
-        n = weight_suffix(s, &weight);
-        if (n && p->n_round) {
-            multiply(p, p->round[--p->n_round], weight);
-            *used = n;
-            return SDLORA_OK;
-        }
-        *used = n ? n : 1; /* without an open bracket it is text */
-        return add_text(p, s, *used);
+        n = weight_suffix(p, s, &weight);
+        *used = n ? n : 1;
+        return n && close_bracket(p, &p->round, weight) ? SDLORA_OK : add_text(p, s, *used);
     case ')':
-        if (!p->n_round)
-            return add_text(p, s, 1);
-        multiply(p, p->round[--p->n_round], ROUND);
-        return SDLORA_OK;
+        return close_bracket(p, &p->round, ROUND) ? SDLORA_OK : add_text(p, s, 1);
     case ']':
-        if (!p->n_square)
-            return add_text(p, s, 1);
-        multiply(p, p->square[--p->n_square], SQUARE);
-        return SDLORA_OK;
+        return close_bracket(p, &p->square, SQUARE) ? SDLORA_OK : add_text(p, s, 1);
     default:
         *used = strcspn(s, "\\()[]:");
         return add_text(p, s, *used);
@@ -178,35 +186,49 @@ static int merge(parser *p, slr_fragment **out, size_t *n)
     return SDLORA_OK;
 }
 
+/* What is open at the end closes there, the outermost brackets first. */
+static void close_all(parser *p, const stack *s, double factor)
+{
+    for (size_t i = 0; i < s->n; i++)
+        multiply(p, s->at[i], factor);
+}
+
 static int parse(parser *p, const char *prompt)
 {
     for (const char *s = prompt; *s;) {
         size_t used;
         SLR_TRY(take_token(p, s, &used));
         s += used;
+        p->work += used;
     }
-    while (p->n_round)
-        multiply(p, p->round[--p->n_round], ROUND);
-    while (p->n_square)
-        multiply(p, p->square[--p->n_square], SQUARE);
+    close_all(p, &p->round, ROUND);
+    close_all(p, &p->square, SQUARE);
     if (!p->n)
         SLR_TRY(add_piece(p, "", 0, false));
     slr_buf_puts(&p->text, "");
     return slr_buf_ok(&p->text);
 }
 
-int slr_prompt_emphasis(slr_mem *m, const char *prompt, slr_fragment **out, size_t *n)
+int slr_prompt_emphasis(slr_mem *m, const char *prompt, slr_fragment **out, size_t *n, size_t *work)
 {
-    parser p = {.m = m};
-    slr_buf_init(&p.text, m);
+    size_t bytes = strlen(prompt), valid = slr_utf8_valid(prompt, bytes);
     *out = NULL;
-    int rc = parse(&p, prompt);
+    if (valid != bytes)
+        return slr_fail(SDLORA_EINVAL, __func__, "the prompt is not UTF-8 at byte %zu", valid);
+    parser *p = slr_calloc(m, 1, sizeof *p);
+    if (!p)
+        return SDLORA_ENOMEM;
+    p->m = m;
+    p->end = prompt + bytes;
+    slr_buf_init(&p->text, m);
+    int rc = parse(p, prompt);
     if (rc >= 0)
-        rc = merge(&p, out, n);
-    slr_buf_free(&p.text);
-    slr_free(m, p.at);
-    slr_free(m, p.round);
-    slr_free(m, p.square);
+        rc = merge(p, out, n);
+    if (work)
+        *work = p->work;
+    slr_buf_free(&p->text);
+    slr_free(m, p->at);
+    slr_free(m, p);
     return rc;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Prompts as AUTOMATIC1111 reads them: <lora:..> tags, emphasis, 75-token chunks; and their text
- * states. */
+/* Prompts as AUTOMATIC1111 reads them: <lora:..> tags, emphasis, 75-token chunks; and what weights
+ * do to text states. */
 #ifndef SLR_SAMPLE_PROMPT_H
 #define SLR_SAMPLE_PROMPT_H
 
@@ -22,6 +22,7 @@ typedef struct slr_prompt_tags {
     char *text;
     slr_prompt_tag *tag;
     size_t n, cap;
+    size_t work; /* bytes looked at: for tests */
 } slr_prompt_tags;
 int slr_prompt_cut_tags(slr_prompt_tags *out, slr_mem *m, const char *prompt);
 void slr_prompt_tags_free(slr_prompt_tags *t);
@@ -31,7 +32,8 @@ typedef struct slr_fragment {
     char *text;
     double weight;
 } slr_fragment;
-int slr_prompt_emphasis(slr_mem *m, const char *prompt, slr_fragment **out, size_t *n);
+int slr_prompt_emphasis(slr_mem *m, const char *prompt, slr_fragment **out, size_t *n,
+                        size_t *work); /* Nullable: what was looked at, for tests */
 void slr_fragments_free(slr_mem *m, slr_fragment *f, size_t n);
 
 /* 77-token chunks with a weight per token (inference.md §2.3). */
@@ -41,12 +43,24 @@ typedef struct slr_chunks {
     int32_t *ids;   /* [n,77]; from SLR_WORDS_FIRST on: rows of embeddings */
     float *weights; /* [n,77] */
 } slr_chunks;
+enum { SLR_EMPHASIS_ORIGINAL = 0, SLR_EMPHASIS_NO_NORM, SLR_EMPHASIS_IGNORE, SLR_EMPHASIS_NONE };
+typedef struct slr_chunk_config {
+    int emphasis;  /* SLR_EMPHASIS_*: with NONE brackets are text */
+    int backtrack; /* tokens that a comma may stand before a chunk's end to end it; 0: off */
+} slr_chunk_config;
+enum { SLR_BACKTRACK = 20 };
 /* words Nullable: names that become rows of embeddings. */
+int slr_prompt_chunks_by(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
+                         const slr_family *family, const char *prompt,
+                         const slr_chunk_config *config);
+/* The same in mode Original with a backtrack of 20. */
 int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
                       const slr_family *family, const char *prompt);
 void slr_chunks_free(slr_chunks *c);
 /* Applies weights to states [n,77,width] in place: mode Original restores the mean per chunk
  * position (§2.5). */
 void slr_chunks_emphasise(const slr_chunks *c, float *states, int64_t width);
+/* Adds empty chunks until there are n. */
+int slr_chunks_extend(slr_chunks *c, const slr_family *family, size_t n);
 
 #endif

@@ -16,14 +16,15 @@ static bool word_char(char c)
 
 /* Length of a tag that starts at p ('<'), or 0: <word:at least one character that is not '>'>.
  * last: the text's last '>'; nothing that starts behind it is a tag, so that the scan for its end
- * always finds one. */
-static size_t tag_length(const char *p, const char *last, size_t *colon)
+ * always finds one.  *work grows by what is read in vain. */
+static size_t tag_length(const char *p, const char *last, size_t *colon, size_t *work)
 {
     size_t i = 1;
     if (!last || p > last)
         return 0;
     while (word_char(p[i]))
         i++;
+    *work += i;
     if (i == 1 || p[i] != ':')
         return 0;
     *colon = i++;
@@ -111,12 +112,13 @@ int slr_prompt_cut_tags(slr_prompt_tags *out, slr_mem *m, const char *prompt)
     *out = (slr_prompt_tags){.m = m};
     int rc = SDLORA_OK;
     for (const char *p = prompt; rc >= 0 && *p;) {
-        size_t colon, n = *p == '<' ? tag_length(p, last, &colon) : 0;
+        size_t colon, n = *p == '<' ? tag_length(p, last, &colon, &out->work) : 0;
         if (n)
             rc = parse_tag(out, p, colon, n);
         else
             slr_buf_putc(&text, *p);
         p += n ? n : 1;
+        out->work += n ? n : 1;
     }
     slr_buf_puts(&text, "");
     if (rc >= 0)

@@ -9,6 +9,7 @@
 #include "models/family.h"
 #include "models/textclean.h"
 #include "sample/prompt.h"
+#include "sample/script.h"
 
 enum { ROW = 77, N_IDS = 49408, FIRST_SPECIAL = 49406, MAX_WEIGHT = 100, MAX_TEXT = 1 << 20 };
 
@@ -47,7 +48,11 @@ static void emphasis(slr_mem *m, const char *prompt)
 {
     slr_fragment *f;
     size_t n, left = strlen(prompt);
-    FUZZ_CHECK(slr_prompt_emphasis(m, prompt, &f, &n) == 0 && n >= 1);
+    int rc = slr_prompt_emphasis(m, prompt, &f, &n, NULL);
+    FUZZ_CHECK((rc == 0) == (slr_utf8_valid(prompt, left) == left));
+    if (rc < 0)
+        return;
+    FUZZ_CHECK(n >= 1);
     for (size_t i = 0; i < n; i++) {
         FUZZ_CHECK(fabs(f[i].weight) <= MAX_WEIGHT);
         FUZZ_CHECK(!i || f[i].weight != f[i - 1].weight);
@@ -55,6 +60,29 @@ static void emphasis(slr_mem *m, const char *prompt)
         left -= strlen(f[i].text);
     }
     slr_fragments_free(m, f, n);
+}
+
+/* Texts of a program are pieces of the prompt, and there is one for every evaluation. */
+static void program(slr_mem *m, const char *prompt)
+{
+    slr_script s;
+    const slr_script_config c = {.steps = 7, .compose = true};
+    int rc = slr_script_new(&s, m, prompt, &c);
+    FUZZ_CHECK(rc == 0 || rc == SDLORA_EINVAL);
+    for (size_t i = 0; rc == 0 && i < s.n; i++) {
+        const slr_script_part *p = &s.part[i];
+        FUZZ_CHECK(p->n >= 1 && p->at[p->n - 1].end == c.steps && isfinite(p->weight));
+        for (size_t k = 0; k < p->n; k++) {
+            FUZZ_CHECK(!k || p->at[k].end > p->at[k - 1].end);
+            FUZZ_CHECK(strlen(p->at[k].text) <= strlen(prompt));
+        }
+        fuzz_touch(slr_script_text_at(p, 3), 1);
+    }
+    if (rc == 0)
+        slr_script_free(&s);
+    char *text = slr_prompt_uncomment(m, prompt);
+    FUZZ_CHECK(text && !strchr(text, '#') && strlen(text) <= strlen(prompt) + 1);
+    slr_free(m, text);
 }
 
 static void chunks(slr_mem *m, const char *prompt)
@@ -200,6 +228,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(prompt);
     tags(m, prompt);
     emphasis(m, prompt);
+    program(m, prompt);
     chunks(m, prompt);
     slr_free(m, prompt);
     tokens(m, size ? (const char *)data : "", size);

@@ -10,7 +10,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/status.h"
 #include "io/json.h"
@@ -142,7 +141,7 @@ static void emphasis_like_the_original(void **state)
         json_t *want = json_array_get(pair, 1);
         slr_fragment *f;
         size_t n;
-        ok(slr_prompt_emphasis(NULL, prompt, &f, &n));
+        ok(slr_prompt_emphasis(NULL, prompt, &f, &n, NULL));
         if (json_is_null(want)) { /* no number after all: text within brackets of weight 1.1 */
             assert_int_equal(n, 1);
             assert_true(f[0].weight == 1.1);
@@ -249,7 +248,7 @@ static void weights_are_bounded(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         slr_fragment *f;
         size_t n;
-        ok(slr_prompt_emphasis(NULL, cases[i].prompt, &f, &n));
+        ok(slr_prompt_emphasis(NULL, cases[i].prompt, &f, &n, NULL));
         assert_int_equal(n, 1);
         if (f[0].weight != cases[i].weight)
             fail_msg("%s has %g, wanted %g", cases[i].prompt, f[0].weight, cases[i].weight);
@@ -257,11 +256,11 @@ static void weights_are_bounded(void **state)
     }
 }
 
-/* A hundred brackets count, deeper ones are text. */
+/* A hundred brackets count, deeper ones have no weight. */
 static void depth_is_bounded(void **state)
 {
     (void)state;
-    char prompt[160];
+    char prompt[320];
     double weight = 1;
     slr_fragment *f;
     size_t n;
@@ -269,100 +268,105 @@ static void depth_is_bounded(void **state)
     strcpy(prompt + 150, "x");
     for (int i = 0; i < 100; i++)
         weight /= 1.1;
-    ok(slr_prompt_emphasis(NULL, prompt, &f, &n));
-    assert_int_equal(n, 1);
-    assert_string_equal(f[0].text, prompt + 100);
-    assert_true(fabs(f[0].weight / weight - 1) < 1e-12); /* rounding of a hundred products */
-    slr_fragments_free(NULL, f, n);
+    for (int closed = 0; closed < 2; closed++) {
+        ok(slr_prompt_emphasis(NULL, prompt, &f, &n, NULL));
+        assert_int_equal(n, 1);
+        assert_string_equal(f[0].text, "x");
+        assert_true(fabs(f[0].weight / weight - 1) < 1e-12); /* rounding of a hundred products */
+        slr_fragments_free(NULL, f, n);
+        memset(prompt + 151, ']', 150);
+        prompt[301] = '\0';
+    }
 }
 
-/* A megabyte is a prompt too: parentheses beyond the depth become tokens. */
+/* A megabyte is a prompt too, and one of brackets is an empty one. */
 static void long_prompts_are_taken(void **state)
 {
     (void)state;
     slr_bpe *bpe;
     slr_chunks c;
     char *text = slr_calloc(NULL, MEGABYTE + 1, 1);
-    memset(text, '(', MEGABYTE);
     ok(slr_bpe_new(&bpe, NULL));
+    memset(text, '(', MEGABYTE);
+    ok(slr_prompt_chunks(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), text));
+    assert_int_equal(c.n, 1);
+    slr_chunks_free(&c);
+    memset(text, '!', MEGABYTE);
     ok(slr_prompt_chunks(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), text));
     assert_true(c.n > 100);
-    for (size_t i = 0; i < c.n * 77; i++)
-        assert_true(c.weights[i] == 1 || c.weights[i] == 100);
     slr_chunks_free(&c);
     slr_bpe_unref(bpe);
     slr_free(NULL, text);
 }
 
-/* --- time --- */
-
-/* Seconds of this process: others on the machine count less than on the wall. */
-static double processor_time(void)
-{
-    return (double)clock() / CLOCKS_PER_SEC;
-}
-
-typedef double (*timed_fn)(const char *text);
-
-static double time_emphasis(const char *text)
-{
-    slr_fragment *f;
-    size_t n;
-    double from = processor_time();
-    ok(slr_prompt_emphasis(NULL, text, &f, &n));
-    double took = processor_time() - from;
-    slr_fragments_free(NULL, f, n);
-    return took;
-}
-
-static double time_tags(const char *text)
-{
-    slr_prompt_tags t;
-    double from = processor_time();
-    ok(slr_prompt_cut_tags(&t, NULL, text));
-    double took = processor_time() - from;
-    slr_prompt_tags_free(&t);
-    return took;
-}
-
-static double best_of_three(timed_fn fn, const char *unit, size_t bytes)
-{
-    char *text = slr_calloc(NULL, bytes + 1, 1);
-    double best = INFINITY;
-    for (size_t i = 0; i < bytes; i++)
-        text[i] = unit[i % strlen(unit)];
-    for (int i = 0; i < 3; i++)
-        best = fmin(best, fn(text));
-    slr_free(NULL, text);
-    return best;
-}
-
-/* A megabyte within 50 ms, and sixteen times the text in less than 64 times the time: a quadratic
- * pass would need 256 times. Sanitizers slow everything down: `slack`. */
-static void megabytes(void **state)
+/* Brackets are text without emphasis, and commas end no chunk without backtracking. */
+static void chunks_by_other_rules(void **state)
 {
     (void)state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    const double slack = 20;
-#else
-    const double slack = 1;
-#endif
+    slr_bpe *bpe;
+    slr_chunks c;
+    slr_fragment *f;
+    size_t n;
+    const slr_chunk_config none = {SLR_EMPHASIS_NONE, 20}, flat = {SLR_EMPHASIS_ORIGINAL, 0};
+    ok(slr_bpe_new(&bpe, NULL));
+    ok(slr_prompt_chunks_by(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), "(a BREAK b:1.2)",
+                            &none));
+    int32_t *ids;
+    ok(slr_bpe_encode(bpe, NULL, "(a BREAK b:1.2)", 15, &ids, &n));
+    assert_int_equal(c.n, 1);
+    assert_memory_equal(c.ids + 1, ids, n * sizeof *ids);
+    for (int i = 0; i < ROW; i++)
+        assert_true(c.weights[i] == 1);
+    slr_free(NULL, ids);
+    slr_chunks_free(&c);
+    char text[256] = "";
+    for (int i = 0; i < 81; i++)
+        strcat(text, i == 70 ? ", " : "a ");
+    ok(slr_prompt_chunks_by(&c, NULL, bpe, NULL, slr_family_by_name("sd1"), text, &flat));
+    assert_int_equal(c.n, 2);
+    int32_t eos = slr_family_by_name("sd1")->eos;
+    assert_true(c.ids[75] != eos && c.ids[77 + 6] != eos && c.ids[77 + 7] == eos);
+    ok(slr_chunks_extend(&c, slr_family_by_name("sd1"), 4));
+    assert_int_equal(c.n, 4);
+    for (int i = 1; i < ROW; i++)
+        assert_true(c.ids[3 * ROW + i] == eos && c.weights[3 * ROW + i] == 1);
+    slr_chunks_free(&c);
+    slr_bpe_unref(bpe);
+    assert_int_equal(slr_prompt_emphasis(NULL, "\xff", &f, &n, NULL), SDLORA_EINVAL);
+}
+
+/* BREAK stands by itself also beside letters that are not ASCII's, and white space is what Unicode
+ * says. */
+static void words_of_all_scripts(void **state)
+{
+    (void)state;
     static const struct {
-        timed_fn fn;
-        const char *unit;
-    } cases[] = {{time_emphasis, "("},   {time_emphasis, "["},     {time_emphasis, "a,"},
-                 {time_emphasis, ")"},   {time_emphasis, "(["},    {time_emphasis, "\\"},
-                 {time_emphasis, ":"},   {time_emphasis, ": 1"},   {time_emphasis, "(a:"},
-                 {time_emphasis, " "},   {time_emphasis, "BREAK"}, {time_emphasis, "(a)"},
-                 {time_emphasis, "[a]"}, {time_tags, "<"},         {time_tags, "<a:"},
-                 {time_tags, "<a:b>"},   {time_tags, "a,"}};
+        const char *prompt;
+        size_t fragments;
+    } cases[] = {{"\xe7\x8c\xab"
+                  "BREAK",
+                  1},
+                 {"\xe3\x80\x81"
+                  "BREAK"
+                  "\xe3\x80\x81",
+                  3},
+                 {"a\xc2\xa0"
+                  "BREAK\xe3\x80\x80"
+                  "b",
+                  3},
+                 {"(a:\xc2\xa0"
+                  "1.2\xc2\xa0)",
+                  1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        double all = best_of_three(cases[i].fn, cases[i].unit, MEGABYTE),
-               part = best_of_three(cases[i].fn, cases[i].unit, MEGABYTE / 16);
-        print_message("1 MB of '%s': %.1f ms; 64 KB: %.2f ms\n", cases[i].unit, 1e3 * all,
-                      1e3 * part);
-        assert_true(all < slack * 0.050);
-        assert_true(all < 64 * fmax(part, 1e-4)); /* below 0.1 ms the clock decides */
+        slr_fragment *f;
+        size_t n;
+        ok(slr_prompt_emphasis(NULL, cases[i].prompt, &f, &n, NULL));
+        assert_int_equal(n, cases[i].fragments);
+        if (i == 2)
+            assert_true(!strcmp(f[0].text, "a") && !strcmp(f[2].text, "b"));
+        if (i == 3)
+            assert_true(f[0].weight == 1.2);
+        slr_fragments_free(NULL, f, n);
     }
 }
 
@@ -475,7 +479,8 @@ int main(void)
         cmocka_unit_test(weights_are_bounded),
         cmocka_unit_test(depth_is_bounded),
         cmocka_unit_test(long_prompts_are_taken),
-        cmocka_unit_test(megabytes),
+        cmocka_unit_test(chunks_by_other_rules),
+        cmocka_unit_test(words_of_all_scripts),
         cmocka_unit_test(quoting),
         cmocka_unit_test(texts_like_the_original),
         cmocka_unit_test(numbers_and_lone_keys),
