@@ -722,8 +722,6 @@ static void sdxl_group(const slr_targets *t, json_t *names, json_t *others, size
     json_object_foreach(names, name, shapes)
     {
         char key[320];
-        if (!slr_starts(name, "lora_unet_"))
-            continue; /* the stand-in has no text encoders */
         const slr_target *x = slr_targets_find(t, name, strlen(name));
         if (!x)
             fail_msg("%s is not a name here", name);
@@ -734,11 +732,16 @@ static void sdxl_group(const slr_targets *t, json_t *names, json_t *others, size
             assert_int_equal(json_integer_value(json_array_get(down, 2)), x->kh);
         snprintf(key, sizeof key, "%s.lora_down.weight", name);
         assert_ptr_equal(target_of(t, key), x);
-        snprintf(key, sizeof key, "%s.lora_down.weight",
-                 json_string_value(json_object_get(others, name)));
+        const char *other = json_string_value(json_object_get(others, name));
+        if (other)
+            snprintf(key, sizeof key, "%s.lora_down.weight", other);
         if (target_of(t, key) != x)
             fail_msg("%s does not mean %s", key, name);
-        snprintf(key, sizeof key, "unet.%s.lora_B.default.weight", x->path);
+        snprintf(key, sizeof key, "%s.%s.lora_B.default.weight",
+                 x->part == SLR_PART_UNET ? "unet"
+                 : x->part == SLR_PART_TE ? "text_encoder"
+                                          : "text_encoder_2",
+                 x->path);
         assert_ptr_equal(target_of(t, key), x);
         ++*seen;
     }
@@ -758,12 +761,12 @@ static void sdxl_names(void **state)
     json_t *others = json_object_get(j, "diffusers");
     sdxl_group(t, json_object_get(j, "lora"), others, &lora);
     sdxl_group(t, json_object_get(j, "locon"), others, &locon);
-    assert_int_equal(lora, 722);
+    assert_int_equal(lora, 986); /* 722 of the UNet, 72 and 192 of the encoders */
     assert_int_equal(locon, 66);
     size_t rule[4] = {0};
     for (size_t i = 0; i < slr_targets_count(t); i++)
         rule[slr_target_rule(slr_targets_at(t, i))]++;
-    assert_int_equal(rule[SLR_TARGET_LINEAR], 722);
+    assert_int_equal(rule[SLR_TARGET_LINEAR], 986);
     assert_int_equal(rule[SLR_TARGET_CONV] + rule[SLR_TARGET_CONV_LINEAR], 66);
     slr_targets_free(t);
     slr_checkpoint_unref(c);

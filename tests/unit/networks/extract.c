@@ -38,7 +38,7 @@ static int setup(void **state)
     slr_weights *te = changed(slr_checkpoint_part(base, SLR_PART_TE), "te:"),
                 *unet = changed(slr_checkpoint_part(base, SLR_PART_UNET), "unet:");
     ok(slr_checkpoint_make(&tuned, NULL, "tuned", slr_checkpoint_family(base),
-                           slr_checkpoint_predict(base), "ldm"));
+                           slr_checkpoint_traits(base), "ldm"));
     slr_checkpoint_set_part(tuned, SLR_PART_TE, te);
     slr_checkpoint_set_part(tuned, SLR_PART_UNET, unet);
     slr_weights_unref(te);
