@@ -152,6 +152,9 @@ slr_adapter slr_stack_adapter(slr_stack *s);
 bool slr_stack_live(const slr_stack *s);
 /* Other strengths for the same networks, without a new graph; EINVAL unless live. */
 int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n);
+/* Whether graphs made with one serve the other, once slr_stack_bind() has been called for them: the
+ * same layers with the same ranks, as different epochs of one network have them. */
+bool slr_stack_alike(const slr_stack *a, const slr_stack *b);
 /* Whether a network was written to since its factors were copied: slr_stack_set copies them again.
  */
 bool slr_stack_stale(const slr_stack *s);

@@ -286,6 +286,14 @@ bool slr_stack_live(const slr_stack *s)
     return true;
 }
 
+static bool has_hyper(const slr_stack *s)
+{
+    for (size_t i = 0; i < s->n_items; i++)
+        if (slr_network_is_hyper(s->item[i].network))
+            return true;
+    return false;
+}
+
 int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n)
 {
     if (!slr_stack_live(s))
@@ -302,6 +310,19 @@ int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n)
         s->item[i].unet = items[i].unet;
     }
     return write_factors(s);
+}
+
+bool slr_stack_alike(const slr_stack *a, const slr_stack *b)
+{
+    if (!slr_stack_live(a) || !slr_stack_live(b) || has_hyper(a) || has_hyper(b) ||
+        a->n_layers != b->n_layers)
+        return false;
+    for (size_t i = 0; i < a->n_layers; i++) {
+        const stack_layer *l = &a->layer[i], *m = find_layer(b, l->target->part, l->target->path);
+        if (!m || m->rank != l->rank)
+            return false;
+    }
+    return true;
 }
 
 bool slr_stack_stale(const slr_stack *s)
@@ -373,14 +394,6 @@ static slr_val context(void *user, slr_graph *g, const char *path, bool value, s
         x = slr_hyper_context(&use, value, x);
     }
     return x;
-}
-
-static bool has_hyper(const slr_stack *s)
-{
-    for (size_t i = 0; i < s->n_items; i++)
-        if (slr_network_is_hyper(s->item[i].network))
-            return true;
-    return false;
 }
 
 /* Binds a param if the plan has it: graphs of other parts do not. */

@@ -153,6 +153,15 @@ static bool same_strengths(const slr_engine *e, const slr_stack_item *items, siz
     return true;
 }
 
+/* Plans serve a stack that differs from theirs in its numbers alone. */
+static int keep_plans(slr_engine *e, slr_stack *stack)
+{
+    for (int i = 0; i < MAX_PLANS; i++)
+        if (e->plan[i].plan)
+            SLR_TRY(slr_stack_bind(stack, e->plan[i].plan));
+    return SDLORA_OK;
+}
+
 /* A new stack, before anything of the old one is given up. */
 static int replace_stack(slr_engine *e, const slr_stack_item *items, size_t n)
 {
@@ -167,7 +176,8 @@ static int replace_stack(slr_engine *e, const slr_stack_item *items, size_t n)
         }
         memcpy(copy, items, n * sizeof *copy);
     }
-    retire_plans(e);
+    if (!stack || !e->stack || !slr_stack_alike(e->stack, stack) || keep_plans(e, stack) < 0)
+        retire_plans(e);
     drop_stack(e);
     e->version++;
     e->stack = stack;

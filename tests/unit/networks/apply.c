@@ -319,6 +319,43 @@ static void strengths(void **state)
     slr_network_unref(b);
 }
 
+/* A graph serves the next network too where layers and ranks are the same, to the bit. */
+static void another_epoch(void **state)
+{
+    (void)state;
+    slr_network *a = make(base, LOCON, 4, 0.1), *b = make(base, LOCON, 5, 0.1),
+                *c = make(base, (const char *[]){"network_dim", "7", NULL}, 5, 0.1);
+    const slr_stack_item first = {a, 1, 1, 0}, second = {b, 0.5, -0.7, 0}, wide = {c, 1, 1, 0},
+                         few = {b, 1, 1, 1}, both[] = {first, second};
+    const struct {
+        const slr_stack_item *item;
+        size_t n;
+        bool alike;
+    } OTHERS[] = {{&second, 1, true}, {&wide, 1, false}, {&few, 1, false}, {both, 2, false}};
+    slr_stack *s, *other;
+    size_t n;
+    ok(slr_stack_new(&s, NULL, devices, base, &first, 1));
+    pass u = unet_pass(unet, s);
+    n = u.n;
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
+        ok(slr_stack_new(&other, NULL, devices, base, OTHERS[i].item, OTHERS[i].n));
+        assert_int_equal(slr_stack_alike(s, other), OTHERS[i].alike);
+        assert_int_equal(slr_stack_alike(other, s), OTHERS[i].alike);
+        if (OTHERS[i].alike) {
+            ok(slr_stack_bind(other, u.plan));
+            assert_same(run(&u), stacked(unet_pass, unet, OTHERS[i].item, 1, &n), &n);
+            ok(slr_stack_bind(s, u.plan));
+        }
+        slr_stack_free(other);
+    }
+    assert_same(run(&u), stacked(unet_pass, unet, &first, 1, &n), &n);
+    slr_plan_free(u.plan);
+    slr_stack_free(s);
+    slr_network_unref(a);
+    slr_network_unref(b);
+    slr_network_unref(c);
+}
+
 static void removal(void **state)
 {
     (void)state;
@@ -604,6 +641,7 @@ int main(void)
         cmocka_unit_test(merged_and_live),
         cmocka_unit_test(sums),
         cmocka_unit_test(strengths),
+        cmocka_unit_test(another_epoch),
         cmocka_unit_test(removal),
         cmocka_unit_test(rank_limit),
         cmocka_unit_test(another_shape),
