@@ -13,7 +13,10 @@
 
 SDLORA_BEGIN_DECLS
 
-/** Reads a PNG, JPEG or WebP file as RGB, as stored: a camera's orientation mark is not applied. */
+/**
+ * Reads a PNG, JPEG or WebP file as RGB, as stored: a camera's orientation mark is not applied. Its
+ * texts come along: the generation parameters, and what else stands in a PNG.
+ */
 SDLORA_API int sdlora_image_open(sdlora_image **out, sdlora_context *ctx, const char *path);
 /** Copies `height` rows of width * 3 bytes. */
 SDLORA_API int sdlora_image_new(sdlora_image **out, sdlora_context *ctx, int32_t width,
@@ -25,11 +28,41 @@ SDLORA_API int32_t sdlora_image_width(const sdlora_image *img);
 SDLORA_API int32_t sdlora_image_height(const sdlora_image *img);
 /** height * width * 3 bytes.  Lifetime: borrowed from the image. */
 SDLORA_API const uint8_t *sdlora_image_data(const sdlora_image *img);
-/** The generation parameters (AUTOMATIC1111's `parameters` text), or "". */
+/**
+ * The generation parameters in AUTOMATIC1111's words, or "".  They are read from the `parameters`
+ * of a PNG and from the EXIF comment of a PNG, JPEG or WebP; what NovelAI writes is translated.
+ * sdlora_options_from_infotext() makes options of them.
+ */
 SDLORA_API const char *sdlora_image_text(const sdlora_image *img);
+/** Keyword of the i-th further text of the file that the image was read from ("workflow"), or NULL
+ * past the last; and its text, or NULL when there is none.  Lifetime: borrowed from the image. */
+SDLORA_API const char *sdlora_image_keyword(const sdlora_image *img, size_t i);
+SDLORA_API const char *sdlora_image_keyword_text(const sdlora_image *img, const char *keyword);
+/** The same picture with other generation parameters; NULL or "" for none.  It keeps its further
+ * texts. */
+SDLORA_API int sdlora_image_with_text(sdlora_image **out, const sdlora_image *img,
+                                      const char *text);
+/**
+ * Only the generation parameters of a picture file, without decoding it, or what a text file holds;
+ * to be given back with sdlora_text_free().
+ * Errors: SDLORA_ENOTFOUND when a picture has none.
+ */
+SDLORA_API int sdlora_image_read_text(sdlora_context *ctx, const char *path, char **text);
 
-/** Writes a PNG with the parameters text, whole or not at all. */
+enum {
+    SDLORA_QUALITY_DEFAULT = 0,   /**< 80, which is AUTOMATIC1111's */
+    SDLORA_QUALITY_LOSSLESS = 101 /**< of WebP; JPEG has 100 */
+};
+
+/** Writes a PNG, JPEG or WebP file, by the ending of the path, with the parameters text, whole or
+ * not at all.  Same as sdlora_image_save_as() with SDLORA_QUALITY_DEFAULT. */
 SDLORA_API int sdlora_image_save(const sdlora_image *img, const char *path);
+/**
+ * @param quality  of JPEG and WebP: 1 to 100, or SDLORA_QUALITY_*.
+ * Errors: SDLORA_EINVAL for another ending, and when the text does not fit: a JPEG has room for
+ * 64 KiB.  A PNG also keeps the image's further texts.
+ */
+SDLORA_API int sdlora_image_save_as(const sdlora_image *img, const char *path, int32_t quality);
 
 /**
  * A labelled sheet: rows x columns pictures of one size with a caption above each column and left

@@ -77,6 +77,17 @@ SDLORA_API int sdlora_options_get_text(const sdlora_options *o, const char *name
 SDLORA_API int sdlora_options_from_metadata(sdlora_options *o, sdlora_context *ctx,
                                             const char *path, char **notes);
 
+/**
+ * Sets every option of kind "generate" that a picture's generation parameters tell of, in the words
+ * of AUTOMATIC1111 and its relatives, old versions included.  What is set already stays.  Fields
+ * that are not known here go to the option infotext_extra, so that the next picture has them too.
+ * Model, VAE, networks and embeddings are the caller's: sdlora_generator_match() compares them.
+ * @param notes  Nullable: receives a line for each field that cannot be followed; to be given back
+ *               with sdlora_text_free().
+ */
+SDLORA_API int sdlora_options_from_infotext(sdlora_options *o, sdlora_context *ctx,
+                                            const char *text, char **notes);
+
 /** The i-th row of a kind (NULL: of all kinds).  Errors: SDLORA_ENOTFOUND past the last. */
 SDLORA_API int sdlora_option_at(const char *kind, size_t i, sdlora_option_info *info);
 

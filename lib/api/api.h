@@ -73,8 +73,11 @@ struct sdlora_dataset {
 struct sdlora_image {
     slr_refs refs;
     sdlora_context *ctx;
-    slr_pixels pixels; /* 3 channels */
-    char *text;        /* NULL: none */
+    slr_pixels pixels;     /* 3 channels */
+    char *text;            /* NULL: none */
+    slr_image_texts texts; /* further ones of the file */
+    uint8_t *alpha;        /* [h,w]; NULL: opaque */
+    int orientation;       /* EXIF's, 1 to 8; 0 or 1: upright */
 };
 
 /* --- argument checks: each returns SDLORA_OK or EINVAL with a sentence --- */

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "models/checkpoint_part.h"
 #include "networks/info.h"
+#include "sample/infotext.h"
 
 #define SYNTHETIC "synthetic:"
 
@@ -240,7 +241,13 @@ int sdlora_file_info(sdlora_context *ctx, const char *path, int hashes, char **j
     *json = NULL;
     SLR_TRY(slr_api_given(ctx, "ctx", __func__));
     SLR_TRY(slr_api_given(path, "path", __func__));
-    return slr_file_info(json, ctx->mem, ctx->log, path, hashes != 0);
+    int rc = slr_file_info(json, ctx->mem, ctx->log, path, hashes != 0);
+    if (rc != SDLORA_EFORMAT)
+        return rc;
+    slr_error_copy why; /* no model of any kind: if it is no picture either, that is what counts */
+    slr_error_take(&why);
+    rc = slr_picture_info(json, ctx->mem, path);
+    return rc < 0 && rc != SDLORA_ENOMEM ? slr_error_put(&why) : rc;
 }
 
 void sdlora_text_free(sdlora_context *ctx, char *text)

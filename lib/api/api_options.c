@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "sample/infotext.h"
 #include "train/metafrom.h"
 
 int sdlora_options_new(sdlora_options **out, const char *kind)
@@ -137,6 +138,32 @@ int sdlora_options_from_metadata(sdlora_options *o, sdlora_context *ctx, const c
     SLR_TRY(slr_api_given(ctx, "ctx", __func__));
     SLR_TRY(slr_api_given(path, "path", __func__));
     return slr_options_from_metadata(o, ctx->mem, path, notes);
+}
+
+int sdlora_options_from_infotext(sdlora_options *o, sdlora_context *ctx, const char *text,
+                                 char **notes)
+{
+    slr_info info;
+    slr_buf lines;
+
+    SLR_TRY(check(o, "", __func__));
+    if (notes)
+        *notes = NULL;
+    SLR_TRY(slr_api_given(ctx, "ctx", __func__));
+    SLR_TRY(slr_api_given(text, "text", __func__));
+    SLR_TRY(slr_api_kind(o, "generate", __func__));
+    if (slr_utf8_valid(text, strlen(text)) != strlen(text))
+        return slr_fail(SDLORA_EINVAL, __func__, "the text is not UTF-8");
+    SLR_TRY(slr_info_read(&info, ctx->mem, text));
+    slr_buf_init(&lines, ctx->mem);
+    int rc = slr_info_complete(&info, ctx->mem);
+    if (rc >= 0)
+        rc = slr_info_options(&info, ctx->mem, o, &lines);
+    if (rc >= 0 && notes && !(*notes = slr_buf_take(&lines)))
+        rc = SDLORA_ENOMEM;
+    slr_buf_free(&lines);
+    slr_info_free(&info);
+    return rc;
 }
 
 int sdlora_option_at(const char *kind, size_t i, sdlora_option_info *info)

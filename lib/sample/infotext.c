@@ -53,6 +53,12 @@ void slr_infotext_real(slr_infotext *t, const char *key, double value)
     slr_infotext_add(t, key, text);
 }
 
+void slr_infotext_raw(slr_infotext *t, const char *item)
+{
+    slr_buf_puts(&t->text, t->n_items++ ? ", " : "");
+    slr_buf_puts(&t->text, item);
+}
+
 char *slr_infotext_take(slr_infotext *t)
 {
     if (slr_buf_ok(&t->text) < 0) {

@@ -4,11 +4,17 @@
 
 infotext.json: `read` [text, {label: value}] by parse_generation_parameters (all values as A1111 leaves them, defaults included);
 `fields` [text, [[label, value]...]] the same grammar before any default; `write` [parameters, text] by create_infotext;
-`quote` [value, quoted].
+`quote` [value, quoted]; `corpus` [text, {label: value}, [[label, JSON]...], [line...]]: texts of infotext_corpus.py as A1111 reads them without
+what its expressions tear apart or take for prompts, which is raw JSON among the items and lines behind them: these stand in the last two columns;
+`versions` [version, [[before what, is it]...]].
 """
+import json
 import random
+import re
 import sys
 import types
+
+from infotext_corpus import CORPUS
 
 from oracle import save_json
 
@@ -48,6 +54,47 @@ def write(change):
     return [v, text]
 
 
+def tail_of(iu, text):
+    """The lines behind the items, when the last line has none."""
+    lines = text.strip().split("\n")
+    at = next((i for i in range(len(lines) - 1, -1, -1) if lines[i].startswith("Steps: ") and len(iu.re_param.findall(lines[i])) >= 3), None)
+    if at is None or len(iu.re_param.findall(lines[-1])) >= 3:
+        return text, []
+    return "\n".join(lines[:at + 1]), lines[at + 1:]
+
+
+def cut_json(text):
+    """Items whose value is raw JSON, out of the last line."""
+    head, _, line = text.strip().rpartition("\n")
+    found = []
+    for m in reversed(list(re.finditer(r"(?:^|, )(\w[\w \-/]+): (?=[{\[])", line))):
+        try:
+            _, end = json.JSONDecoder().raw_decode(line, m.end())
+        except ValueError:
+            continue
+        if line[end:end + 1] in ("", ","):
+            found.insert(0, [m.group(1), line[m.end():end]])
+            line = line[:m.start()] + line[end:]
+    return (head + "\n" + line if "\n" in text.strip() else line), found
+
+
+def corpus_row(iu, text):
+    cut, tail = tail_of(iu, text)
+    cut, found = cut_json(cut)
+    return [text, {k: str(v) for k, v in iu.parse_generation_parameters(cut, []).items()}, found, tail]
+
+
+def version_row(text):
+    from modules import infotext_versions as iv
+    v = iv.parse_version(text)
+    return [text, None if v is None else [[name, v < limit] for name, limit in (("1.6.0", iv.v160), ("1.7.0-225", iv.v170_tsnr), ("1.8.0", iv.v180))]]
+
+
+VERSIONS = ["v1.10.1", "v1.6.0", "1.6.0", "v1.5.99", "1.6", "1", "2", "v1.6.0-RC", "1.6.0rc1", "1.6.0.dev3", "1.6.0a1.post2", "1.6.0-1", "v1.7.0-225", "v1.7.0-224-gabc", "v1.7.0-225-gabc",
+            "v1.7.0-226-gabc", "1.7.0.post225.dev1", "1.7.0", "1.8.0-RC", "1.8.0rc", "v1.8.0-RC-5-g1", "f2.0.1v1.10.1-previous-659-gc055f2d4", "baf42fb", "1234567", "ComfyUI", "", "v", "1!1.0", "1.8.0+local.1",
+            "1.8.0+", "1.8.0-", "1.7.99-r3", "1.7.0_rev300", "1.7.0post9", "1.5.0.0.0.1", "01.06.00", "libsdlora-0.1.0", "v1.10.1-amd-5-gdeadbee", "1.7.0-alpha-1-x", "1.7.0.alpha.1", "V1.6.0-C-2"]
+
+
 def main():
     from modules import infotext_utils as iu
     rnd = random.Random(1)
@@ -58,7 +105,8 @@ def main():
     values = ["a", "a, b", "a: b", "a\nb", 'say "hi"', 'say "hi", you', "é, 猫", "\\", "a\\, b", "", "5", "tab\t, x"] + ["".join(rnd.choice('ab,:" \\\n') for _ in range(8)) for _ in range(12)]
     read = [[t, iu.parse_generation_parameters(t, [])] for t in READ]
     save_json("infotext.json", {"oracle": "AUTOMATIC1111 v1.10.1 (82a973c)", "read": read, "fields": fields, "write": [write(c) for c in WRITE],
-                                "quote": [[v, iu.quote(v)] for v in values]})
+                                "quote": [[v, iu.quote(v)] for v in values], "corpus": [corpus_row(iu, t) for t in CORPUS],
+                                "versions": [version_row(v) for v in VERSIONS]})
 
 
 if __name__ == "__main__":

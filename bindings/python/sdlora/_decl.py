@@ -87,6 +87,7 @@ FUNCTIONS = [
     ("sdlora_options_get_int", status, [handle, c_char_p, POINTER(c_int64)]),
     ("sdlora_options_get_real", status, [handle, c_char_p, reals]),
     ("sdlora_options_get_text", status, [handle, c_char_p, POINTER(c_char_p)]),
+    ("sdlora_options_from_infotext", status, [handle, handle, c_char_p, POINTER(c_void_p)]),
     ("sdlora_option_at", status, [c_char_p, c_size_t, POINTER(OptionInfo)]),
     # checkpoint.h
     ("sdlora_checkpoint_open", status, [out, handle, c_char_p, handle]),
@@ -134,7 +135,12 @@ FUNCTIONS = [
     ("sdlora_image_height", c_int32, [handle]),
     ("sdlora_image_data", c_void_p, [handle]),
     ("sdlora_image_text", c_char_p, [handle]),
+    ("sdlora_image_keyword", c_char_p, [handle, c_size_t]),
+    ("sdlora_image_keyword_text", c_char_p, [handle, c_char_p]),
+    ("sdlora_image_with_text", status, [out, handle, c_char_p]),
+    ("sdlora_image_read_text", status, [handle, c_char_p, POINTER(c_void_p)]),
     ("sdlora_image_save", status, [handle, c_char_p]),
+    ("sdlora_image_save_as", status, [handle, c_char_p, c_int32]),
     ("sdlora_image_sheet", status, [out, handle, handles, c_size_t, c_size_t, POINTER(c_char_p),
                                     POINTER(c_char_p)]),
     # trainer.h

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
-from ._handle import Handle, decode, encode, need, pointers
+from ._handle import Handle, decode, encode, need, pointers, take_text, texts
 from ._lib import lib
 from .context import Context
 
@@ -62,6 +62,27 @@ class Image(Handle):
         return decode(lib.sdlora_image_text(self._ptr)) or ""
 
     @property
+    def texts(self) -> Dict[str, str]:
+        """Further texts of the file that it was read from, by keyword."""
+        keywords = texts(lambda i: lib.sdlora_image_keyword(self._ptr, i))
+        return {k: decode(lib.sdlora_image_keyword_text(self._ptr, encode(k))) or ""
+                for k in keywords}
+
+    def with_text(self, text: Optional[str]) -> "Image":
+        """The same picture with other generation parameters."""
+        image = Image.__new__(Image)
+        image._make(lib.sdlora_image_with_text, self._ptr, encode(text))
+        return image
+
+    @staticmethod
+    def read_text(context: Context, path: Any) -> str:
+        """The generation parameters of a picture file, which is not decoded, or a text file's
+        words."""
+        text = ctypes.c_void_p()
+        lib.sdlora_image_read_text(need(context, Context), encode(path), ctypes.byref(text))
+        return take_text(context, text)
+
+    @property
     def data(self) -> memoryview:
         """The pixels, (height, width, 3), read-only and shared."""
         shape = (self.height, self.width, 3)
@@ -82,9 +103,10 @@ class Image(Handle):
 
         return pil.frombytes("RGB", (self.width, self.height), self.data.tobytes())
 
-    def save(self, path: Any) -> None:
-        """A PNG with the parameters text, whole or not at all."""
-        lib.sdlora_image_save(self._ptr, encode(path))
+    def save(self, path: Any, quality: int = 0) -> None:
+        """A PNG, JPEG or WebP file, by its ending, with the parameters text, whole or not at all.
+        quality: 1 to 100 of JPEG and WebP, 0 is 80; 101: WebP without loss."""
+        lib.sdlora_image_save_as(self._ptr, encode(path), quality)
 
 
 def _texts(labels: Optional[Sequence[str]]) -> Any:

@@ -89,6 +89,14 @@ class Options(Handle):
                                          ctypes.byref(notes))
         return take_text(context, notes).splitlines()
 
+    def from_infotext(self, context: Handle, text: str) -> List[str]:
+        """Takes what a picture's generation parameters tell and is not set here; what could not be
+        followed, one line each."""
+        notes = ctypes.c_void_p()
+        lib.sdlora_options_from_infotext(self._ptr, context._ptr, encode(text),
+                                         ctypes.byref(notes))
+        return take_text(context, notes).splitlines()
+
     def __getitem__(self, name: str) -> Optional[str]:
         """The value as text, or its default, or None."""
         value = ctypes.c_char_p()

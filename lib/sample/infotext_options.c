@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/* Which option each field of a parameters text is.  One table, in the order in which the fields are
+ * written; it also says which fields name resources, which are made anew with every picture, and
+ * which ask for what is not done here. */
+#include "sample/infotext.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/status.h"
+#include "sample/solver.h"
+
+/* What a field's value is turned into. */
+typedef struct word {
+    const char *field, *option;
+} word;
+
+typedef struct row {
+    const char *key;
+    const char *option;  /* NULL: none */
+    const char *second;  /* a size's other option */
+    const char *neutral; /* this value asks for nothing */
+    const word *words;   /* NULL: the value goes over as it is */
+    bool text;           /* goes over with its white space */
+    bool own;            /* names a resource, or is written anew: neither set nor kept */
+} row;
+
+static const word truth[] = {{"True", "true"}, {"False", "false"}, {NULL, NULL}};
+static const word sources[] = {{"GPU", "NV"}, {NULL, NULL}}; /* NV makes the numbers of CUDA */
+static const word modes[] = {
+    {"Inpaint masked", "false"}, {"Inpaint not masked", "true"}, {NULL, NULL}};
+static const word areas[] = {{"Whole picture", "false"}, {"Only masked", "true"}, {NULL, NULL}};
+static const word contents[] = {
+    {"fill", "0"}, {"original", "1"}, {"latent noise", "2"}, {"latent nothing", "3"}, {NULL, NULL}};
+static const word skips[] = {{"0", "1"}, {NULL, NULL}}; /* as some programs count */
+
+static const row rows[] = {
+    {.key = "Steps", .option = "steps"},
+    {.key = "Sampler", .option = "sampler"},
+    {.key = "Schedule type", .option = "scheduler"},
+    {.key = "CFG scale", .option = "cfg"},
+    {.key = "Image CFG scale", .neutral = "None"},
+    {.key = "Seed", .option = "seed"},
+    {.key = "Face restoration", .neutral = "None"},
+    {.key = "Size", .option = "width", .second = "height"},
+    {.key = "Model hash", .own = true},
+    {.key = "Model", .own = true},
+    {.key = "FP8 weight", .neutral = "Disable"},
+    {.key = "Cache FP16 weight for LoRA", .neutral = "False"},
+    {.key = "VAE hash", .own = true},
+    {.key = "VAE", .own = true},
+    {.key = "Variation seed", .option = "subseed"},
+    {.key = "Variation seed strength", .option = "subseed_strength"},
+    {.key = "Seed resize from", .option = "seed_resize_from_w", .second = "seed_resize_from_h"},
+    {.key = "Denoising strength", .option = "denoising_strength"},
+    {.key = "Conditional mask weight", .option = "inpainting_mask_weight"},
+    {.key = "Clip skip", .option = "clip_skip", .words = skips},
+    {.key = "ENSD", .option = "eta_noise_seed_delta"},
+    {.key = "Token merging ratio", .neutral = "0"},
+    {.key = "Token merging ratio hr", .neutral = "0"},
+    {.key = "Init image hash", .own = true},
+    {.key = "RNG", .option = "randn_source", .words = sources},
+    {.key = "Tiling", .neutral = "False"},
+    {.key = "Downcast alphas_cumprod", .option = "use_downcasted_alpha_bar", .words = truth},
+    {.key = "Noise Schedule", .option = "sd_noise_schedule"},
+    {.key = "Mask mode", .option = "inpainting_mask_invert", .words = modes},
+    {.key = "Mask blur", .option = "mask_blur"},
+    {.key = "Mask rounding", .option = "mask_round", .words = truth},
+    {.key = "Inpaint area", .option = "inpaint_full_res", .words = areas},
+    {.key = "Masked area padding", .option = "inpaint_full_res_padding"},
+    {.key = "Masked content", .option = "inpainting_fill", .words = contents},
+    {.key = "Noise multiplier", .option = "initial_noise_multiplier"},
+    {.key = "Extra noise", .option = "img2img_extra_noise"},
+    {.key = "Hires checkpoint", .neutral = "Use same checkpoint"},
+    {.key = "Hires sampler", .option = "hr_sampler_name", .neutral = "Use same sampler"},
+    {.key = "Hires prompt", .option = "hr_prompt", .text = true},
+    {.key = "Hires negative prompt", .option = "hr_negative_prompt", .text = true},
+    {.key = "Hires schedule type", .option = "hr_scheduler", .neutral = "Use same scheduler"},
+    {.key = "Hires upscale", .option = "hr_scale"},
+    {.key = "Hires resize", .option = "hr_resize_x", .second = "hr_resize_y"},
+    {.key = "Hires steps", .option = "hr_second_pass_steps"},
+    {.key = "Hires upscaler", .option = "hr_upscaler"},
+    {.key = "Lora hashes", .own = true},
+    {.key = "Lyco hashes", .own = true},
+    {.key = "TI hashes", .own = true},
+    {.key = "Hashes", .own = true},
+    {.key = "Hypernet", .own = true},
+    {.key = "Hypernet hash", .own = true},
+    {.key = "Hypernet strength", .own = true},
+    {.key = "Emphasis", .option = "emphasis"},
+    {.key = "Old prompt editing timelines", .option = "use_old_scheduling", .words = truth},
+    {.key = "VAE Encoder", .neutral = "Full"},
+    {.key = "VAE Decoder", .neutral = "Full"},
+    {.key = "Eta", .option = "eta"},
+    {.key = "Eta DDIM", .option = "eta"},
+    {.key = "Sigma churn", .option = "s_churn"},
+    {.key = "Sigma tmin", .option = "s_tmin"},
+    {.key = "Sigma tmax", .option = "s_tmax"},
+    {.key = "Sigma noise", .option = "s_noise"},
+    {.key = "Discard penultimate sigma",
+     .option = "always_discard_next_to_last_sigma",
+     .words = truth},
+    {.key = "Schedule min sigma", .option = "sigma_min"},
+    {.key = "Schedule max sigma", .option = "sigma_max"},
+    {.key = "Schedule rho", .option = "rho"},
+    {.key = "Beta schedule alpha", .option = "beta_dist_alpha"},
+    {.key = "Beta schedule beta", .option = "beta_dist_beta"},
+    {.key = "SGM noise multiplier", .option = "sgm_noise_multiplier", .words = truth},
+    {.key = "UniPC variant", .option = "uni_pc_variant"},
+    {.key = "UniPC skip type", .option = "uni_pc_skip_type"},
+    {.key = "UniPC order", .option = "uni_pc_order"},
+    {.key = "UniPC lower order final", .option = "uni_pc_lower_order_final", .words = truth},
+    {.key = "Skip Early CFG", .option = "skip_early_cond"},
+    {.key = "NGMS", .option = "s_min_uncond"},
+    {.key = "NGMS all steps", .option = "s_min_uncond_all", .words = truth},
+    {.key = "Hires refiner", .option = "hires_fix_refiner_pass"},
+    {.key = "Refiner", .own = true},
+    {.key = "Refiner switch at", .option = "refiner_switch_at"},
+    {.key = "Refiner switch by sampling steps",
+     .option = "refiner_switch_by_sample_steps",
+     .words = truth},
+    {.key = "Pad conds", .option = "pad_cond_uncond", .words = truth},
+    {.key = "Pad conds v0", .option = "pad_cond_uncond_v0", .words = truth},
+    {.key = "CFG rescale", .option = "cfg_rescale"},
+    {.key = "Precision", .option = "mixed_precision"},
+    {.key = "VAE precision", .option = "no_half_vae"},
+    {.key = "VAE tiling", .option = "vae_tiling", .words = truth},
+    {.key = "First pass size", .own = true},
+    {.key = "Batch size", .own = true},
+    {.key = "Batch pos", .own = true},
+    {.key = "Version", .own = true},
+};
+
+static const row *find(const char *key)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!strcmp(rows[i].key, key))
+            return &rows[i];
+    return NULL;
+}
+
+const char *slr_info_key_at(size_t i, const char **option)
+{
+    if (i >= sizeof rows / sizeof *rows)
+        return NULL;
+    *option = rows[i].option;
+    return rows[i].key;
+}
+
+typedef struct filling {
+    const slr_info *info;
+    slr_mem *m;
+    sdlora_options *o;
+    slr_opt given; /* what the caller had set, and what fields before have */
+    slr_buf *notes;
+} filling;
+
+static void note(filling *f, const slr_info_field *from, const char *why)
+{
+    slr_buf_printf(f->notes, "%s: %.100s: %s\n", from->key, from->value, why);
+}
+
+/* A value that an option refuses is noted, and the option keeps its default. */
+static int set(filling *f, const slr_info_field *from, const char *option, const char *value)
+{
+    if (slr_opt_given(f->given, option))
+        return SDLORA_OK;
+    int rc = slr_options_set_text(f->o, option, value);
+    if (rc >= 0 || rc == SDLORA_ENOMEM)
+        return rc;
+    note(f, from, sdlora_last_error()->message);
+    slr_clear();
+    return SDLORA_OK;
+}
+
+static int set_size(filling *f, const slr_info_field *from, const row *r)
+{
+    char text[24];
+    int64_t w, h;
+    if (!slr_info_size(f->info, from->key, &w, &h)) {
+        note(f, from, "is no size");
+        return SDLORA_OK;
+    }
+    snprintf(text, sizeof text, "%lld", (long long)w);
+    SLR_TRY(set(f, from, r->option, text));
+    snprintf(text, sizeof text, "%lld", (long long)h);
+    return set(f, from, r->second, text);
+}
+
+static int set_field(filling *f, const slr_info_field *from, const row *r)
+{
+    char value[256];
+    slr_str trimmed = slr_str_trim(slr_str_of(from->value));
+    if (r->own || (r->neutral && slr_str_eq(trimmed, r->neutral)))
+        return SDLORA_OK;
+    if (!r->option) {
+        note(f, from, "is not done here");
+        return SDLORA_OK;
+    }
+    if (r->second)
+        return set_size(f, from, r);
+    if (trimmed.n >= sizeof value || r->text)
+        return set(f, from, r->option, from->value);
+    memcpy(value, trimmed.p, trimmed.n);
+    value[trimmed.n] = '\0';
+    for (const word *w = r->words; w && w->field; w++)
+        if (!strcasecmp(w->field, value))
+            return set(f, from, r->option, w->option);
+    return set(f, from, r->option, value);
+}
+
+/* --- what one field does not say alone --- */
+
+static const slr_info_field *field_of(const slr_info *i, const char *key)
+{
+    for (size_t k = 0; k < i->n; k++)
+        if (i->at[k].value && !strcmp(i->at[k].key, key))
+            return &i->at[k];
+    return NULL;
+}
+
+/* A1111 takes the first sampler of its list where it does not know the name. */
+static int set_sampler(filling *f)
+{
+    static const char unknown[] = "DPM++ 2M";
+    const slr_info_field *from = field_of(f->info, "Sampler");
+    const slr_sampler_row *sampler;
+    const slr_scheduler_row *scheduler;
+    bool automatic;
+    if (!from || slr_sampler_choose(from->value, NULL, &sampler, &scheduler, &automatic) >= 0)
+        return SDLORA_OK;
+    note(f, from, "there is no such sampler here; DPM++ 2M serves instead");
+    slr_clear();
+    return set(f, from, "sampler", unknown);
+}
+
+/* Two fields are one option here; which of them counts is the sampler's. */
+static int set_eta(filling *f)
+{
+    const slr_info_field *k = field_of(f->info, "Eta"), *ddim = field_of(f->info, "Eta DDIM"),
+                         *from = field_of(f->info, "Sampler");
+    const slr_sampler_row *sampler = from ? slr_sampler_find(from->value) : NULL;
+    if (k && ddim)
+        return set(f, k, "eta", sampler && sampler->timesteps ? ddim->value : k->value);
+    return SDLORA_OK;
+}
+
+static int set_hires(filling *f)
+{
+    const slr_info_field *from = field_of(f->info, "Denoising strength");
+    int64_t w, h;
+    bool resize = slr_info_size(f->info, "Hires resize", &w, &h) && (w || h);
+    if (!from ||
+        !(resize || field_of(f->info, "Hires upscale") || field_of(f->info, "Hires upscaler")))
+        return SDLORA_OK;
+    return set(f, from, "enable_hr", "true");
+}
+
+static bool is_addnet(const char *key)
+{
+    return slr_starts(key, "AddNet ");
+}
+
+/* Fields of extensions and of other programs, for the next picture's text. */
+static int keep_unknown(filling *f)
+{
+    slr_buf list;
+    slr_buf_init(&list, f->m);
+    for (size_t k = 0; k < f->info->n; k++) {
+        const slr_info_field *at = &f->info->at[k];
+        if (!at->value || at->implied || find(at->key) || is_addnet(at->key))
+            continue;
+        if (list.len)
+            slr_buf_putc(&list, '\n');
+        if (*at->key)
+            slr_buf_printf(&list, "%s: ", at->key);
+        slr_buf_puts(&list, at->raw);
+    }
+    int rc = slr_buf_ok(&list);
+    if (rc >= 0 && list.len && !slr_opt_given(f->given, "infotext_extra"))
+        rc = slr_options_set_text(f->o, "infotext_extra", list.data);
+    slr_buf_free(&list);
+    return rc;
+}
+
+int slr_info_options(const slr_info *i, slr_mem *m, sdlora_options *o, slr_buf *notes)
+{
+    filling f = {i, m, o, {o, "generate"}, notes};
+    const slr_info_field prompt = {.key = "Prompt", .value = i->prompt},
+                         negative = {.key = "Negative prompt", .value = i->negative};
+    SLR_TRY(set(&f, &prompt, "prompt", i->prompt));
+    SLR_TRY(set(&f, &negative, "negative", i->negative));
+    SLR_TRY(set_sampler(&f));
+    SLR_TRY(set_eta(&f));
+    SLR_TRY(set_hires(&f));
+    for (size_t k = 0; k < i->n; k++) {
+        const row *r = i->at[k].value ? find(i->at[k].key) : NULL;
+        if (r)
+            SLR_TRY(set_field(&f, &i->at[k], r));
+    }
+    SLR_TRY(keep_unknown(&f));
+    return slr_buf_ok(notes);
+}
