@@ -167,16 +167,22 @@ static int write_factors(slr_stack *s)
     return SDLORA_OK;
 }
 
-/* Every module must fit the checkpoint's table before anything is built. */
-static int check_item(const slr_targets *targets, const slr_network *n)
+/* Every module must fit its layer before anything is built. */
+static int check_item(slr_checkpoint *base, const slr_network *n)
 {
+    char name[SLR_LAYER_KEY];
     for (size_t k = 0; k < n->n_modules && !slr_network_is_hyper(n); k++) {
-        const slr_target *have = &n->module[k].target;
-        const slr_target *want = slr_targets_find(targets, have->name, strlen(have->name));
-        if (!want || want->in != have->in || want->out != have->out || want->kh != have->kh ||
-            want->kw != have->kw)
+        const slr_target *t = &n->module[k].target;
+        slr_weights *part = slr_checkpoint_part(base, t->part);
+        const slr_tensor *w =
+            part ? slr_weights_find(part, slr_nn_path(name, "%s.weight", t->path)) : NULL;
+        const int64_t want[4] = {t->out, t->in, t->kh, t->kw};
+        bool fits = w != NULL;
+        for (int i = 0; fits && i < 4; i++)
+            fits = (i < w->rank ? w->dim[i] : 1) == want[i];
+        if (!fits)
             return slr_fail(SDLORA_EINVAL, __func__, "%s: %s does not fit this checkpoint",
-                            n->path ? n->path : n->name, have->name);
+                            n->path ? n->path : n->name, t->name);
     }
     return SDLORA_OK;
 }
@@ -204,14 +210,8 @@ static int rebuild(slr_stack *s)
 
 static int fill(slr_stack *s, const slr_stack_item *items, size_t n)
 {
-    slr_targets *targets = NULL;
-    SLR_TRY(slr_targets_new(&targets, s->m, s->base));
-    int rc = SDLORA_OK;
-    for (size_t i = 0; rc >= 0 && i < n; i++)
-        rc = check_item(targets, items[i].network);
-    slr_targets_free(targets);
-    SLR_TRY(rc);
-
+    for (size_t i = 0; i < n; i++)
+        SLR_TRY(check_item(s->base, items[i].network));
     s->item = slr_calloc(s->m, n ? n : 1, sizeof *s->item);
     s->version = slr_calloc(s->m, n ? n : 1, sizeof *s->version);
     s->strength = slr_calloc(s->m, n ? n : 1, STRENGTH_FLOATS * sizeof *s->strength);
