@@ -12,7 +12,6 @@
 #include "base/rng.h"
 #include "base/status.h"
 #include "io/json.h"
-#include "models/clip.h"
 #include "models/unet.h"
 #include "models/vae.h"
 #include "sample/generator.h"
@@ -183,13 +182,20 @@ static void fill_step(const slr_bench *b, const slr_step_io *io)
         io->t[i] = 500;
         io->weight[i] = 1;
     }
-    if (io->ids)
-        memset(io->ids, 0, (size_t)(b->n * TOKENS) * sizeof *io->ids);
+    for (int e = 0; e < SLR_TEXT_ENCODERS; e++) /* which tokens does not matter */
+        if (io->text.ids[e])
+            memset(io->text.ids[e], 0, (size_t)(b->n * TOKENS) * sizeof *io->text.ids[e]);
+    if (io->text.end)
+        slr_text_ends(io->text.ids[0], (size_t)b->n, io->text.end);
     if (io->states)
-        fill_normal(io->states, b->n * io->tokens * io->width, 2);
+        fill_normal(io->states, b->n * io->tokens * io->shape.width, 2);
+    if (io->pooled)
+        fill_normal(io->pooled, b->n * io->shape.pooled, 3);
+    if (io->sizes)
+        fill_normal(io->sizes, b->n * io->shape.n_sizes * SLR_SIZE_WIDTH, 4);
 }
 
-/* te: the text encoder is trained too, and so is inside the graph. */
+/* te: the text encoders are trained too, and so are inside the graph. */
 static int time_step(slr_bench *b, bool te)
 {
     sdlora_options *opts;
@@ -213,7 +219,7 @@ static int time_step(slr_bench *b, bool te)
         .n_chunks = 1,
         .clip_skip = 1,
         .loss_type = SDLORA_LOSS_L2,
-        .part_mask = 1u << SLR_PART_UNET | (te ? 1u << SLR_PART_TE : 0),
+        .part_mask = 1u << SLR_PART_UNET | (te ? 1u << SLR_PART_TE | 1u << SLR_PART_TE2 : 0),
         .text_states = !te,
         .recompute = slr_opt_bool(b->o, "gradient_checkpointing"),
     };
@@ -260,17 +266,33 @@ static int bench_vae(slr_bench *b)
     return time_graph(b, "vae_decode", g, &in, 1);
 }
 
+/* All text encoders of the family. */
 static int bench_text(slr_bench *b)
 {
-    slr_weights *te;
+    static const char *const names[] = {"ids", "ids2", "end"};
+    slr_text_shape shape;
     slr_graph *g;
+    slr_val in[3], states, pooled;
+    int n = 0;
 
-    SLR_TRY(need(b, SLR_PART_TE, &te));
+    SLR_TRY(slr_text_read(&shape, b->base));
+    slr_text_graph text = {.family = slr_checkpoint_family(b->base),
+                           .shape = &shape,
+                           .n = b->n,
+                           .n_chunks = 1,
+                           .clip_skip = 1};
+    for (int e = 0; e < shape.n; e++)
+        SLR_TRY(need(b, shape.part[e], &text.weights[e]));
     SLR_TRY(new_graph(b, &g));
-    slr_nn nn = {.g = g, .w = te, .part = SLR_PART_TE};
-    slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, (const int64_t[]){b->n, TOKENS});
-    slr_output(g, slr_clip_build(&nn, slr_checkpoint_family(b->base), ids, 1), "states");
-    return time_graph(b, "text", g, &ids, 1);
+    slr_text_graph_build(g, &text, &states, &pooled);
+    slr_output(g, states, "states");
+    if (pooled != SLR_NONE)
+        slr_output(g, pooled, "pooled");
+    for (int i = 0; i < 3; i++) {
+        in[n] = slr_graph_find(g, names[i]);
+        n += in[n] != SLR_NONE;
+    }
+    return time_graph(b, "text", g, in, n);
 }
 
 /* One picture by 20 steps of Euler at a guidance of 7, text and decoding included. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Latents on disk, one safetensors file per picture and setting.  Its name carries a hash of the
- * settings, so that runs with different ones do not disturb each other; inside stand the whole key
- * with the picture's content hash, and a digest of the numbers.  What does not fit is not used:
- * times and names of files prove nothing.  Refuses to know how latents are made. */
+/* Latents and states on disk, one safetensors file per picture and setting.  Its name carries a
+ * hash of the settings, so that runs with different ones do not disturb each other; inside stand
+ * the whole key with the picture's content hash, and a digest of the numbers.  What does not fit is
+ * not used: times and names of files prove nothing.  Refuses to know how latents are made. */
 #include "data/cache.h"
 
 #include <inttypes.h>
@@ -39,7 +39,7 @@ static int name_it(slr_mem *m, const slr_item *item, const slr_cache_key *key, n
     out->path = slr_alloc(m, n);
     if (!out->path)
         return SDLORA_ENOMEM;
-    snprintf(out->path, n, "%s.latents-%016" PRIx64 ".safetensors", item->path, settings);
+    snprintf(out->path, n, "%s.%s-%016" PRIx64 ".safetensors", item->path, key->what, settings);
     snprintf(out->key, sizeof out->key, "%016" PRIx64 "-%016" PRIx64, item->content_hash, settings);
     out->digest[0] = '\0';
     return SDLORA_OK;
@@ -63,9 +63,9 @@ static int check(const slr_safetensors *f, const slr_cache_key *key, names *name
     slr_tensor t;
     if (!has || !digest || strcmp(has, name->key) != 0)
         return slr_fail(SDLORA_EFORMAT, __func__, "%s was made from another picture", name->path);
-    if (!slr_safetensors_find(f, "latents", &t) || !shape_fits(&t, key))
-        return slr_fail(SDLORA_EFORMAT, __func__, "%s does not hold the latents wanted",
-                        name->path);
+    if (!slr_safetensors_find(f, key->what, &t) || !shape_fits(&t, key))
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s does not hold the %s wanted", name->path,
+                        key->what);
     /* copied first, checked then: another process cannot come between */
     memcpy(latents, t.data, value_count(key) * sizeof *latents);
     SLR_TRY(slr_hash_bytes(latents, value_count(key) * sizeof *latents, name->digest));
@@ -107,7 +107,7 @@ int slr_cache_save(slr_mem *m, const slr_item *item, const slr_cache_key *key, c
     SLR_TRY(name_it(m, item, key, &name));
     int rc = slr_hash_bytes(latents, value_count(key) * sizeof *latents, name.digest);
     if (rc == 0) {
-        const slr_st_entry e = {.name = "latents",
+        const slr_st_entry e = {.name = key->what,
                                 .t = {.dtype = SDLORA_F32,
                                       .rank = 4,
                                       .dim = {key->variants, key->h, key->w, key->c},

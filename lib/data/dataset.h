@@ -37,6 +37,9 @@ typedef struct slr_item {
 } slr_item;
 size_t slr_dataset_items(const slr_dataset *d);
 const slr_item *slr_dataset_item(const slr_dataset *d, size_t i);
+/* What is trained on with a picture where nothing is drawn: its caption with prefix, suffix and
+ * separators; meaningless with shuffling, wildcards and dropped tags.  Caller frees. */
+int slr_dataset_caption(const slr_dataset *d, slr_mem *m, size_t i, char **out);
 
 typedef struct slr_bucket {
     int32_t width, height;
@@ -44,6 +47,14 @@ typedef struct slr_bucket {
 } slr_bucket;
 size_t slr_dataset_buckets(const slr_dataset *d);
 const slr_bucket *slr_dataset_bucket(const slr_dataset *d, size_t i);
+
+/* What SDXL is told of a sample (training.md §4.6), in the order that its UNet takes it: height and
+ * width of the picture, top and left of the crop, height and width of the bucket.  The crop is
+ * kohya's: where the picture would begin if it were shrunk into the bucket with nothing cut off.
+ * That is not the crop that is made, but the number that networks are trained with. */
+enum { SLR_SAMPLE_SIZES = 6 };
+void slr_sample_sizes(int64_t w, int64_t h, const slr_bucket *b, bool flip,
+                      float out[SLR_SAMPLE_SIZES]);
 double slr_dataset_ar_error(const slr_dataset *d); /* mean of the pictures' absolute ones */
 
 /* Sum over buckets of ceil(count / batch). */

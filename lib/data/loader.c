@@ -31,6 +31,7 @@ struct slr_loader {
     slr_arena *texts;      /* captions of the batch */
     const char **captions; /* [batch size], as the next three */
     float *weight;
+    float *sizes; /* [batch size,SLR_SAMPLE_SIZES] */
     size_t *items;
     float *data;   /* latents of the batch */
     float *pixels; /* [n,h,w,3] */
@@ -93,7 +94,8 @@ static slr_cache_key cache_key(const slr_loader *l, const slr_item *item)
                            on->rgb[1],
                            on->rgb[2],
                            l->c.factor};
-    return (slr_cache_key){.encoder_id = l->encoder_id,
+    return (slr_cache_key){.what = "latents",
+                           .encoder_id = l->encoder_id,
                            .h = b->height / l->c.factor,
                            .w = b->width / l->c.factor,
                            .c = l->c.channels,
@@ -232,8 +234,10 @@ static int prepare(slr_loader *l)
     l->encoder_id = slr_strdup(l->m, l->c.encoder_id ? l->c.encoder_id : "");
     l->captions = slr_calloc(l->m, n, sizeof *l->captions);
     l->weight = slr_calloc(l->m, n, sizeof *l->weight);
+    l->sizes = slr_calloc(l->m, n, SLR_SAMPLE_SIZES * sizeof *l->sizes);
     l->items = slr_calloc(l->m, n, sizeof *l->items);
-    return l->encoder_id && l->captions && l->weight && l->items ? SDLORA_OK : SDLORA_ENOMEM;
+    return l->encoder_id && l->captions && l->weight && l->sizes && l->items ? SDLORA_OK
+                                                                             : SDLORA_ENOMEM;
 }
 
 /* Without latents. */
@@ -283,6 +287,7 @@ void slr_loader_free(slr_loader *l)
     slr_free(m, l->first_bad);
     slr_free(m, l->captions);
     slr_free(m, l->weight);
+    slr_free(m, l->sizes);
     slr_free(m, l->items);
     slr_free(m, l->data);
     slr_free(m, l->pixels);
@@ -431,6 +436,23 @@ static void stream(const slr_loader *l, uint32_t use, int64_t epoch, const slr_e
     slr_rng_init(rng, slr_hash64(address, sizeof address, l->c.seed), use, e->item);
 }
 
+int slr_dataset_caption(const slr_dataset *d, slr_mem *m, size_t i, char **out)
+{
+    slr_caption_rule rule;
+    slr_rng rng;
+    slr_buf text;
+    SLR_TRY(slr_caption_rule_new(&rule, (slr_opt){slr_dataset_options(d), "dataset"}, 1));
+    rule.drop_rate = 0;
+    rule.drop_every = 0;
+    slr_rng_init(&rng, 0, SLR_STREAM_CAPTION, 0);
+    slr_buf_init(&text, m);
+    int rc = slr_caption_draw(&rule, m, slr_dataset_item(d, i)->caption, &rng, 0, 0, &text);
+    if (rc == 0 && !(*out = slr_buf_take(&text)))
+        rc = SDLORA_ENOMEM;
+    slr_buf_free(&text);
+    return rc;
+}
+
 static int draw_caption(slr_loader *l, int64_t epoch, int64_t step, const slr_entry *e,
                         const char **out)
 {
@@ -446,13 +468,27 @@ static int draw_caption(slr_loader *l, int64_t epoch, int64_t step, const slr_en
     return rc;
 }
 
+/* The first draw of a sample's stream: whether it is mirrored. */
+static bool draw_flip(const slr_loader *l, int64_t epoch, const slr_entry *e, slr_rng *rng)
+{
+    stream(l, SLR_STREAM_AUGMENT, epoch, e, rng);
+    return l->flip && slr_rng_real(rng) < 0.5;
+}
+
 /* Both orientations lie in the cache; the draw takes one. */
 static void from_cache(slr_loader *l, int64_t epoch, const slr_entry *e, size_t size, float *to)
 {
     slr_rng rng;
-    stream(l, SLR_STREAM_AUGMENT, epoch, e, &rng);
-    bool flip = l->flip && slr_rng_real(&rng) < 0.5;
+    bool flip = draw_flip(l, epoch, e, &rng);
     memcpy(to, l->latents[e->item] + (flip ? size : 0), size * sizeof *to);
+}
+
+static void tell_sizes(const slr_loader *l, int64_t epoch, const slr_entry *e, float *to)
+{
+    slr_rng rng;
+    const slr_item *item = slr_dataset_item(l->d, e->item);
+    const slr_bucket *b = slr_dataset_bucket(l->d, item->bucket);
+    slr_sample_sizes(item->width, item->height, b, draw_flip(l, epoch, e, &rng), to);
 }
 
 static void crop_at_random(slr_loader *l, int64_t epoch, const slr_entry *e, const slr_pixels *p,
@@ -461,8 +497,7 @@ static void crop_at_random(slr_loader *l, int64_t epoch, const slr_entry *e, con
     const slr_item *item = slr_dataset_item(l->d, e->item);
     const slr_bucket *b = slr_dataset_bucket(l->d, item->bucket);
     slr_rng rng;
-    stream(l, SLR_STREAM_AUGMENT, epoch, e, &rng);
-    bool flip = l->flip && slr_rng_real(&rng) < 0.5;
+    bool flip = draw_flip(l, epoch, e, &rng);
     int32_t left = (int32_t)slr_rng_below(&rng, (uint64_t)(p->width - b->width) + 1);
     int32_t top = (int32_t)slr_rng_below(&rng, (uint64_t)(p->height - b->height) + 1);
     slr_picture_floats(p, left, top, b->width, b->height, flip, to);
@@ -504,6 +539,7 @@ static int fill_batch(slr_loader *l, const slr_entry *e, int64_t step)
         bool reg = slr_dataset_subset(l->d, item->subset)->is_reg;
         l->items[i] = e[i].item;
         l->weight[i] = reg ? l->prior_weight : 1.0f;
+        tell_sizes(l, b->epoch, &e[i], l->sizes + i * SLR_SAMPLE_SIZES);
         SLR_TRY(draw_caption(l, b->epoch, step, &e[i], &l->captions[i]));
         if (!l->random_crop)
             from_cache(l, b->epoch, &e[i], size, l->data + (size_t)i * size);
@@ -513,6 +549,7 @@ static int fill_batch(slr_loader *l, const slr_entry *e, int64_t step)
     b->latents = l->data;
     b->captions = l->captions;
     b->loss_weight = l->weight;
+    b->sizes = l->sizes;
     b->items = l->items;
     return SDLORA_OK;
 }

@@ -35,6 +35,7 @@ typedef struct slr_batch {
     const float *latents;        /* [n,h/8,w/8,4] */
     const char *const *captions; /* n, processed (shuffled, dropped ...) */
     const float *loss_weight;    /* n: prior_loss_weight for reg images, else 1 */
+    const float *sizes;          /* [n,SLR_SAMPLE_SIZES] */
     const size_t *items;         /* n indices into the dataset */
     int64_t epoch, index;        /* 0-based epoch; index of the batch in it */
 } slr_batch;

@@ -14,7 +14,7 @@ typedef struct evaluation {
     size_t n_layers;
     slr_stack *stack;
     slr_feed feed;
-    slr_text *text;
+    slr_captions *text;
     slr_validator *validator;
 } evaluation;
 
@@ -47,7 +47,7 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
 {
     slr_opt train = {NULL, "train"}, o = {c->opts, "eval"};
     int n_chunks;
-    SLR_TRY(slr_text_chunks(o, &n_chunks));
+    SLR_TRY(slr_captions_chunks(o, &n_chunks));
     SLR_TRY(slr_precision_read(&e->precision, o, c->devices));
     SLR_TRY(slr_noise_init(&e->noise, train, slr_checkpoint_predict(c->base)));
     if (c->bpe)
@@ -58,16 +58,17 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
     if (e->n_layers)
         SLR_TRY(slr_stack_new(&e->stack, c->mem, c->devices, c->base, e->layer, e->n_layers));
     SLR_TRY(slr_feed_open(&e->feed, c, c->data, e->precision.vae, seed, 0, &e->cancel));
-    slr_text_config text = {.mem = c->mem,
-                            .base = c->base,
-                            .stack = e->stack,
-                            .words = e->words,
-                            .devices = c->devices,
-                            .policy = e->precision.model,
-                            .bpe = e->bpe,
-                            .n_chunks = n_chunks,
-                            .clip_skip = (int)slr_opt_int(o, "clip_skip")};
-    SLR_TRY(slr_text_new(&e->text, &text));
+    slr_captions_config text = {.mem = c->mem,
+                                .log = c->log,
+                                .base = c->base,
+                                .stack = e->stack,
+                                .words = e->words,
+                                .devices = c->devices,
+                                .policy = e->precision.model,
+                                .bpe = e->bpe,
+                                .n_chunks = n_chunks,
+                                .clip_skip = (int)slr_opt_int(o, "clip_skip")};
+    SLR_TRY(slr_captions_new(&e->text, &text));
     slr_validator_config config = {.mem = c->mem,
                                    .base = c->base,
                                    .stack = e->stack,
@@ -92,7 +93,7 @@ int slr_eval_loss(double *loss, const slr_trainer_config *config, const slr_stac
     if (rc >= 0)
         rc = slr_validator_run(e.validator, &e.cancel, loss);
     slr_validator_free(e.validator);
-    slr_text_free(e.text);
+    slr_captions_free(e.text);
     slr_feed_close(&e.feed);
     slr_stack_free(e.stack);
     slr_words_free(e.words);

@@ -32,6 +32,8 @@ typedef struct probe {
     uint64_t made;        /* bytes after which the trainer was there */
     double spent;         /* seconds for shapes but the first */
     double text_seconds;  /* of one caption */
+    char *caption;        /* the one that is kept, with cache_text_encoder_outputs; else NULL */
+    uint64_t encoders;    /* bytes of the text encoders that are given back before steps begin */
     double update;        /* seconds of one */
     double hash;          /* seconds per byte */
     uint64_t val_text;    /* bytes of the held-out pictures' states */
@@ -111,7 +113,7 @@ static int look_at_pictures(probe *p)
 /* A batch of a shape: random latents, the captions of pictures of that bucket. */
 typedef struct fake {
     slr_batch b;
-    float *latents, *weight;
+    float *latents, *weight, *sizes;
     const char **captions;
     size_t *items;
 } fake;
@@ -120,6 +122,7 @@ static void fake_free(fake *k, slr_mem *m)
 {
     slr_free(m, k->latents);
     slr_free(m, k->weight);
+    slr_free(m, k->sizes);
     slr_free(m, k->captions);
     slr_free(m, k->items);
 }
@@ -130,15 +133,17 @@ static bool in_bucket(const slr_dataset *d, size_t item, int64_t w, int64_t h)
     return b->width == w && b->height == h;
 }
 
-static int fake_make(fake *k, const slr_trainer *t, const slr_forecast_shape *s, int factor)
+static int fake_make(fake *k, const probe *p, const slr_forecast_shape *s, int factor)
 {
+    const slr_trainer *t = p->t;
     const slr_dataset *d = t->c.data;
     int64_t lw = s->width / factor, lh = s->height / factor, floats = s->n * lw * lh * 4;
     *k = (fake){.latents = slr_calloc(t->m, (size_t)floats, sizeof *k->latents),
                 .weight = slr_calloc(t->m, (size_t)s->n, sizeof *k->weight),
+                .sizes = slr_calloc(t->m, (size_t)s->n, SLR_SAMPLE_SIZES * sizeof *k->sizes),
                 .captions = slr_calloc(t->m, (size_t)s->n, sizeof *k->captions),
                 .items = slr_calloc(t->m, (size_t)s->n, sizeof *k->items)};
-    if (!k->latents || !k->weight || !k->captions || !k->items)
+    if (!k->latents || !k->weight || !k->sizes || !k->captions || !k->items)
         return SDLORA_ENOMEM;
     slr_rng rng;
     slr_rng_init(&rng, 0, SLR_STREAM_EVAL, 0);
@@ -148,7 +153,7 @@ static int fake_make(fake *k, const slr_trainer *t, const slr_forecast_shape *s,
         while (!in_bucket(d, item % slr_dataset_items(d), s->width, s->height))
             item++;
         k->items[i] = item % slr_dataset_items(d);
-        k->captions[i] = slr_dataset_item(d, k->items[i])->caption;
+        k->captions[i] = p->caption ? p->caption : slr_dataset_item(d, k->items[i])->caption;
         k->weight[i] = 1;
     }
     k->b = (slr_batch){.n = s->n,
@@ -160,6 +165,7 @@ static int fake_make(fake *k, const slr_trainer *t, const slr_forecast_shape *s,
                        .latents = k->latents,
                        .captions = k->captions,
                        .loss_weight = k->weight,
+                       .sizes = k->sizes,
                        .items = k->items};
     return SDLORA_OK;
 }
@@ -179,25 +185,36 @@ static int time_batch(probe *p, const fake *k, double limit, double *first, doub
     return SDLORA_OK;
 }
 
+/* One caption stays for all batches, as all would in a run, and the encoders go. */
+static int close_text(probe *p)
+{
+    slr_forecast_memory *m = &p->f->memory;
+    SLR_TRY(slr_captions_keep(p->t->text, p->caption, NULL, &p->t->cancel));
+    slr_captions_close(p->t->text);
+    p->encoders = m->text;
+    m->text = 0;
+    return SDLORA_OK;
+}
+
 /* Seconds of a caption, and bytes of the encoder's graph. */
 static int time_text(probe *p, const fake *k)
 {
     slr_trainer *t = p->t;
-    const float *states;
+    slr_caption_states states;
     if (!t->text)
         return SDLORA_OK;
     uint64_t before = used(p);
-    SLR_TRY(slr_text_states(t->text, k->captions[0], &t->cancel, &states));
-    slr_text_forget(t->text);
+    SLR_TRY(slr_captions_get(t->text, k->captions[0], &t->cancel, &states));
+    slr_captions_forget(t->text);
     p->f->memory.text = used(p) - before;
     double start = slr_clock();
     for (int i = 0; i < TEXT_TRIES; i++) {
-        slr_text_forget(t->text);
-        SLR_TRY(slr_text_states(t->text, k->captions[(int64_t)i % k->b.n], &t->cancel, &states));
+        slr_captions_forget(t->text);
+        SLR_TRY(slr_captions_get(t->text, k->captions[(int64_t)i % k->b.n], &t->cancel, &states));
     }
     p->text_seconds = (slr_clock() - start) / TEXT_TRIES;
-    slr_text_forget(t->text);
-    return SDLORA_OK;
+    slr_captions_forget(t->text);
+    return t->cache_text ? close_text(p) : SDLORA_OK;
 }
 
 /* The sum of squares, the update and max-norm scaling, without effect. */
@@ -282,7 +299,7 @@ static int probe_main(probe *p, slr_forecast_shape *s, const fake *k, uint64_t *
     SLR_TRY(time_batch(p, k, MAIN_SECONDS, &first, &s->seconds));
     s->measured = true;
     if (p->t->text)
-        slr_text_forget(p->t->text);
+        slr_captions_forget(p->t->text);
     p->f->seconds.load += first > s->seconds ? first - s->seconds : 0;
     SLR_TRY(time_update(p));
     uint64_t resident = resident_bytes(), own = used(p);
@@ -306,7 +323,7 @@ static int probe_other(probe *p, slr_forecast_shape *s, const slr_forecast_shape
         return SDLORA_OK;
     SLR_TRY(time_batch(p, k, OTHER_SECONDS, &first, &s->seconds));
     if (p->t->text)
-        slr_text_forget(p->t->text);
+        slr_captions_forget(p->t->text);
     s->measured = true;
     p->spent += slr_clock() - start;
     return SDLORA_OK;
@@ -330,7 +347,7 @@ static int probe_shapes(probe *p)
                          (double)(like->n * like->width * like->height);
             continue;
         }
-        int rc = fake_make(&k, p->t, s, 1 << factor);
+        int rc = fake_make(&k, p, s, 1 << factor);
         if (rc >= 0)
             rc = i ? probe_other(p, s, like, &k, &arena, &scratch)
                    : probe_main(p, s, &k, &arena, &scratch);
@@ -372,9 +389,10 @@ static int time_validation(probe *p, const float *latents, const slr_bucket *b, 
     for (int i = 0; i < 2; i++) {
         double start = slr_clock();
         const slr_item *item = slr_dataset_item(p->c->validation, 0);
-        slr_text_forget(p->t->val_text);
-        SLR_TRY(slr_validator_picture(p->t->validator, 0, item->caption, latents,
-                                      b->height / factor, b->width / factor, &p->t->cancel, &loss));
+        slr_captions_forget(slr_trainer_held_out_text(p->t));
+        SLR_TRY(slr_validator_picture(p->t->validator, 0, p->caption ? p->caption : item->caption,
+                                      latents, b->height / factor, b->width / factor, &p->t->cancel,
+                                      &loss));
         *seconds = slr_clock() - start;
     }
     return SDLORA_OK;
@@ -401,7 +419,7 @@ static int probe_validation(probe *p)
     double one = 0;
     int rc = latents ? time_validation(p, latents, b, factor, &one) : SDLORA_ENOMEM;
     slr_free(t->m, latents);
-    uint64_t states = slr_text_floats(t->val_text) * sizeof(float), kept;
+    uint64_t states = slr_captions_floats(slr_trainer_held_out_text(t)) * sizeof(float), kept;
     slr_forecast_texts(&p->val_needs, pictures, 0, states, &encoded, &kept);
     p->f->memory.validation += used(p) - before + kept;
     one *= mean_pixels(d) / ((double)b->width * b->height);
@@ -455,7 +473,7 @@ static int time_decoder(probe *p, const slr_forecast_picture *s, int factor, dou
         rc = slr_vae_decode(vae, latents, 1, h, w, image, &t->cancel);
         *seconds = slr_clock() - start;
     }
-    p->f->memory.samples += used(p) - before;
+    p->f->memory.samples += used(p) - before + p->encoders; /* prompts are texts too */
     slr_free(t->m, latents);
     slr_free(t->m, image);
     slr_vae_runner_free(vae);
@@ -537,7 +555,8 @@ static uint64_t tensor_bytes(const slr_weights *w)
 static void sum_memory(probe *p)
 {
     slr_forecast_memory *m = &p->f->memory;
-    uint64_t before = p->made + m->encoder + m->latents;
+    uint64_t encoder = m->encoder > p->encoders + m->text ? m->encoder : p->encoders + m->text;
+    uint64_t before = p->made + encoder + m->latents;
     uint64_t after = m->packed + m->graphs + m->workspace + m->optimizer + m->text + m->latents +
                      m->validation + m->samples + (p->needs.each_epoch ? m->encoder : 0);
     m->peak = m->process + m->handles + (before > after ? before : after);
@@ -559,9 +578,14 @@ static void count_texts(probe *p)
         return;
     for (size_t i = 0; i < f->n_shapes; i++)
         each += f->shapes[i].batches * f->shapes[i].n;
+    if (p->t->cache_text) {
+        f->captions = p->needs.captions + p->val_needs.captions;
+        f->memory.text += (uint64_t)f->captions * slr_captions_floats(p->t->text) * sizeof(float);
+        return;
+    }
     int64_t uses = (int64_t)((double)each * (double)f->batches / (double)f->batches_per_epoch);
     slr_forecast_texts(&p->needs, uses, uses > each ? each : 0,
-                       slr_text_floats(p->t->text) * sizeof(float), &f->captions, &kept);
+                       slr_captions_floats(p->t->text) * sizeof(float), &f->captions, &kept);
     f->memory.text += kept;
 }
 
@@ -571,6 +595,8 @@ static int make_trainer(probe *p)
     double start = slr_clock();
     m->handles = used(p);
     SLR_TRY(slr_trainer_make(&p->t, p->c));
+    if (p->t->cache_text)
+        SLR_TRY(slr_dataset_caption(p->c->data, p->t->m, 0, &p->caption));
     p->f->seconds.load = slr_clock() - start;
     p->made = used(p) - m->handles;
     m->optimizer = 4 * slr_network_param_count(p->c->network) * sizeof(float);
@@ -605,6 +631,7 @@ int slr_forecast_make(slr_forecast *out, const slr_trainer_config *config,
     int rc = slr_trainer_vae(config) ? run(&p, pictures, n_pictures)
                                      : slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
                                                 slr_checkpoint_path(config->base));
+    slr_free(config->mem, p.caption);
     slr_trainer_free(p.t);
     return rc;
 }

@@ -173,7 +173,7 @@ int slr_forecast_disk(slr_forecast *f, slr_trainer *t, const slr_loader_needs *n
 void slr_forecast_texts(const slr_loader_needs *needs, int64_t uses, int64_t each,
                         uint64_t text_bytes, int64_t *encoded, uint64_t *kept)
 {
-    int64_t room = (int64_t)(SLR_TEXT_KEPT_BYTES / text_bytes);
+    int64_t room = (int64_t)(SLR_CAPTIONS_KEPT_BYTES / text_bytes);
     int64_t different = needs->captions_change || needs->captions > uses ? uses : needs->captions;
     *encoded = different;
     if (!needs->captions_change && needs->captions > room && each > 0)

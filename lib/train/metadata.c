@@ -147,6 +147,17 @@ static int set_option(slr_meta *meta, const char *key, slr_opt o, const char *op
     }
 }
 
+/* One rate as a number, several as Python's list. */
+static int set_rates(slr_meta *meta, const char *key, slr_opt o, const char *option)
+{
+    char list[128];
+    const char *text = slr_opt_text(o, option), *end = text ? strchr(text, '\n') : NULL;
+    if (!end)
+        return set_option(meta, key, o, option);
+    snprintf(list, sizeof list, "[%.*s, %s]", (int)(end - text), text, end + 1);
+    return slr_meta_set(meta, key, list);
+}
+
 /* What an embedding has instead of ranks; kohya's script writes none of these. */
 static int set_embedding(slr_meta *meta, slr_opt o)
 {
@@ -165,8 +176,11 @@ static int set_rows(slr_meta *meta, const slr_run_facts *f, bool bare)
     };
     bool embedding = slr_network_is_embedding(f->network);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if ((rows[i].always || !bare) && !(embedding && rows[i].from == FROM_NETWORK))
-            SLR_TRY(set_option(meta, rows[i].key, from[rows[i].from], rows[i].option));
+        if ((rows[i].always || !bare) && !(embedding && rows[i].from == FROM_NETWORK)) {
+            bool rates = !strcmp(rows[i].option, "text_encoder_lr");
+            SLR_TRY((rates ? set_rates : set_option)(meta, rows[i].key, from[rows[i].from],
+                                                     rows[i].option));
+        }
     return embedding ? set_embedding(meta, from[FROM_NETWORK]) : SDLORA_OK;
 }
 
@@ -345,6 +359,19 @@ static const struct {
     {"modelspec.implementation_version", "metadata_implementation_version"},
 };
 
+/* By version and prediction, as sd-scripts' sai_model_spec.py tells them. */
+static const char *architecture_of(const slr_family *family, bool v)
+{
+    return family->id == SLR_FAMILY_SD2 && v ? "stable-diffusion-v2-768-v" : family->architecture;
+}
+
+static const char *implementation_of(const slr_family *family, bool embedding)
+{
+    return family->id == SLR_FAMILY_SDXL || embedding
+               ? "https://github.com/Stability-AI/generative-models"
+               : "diffusers";
+}
+
 static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
 {
     const slr_family *family = slr_network_family(f->network);
@@ -356,9 +383,10 @@ static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
     slr_iso_time(f->now, date);
     SLR_TRY(slr_meta_set(meta, "modelspec.sai_model_spec", "1.0.1"));
     bool embedding = slr_network_is_embedding(f->network);
-    SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s/%s", family->architecture,
+    SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s/%s",
+                          architecture_of(family, f->v_prediction),
                           embedding ? "textual-inversion" : "lora"));
-    SLR_TRY(slr_meta_set(meta, "modelspec.implementation", "diffusers"));
+    SLR_TRY(slr_meta_set(meta, "modelspec.implementation", implementation_of(family, embedding)));
     SLR_TRY(
         slr_meta_set(meta, "modelspec.implementation_version", "libsdlora/" SDLORA_VERSION_STRING));
     SLR_TRY(slr_meta_setf(meta, "modelspec.resolution", "%lldx%lld", w, h));
@@ -388,10 +416,10 @@ static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
 static int set_base_version(slr_meta *meta, const slr_run_facts *f)
 {
     const slr_family *family = slr_network_family(f->network);
-    bool v_of_eps_family = f->v_prediction && family->predict == SLR_PREDICT_EPS;
+    bool sdxl = family->id == SLR_FAMILY_SDXL; /* has one name, whatever it predicts */
     SLR_TRY(slr_meta_set(meta, "ss_v2", family->id == SLR_FAMILY_SD2 ? "True" : "False"));
     return slr_meta_setf(meta, "ss_base_model_version", "%s%s", family->base_version,
-                         v_of_eps_family ? "_v" : "");
+                         f->v_prediction && !sdxl ? "_v" : "");
 }
 
 int slr_metadata_fill(slr_meta *meta, slr_mem *m, const slr_run_facts *f, slr_meta *hashes)

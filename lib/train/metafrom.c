@@ -74,16 +74,26 @@ static int take(taking *t, const char *key, const char *option, const char *valu
 
 /* --- keys that are more than one value --- */
 
-/* "[5e-05, 5e-05]": of each text encoder; the first. */
-static int take_first(taking *t, const char *key, const char *option, const char *value)
+/* "[5e-05, 4e-05]": of each text encoder, one a line. */
+static int take_rates(taking *t, const char *key, const char *option, const char *value)
 {
-    char number[64];
-    size_t n = strcspn(value + (*value == '['), ",]");
-    if (*value != '[' || n >= sizeof number)
-        return take(t, key, option, value);
-    memcpy(number, value + 1, n);
-    number[n] = '\0';
-    return take(t, key, option, number);
+    char text[64];
+    size_t n = 0;
+    for (const char *p = value; *p && n + 1 < sizeof text; p++)
+        if (!strchr("[] ", *p))
+            text[n++] = *p == ',' ? '\n' : *p;
+    text[n] = '\0';
+    slr_str rest = slr_str_of(text), one;
+    while (!nothing(text) && slr_str_next(&rest, '\n', &one)) {
+        double rate;
+        char number[64];
+        snprintf(number, sizeof number, "%.*s", (int)one.n, one.p);
+        if (slr_parse_real(number, &rate))
+            continue;
+        note(t, key, value, "not a number");
+        return SDLORA_OK;
+    }
+    return take(t, key, option, text);
 }
 
 /* "(512, 768)" */
@@ -237,7 +247,7 @@ static const struct {
     const char *key, *kind, *option;
     int (*take)(taking *t, const char *key, const char *option, const char *value);
 } special[] = {
-    {"ss_text_encoder_lr", "train", "text_encoder_lr", take_first},
+    {"ss_text_encoder_lr", "train", "text_encoder_lr", take_rates},
     {"ss_optimizer", "train", "optimizer_type", take_optimizer},
     {"ss_seed", "train", "seed", take},
     {"ss_max_train_steps", "train", "max_train_steps", take},

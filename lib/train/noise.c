@@ -105,6 +105,11 @@ static int read_times(slr_noise *n, slr_opt o)
 
 int slr_noise_init(slr_noise *n, slr_opt o, int predict)
 {
+    if (predict == SLR_PREDICT_V && slr_opt_given(o, "v_parameterization") &&
+        !slr_opt_bool(o, "v_parameterization"))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "the model predicts v, so v_parameterization has to be true; a model of "
+                        "which this is not so is opened with prediction_type epsilon");
     *n = (slr_noise){
         .v_prediction = predict == SLR_PREDICT_V || slr_opt_bool(o, "v_parameterization"),
         .offset = slr_opt_real(o, "noise_offset"),
@@ -292,7 +297,7 @@ static void perturb(const batch *b, int64_t i, int t, double gamma, float *x)
     }
 }
 
-static double snr_weight(const slr_noise *n, int t)
+double slr_noise_weight(const slr_noise *n, int t)
 {
     double snr = n->snr[t], capped = fmin(snr, SNR_CAP), weight = 1.0;
     if (n->min_snr > 0)
@@ -340,7 +345,7 @@ int slr_noise_fill(const slr_noise *n, slr_mem *m, const slr_step_io *io, const 
         if (gamma != 0)
             perturb(&b, i, t, gamma, io->x + i * size);
         io->t[i] = (float)t;
-        io->weight[i] = (float)(base_weight[i] * snr_weight(n, t));
+        io->weight[i] = (float)(base_weight[i] * slr_noise_weight(n, t));
         if (io->delta)
             io->delta[i] = slr_noise_delta(n, t);
     }

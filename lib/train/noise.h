@@ -37,6 +37,8 @@ int slr_noise_fill(const slr_noise *n, slr_mem *m, const slr_step_io *io, const 
 /* Noisy latents and target at a fixed timestep with given noise, weight 1: validation. */
 void slr_noise_fixed(const slr_noise *n, const float *latents, const float *noise, int64_t floats,
                      int t, float *x, float *target);
+/* What min-SNR and its kin make of a sample's loss at a timestep. */
+double slr_noise_weight(const slr_noise *n, int t);
 /* Huber's delta at a timestep. */
 float slr_noise_delta(const slr_noise *n, int t);
 

@@ -208,20 +208,20 @@ static int add_slot(slr_optim *o, const slr_network_slot *slot, size_t end)
 }
 
 /* Slots follow each other, each with the gap behind it. */
-static int make_ranges(slr_optim *o, unsigned part_mask)
+static int make_ranges(slr_optim *o, unsigned part_mask, const bool *live)
 {
     size_t n = slr_network_slots(o->network);
     for (size_t i = 0; i < n; i++) {
         const slr_network_slot *s = slr_network_slot_at(o->network, i);
         size_t end = i + 1 < n ? slr_network_slot_at(o->network, i + 1)->offset
                                : slr_network_param_count(o->network);
-        if ((part_mask >> s->part & 1u) && s->lr_scale > 0)
+        if ((part_mask >> s->part & 1u) && s->lr_scale > 0 && (!live || live[i]))
             SLR_TRY(add_slot(o, s, end));
     }
     return o->n_ranges ? SDLORA_OK : slr_fail(SDLORA_EINVAL, __func__, "nothing is left to train");
 }
 
-static int allocate(slr_optim *o, slr_network *network, unsigned part_mask)
+static int allocate(slr_optim *o, slr_network *network, unsigned part_mask, const bool *live)
 {
     o->network = slr_network_ref(network);
     size_t n = slr_network_param_count(network);
@@ -235,11 +235,11 @@ static int allocate(slr_optim *o, slr_network *network, unsigned part_mask)
     for (int i = 0; ranks && i < 3; i++)
         if (!(o->kept[i] = slr_alloc(o->m, n * sizeof(float))))
             return SDLORA_ENOMEM;
-    return ranks && !o->ranks ? SDLORA_ENOMEM : make_ranges(o, part_mask);
+    return ranks && !o->ranks ? SDLORA_ENOMEM : make_ranges(o, part_mask, live);
 }
 
 int slr_optim_new(slr_optim **out, slr_mem *m, slr_network *network, slr_devices *devices,
-                  slr_opt opts, unsigned part_mask)
+                  slr_opt opts, unsigned part_mask, const bool *live)
 {
     *out = NULL;
     slr_optim *o = slr_calloc(m, 1, sizeof *o);
@@ -248,7 +248,7 @@ int slr_optim_new(slr_optim **out, slr_mem *m, slr_network *network, slr_devices
     o->m = m;
     int rc = read_options(o, opts);
     if (rc >= 0)
-        rc = allocate(o, network, part_mask);
+        rc = allocate(o, network, part_mask, live);
     if (rc >= 0)
         rc = planned(o, devices, plan_norm);
     if (rc >= 0)

@@ -12,9 +12,10 @@
 typedef struct slr_optim slr_optim;
 
 /* Options: optimizer_type (AdamW), optimizer_args ("weight_decay=0.01", "betas=0.9,0.999",
- * "eps=1e-8"). part_mask: bits 1 << SLR_PART_*. */
+ * "eps=1e-8"). part_mask: bits 1 << SLR_PART_*.  live: which slots can have gradients
+ * (slr_step_live()); torch leaves the others alone, decay included.  NULL: all. */
 int slr_optim_new(slr_optim **out, slr_mem *m, slr_network *network, slr_devices *devices,
-                  slr_opt o, unsigned part_mask);
+                  slr_opt o, unsigned part_mask, const bool *live);
 void slr_optim_free(slr_optim *o);
 
 /* Gradients are summed here between updates: as many floats as the network's block. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The graph of one training step at one shape: text encoder (when it is in), UNet, loss, and the
- * backward pass to every trained slot, whose gradients land in one flat block.  Refuses to know
+/* The graph of one training step at one shape: text encoders (when they are in), UNet, loss, and
+ * the backward pass to every trained slot, whose gradients land in one flat block.  Refuses to know
  * datasets, schedules, optimisers. */
 #include "train/step.h"
 
@@ -8,7 +8,6 @@
 
 #include "base/status.h"
 #include "base/str.h"
-#include "models/clip.h"
 #include "models/unet.h"
 
 /* Arithmetic that gradient checkpointing may add.  The curve is steep up to here: SD 1.5 at 512x512
@@ -23,15 +22,16 @@ struct slr_step {
     float *grad, *own_grad;
     slr_step_io io;
     slr_recompute_cost recomputed;
+    size_t rows; /* of ids */
 };
 
 /* Values of the graph while it is built. */
 typedef struct building {
     const slr_step_config *c;
     slr_graph *g;
-    slr_clip_shape clip;
+    slr_text_shape text;
     slr_unet_shape unet;
-    slr_val x, t, target, weight, delta, text, seed, loss;
+    slr_val x, t, target, weight, delta, seed, loss;
     slr_val *vals, *wrt, *grads; /* one per slot */
     slr_train_hook hook;
 } building;
@@ -50,25 +50,38 @@ static slr_weights *weights_of(const slr_step_config *c, int part)
     return c->stack ? slr_stack_weights(c->stack, part) : slr_checkpoint_part(c->base, part);
 }
 
-static int64_t tokens_of(int n_chunks)
-{
-    return n_chunks == 1 ? 77 : 75 * (int64_t)n_chunks + 2;
-}
-
-static slr_val build_text(building *b, const slr_adapter *adapter)
+/* [n,tokens,width] and [n,pooled] */
+static void build_text(building *b, const slr_adapter *adapter, slr_val *states, slr_val *pooled)
 {
     const slr_step_config *c = b->c;
     if (c->text_states) {
-        int64_t dim[3] = {c->n, tokens_of(c->n_chunks), b->clip.width};
-        return b->text = slr_input(b->g, "states", SDLORA_F32, 3, dim);
+        int64_t dim[3] = {c->n, slr_text_tokens(c->n_chunks), b->text.width};
+        int64_t wide[2] = {c->n, b->text.pooled};
+        *states = slr_input(b->g, "states", SDLORA_F32, 3, dim);
+        *pooled = b->text.pooled ? slr_input(b->g, "pooled", SDLORA_F32, 2, wide) : SLR_NONE;
+        return;
     }
-    int64_t dim[2] = {c->n * c->n_chunks, 77};
-    slr_nn nn = {b->g, weights_of(c, SLR_PART_TE), SLR_PART_TE, adapter};
-    b->text = slr_input(b->g, "ids", SDLORA_I32, 2, dim);
-    slr_graph_push(b->g, "text_encoder");
-    slr_val states = slr_clip_build(&nn, slr_checkpoint_family(c->base), b->text, c->clip_skip);
-    slr_graph_pop(b->g);
-    return slr_clip_join(b->g, states, c->n_chunks);
+    slr_text_graph text = {.family = slr_checkpoint_family(c->base),
+                           .shape = &b->text,
+                           .adapter = adapter,
+                           .n = c->n,
+                           .n_chunks = c->n_chunks,
+                           .clip_skip = c->clip_skip};
+    for (int e = 0; e < b->text.n; e++)
+        text.weights[e] = weights_of(c, b->text.part[e]);
+    slr_text_graph_build(b->g, &text, states, pooled);
+}
+
+/* Pooled state and sizes in one row, as SDXL's UNet takes them: [n,vector], f32. */
+static slr_val build_vector(building *b, slr_val pooled)
+{
+    int64_t dim[2] = {b->c->n, b->text.n_sizes * SLR_SIZE_WIDTH};
+    if (!b->text.vector)
+        return SLR_NONE;
+    slr_val part[2] = {pooled, slr_input(b->g, "sizes", SDLORA_F32, 2, dim)};
+    if (slr_shape_of(b->g, pooled).dtype != SDLORA_F32)
+        part[0] = slr_cast(b->g, pooled, SDLORA_F32);
+    return slr_concat(b->g, part, 2, 1);
 }
 
 static void build_forward(building *b)
@@ -77,6 +90,7 @@ static void build_forward(building *b)
     int64_t image[4] = {c->n, c->h, c->w, b->unet.out_channels}, one[1] = {c->n}, two[1] = {2};
     bool dropout = c->part_mask && c->network && slr_network_has_dropout(c->network);
     slr_adapter stacked;
+    slr_val context, pooled;
 
     b->x = slr_input(b->g, "x", SDLORA_F32, 4, image);
     b->t = slr_input(b->g, "t", SDLORA_F32, 1, one);
@@ -93,10 +107,12 @@ static void build_forward(building *b)
         b->hook.ranks = slr_input(b->g, "ranks", SDLORA_F32, 1, ranks);
 
     const slr_adapter *adapter = adapter_of(b, &stacked);
-    slr_val context = build_text(b, adapter);
+    build_text(b, adapter, &context, &pooled);
+    slr_val vector = build_vector(b, pooled);
     slr_nn nn = {b->g, weights_of(c, SLR_PART_UNET), SLR_PART_UNET, adapter};
     slr_graph_push(b->g, "unet");
-    slr_val pred = slr_unet_build(&nn, slr_checkpoint_family(c->base), b->x, b->t, context);
+    slr_val pred =
+        slr_unet_build_vector(&nn, slr_checkpoint_family(c->base), b->x, b->t, context, vector);
     slr_graph_pop(b->g);
     b->loss = slr_loss(b->g, pred, b->target, b->weight, b->delta, c->loss_type);
     slr_output(b->g, b->loss, "loss");
@@ -157,51 +173,53 @@ static int bind_slots(slr_step *s, const building *b)
     return b->c->stack ? slr_stack_bind(b->c->stack, s->plan) : SDLORA_OK;
 }
 
-static void *data_of(slr_step *s, const char *name)
-{
-    slr_val v;
-    if (slr_plan_find(s->plan, name, &v) < 0) {
-        slr_clear();
-        return NULL;
-    }
-    return slr_plan_data(s->plan, v);
-}
-
 static void fill_io(slr_step *s, const building *b)
 {
+    slr_plan *p = s->plan;
     s->io = (slr_step_io){
-        .x = data_of(s, "x"),
-        .target = data_of(s, "target"),
-        .t = data_of(s, "t"),
-        .weight = data_of(s, "weight"),
-        .delta = data_of(s, "delta"),
-        .ids = data_of(s, "ids"),
-        .put = data_of(s, "text_encoder.put"),
-        .splice = data_of(s, "text_encoder.splice"),
-        .states = data_of(s, "states"),
-        .seed = data_of(s, "seed"),
-        .ranks = data_of(s, "ranks"),
-        .loss = data_of(s, "loss"),
-        .pred = data_of(s, "pred"),
+        .x = slr_train_held(p, "x"),
+        .target = slr_train_held(p, "target"),
+        .t = slr_train_held(p, "t"),
+        .weight = slr_train_held(p, "weight"),
+        .delta = slr_train_held(p, "delta"),
+        .text = slr_text_io_of(p),
+        .states = slr_train_held(p, "states"),
+        .pooled = slr_train_held(p, "pooled"),
+        .sizes = slr_train_held(p, "sizes"),
+        .seed = slr_train_held(p, "seed"),
+        .ranks = slr_train_held(p, "ranks"),
+        .loss = slr_train_held(p, "loss"),
+        .pred = slr_train_held(p, "pred"),
         .grad = s->grad,
         .channels = b->unet.out_channels,
-        .tokens = tokens_of(b->c->n_chunks),
-        .width = b->clip.width,
+        .tokens = slr_text_tokens(b->c->n_chunks),
+        .shape = b->text,
     };
+    s->rows = (size_t)(b->c->n * b->c->n_chunks);
+}
+
+/* Shapes of the model's parts, and what it takes to train it. */
+static int read_shapes(building *b)
+{
+    const slr_step_config *c = b->c;
+    const slr_family *family = slr_checkpoint_family(c->base);
+    slr_weights *unet = slr_checkpoint_part(c->base, SLR_PART_UNET);
+    if (!unet)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no UNet", slr_checkpoint_path(c->base));
+    SLR_TRY(slr_text_read(&b->text, c->base));
+    SLR_TRY(slr_unet_read(&b->unet, family, unet));
+    if (b->unet.in_channels != b->unet.out_channels)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s is an inpainting model, whose UNet takes %lld channels: train on the "
+                        "model that it was made from, whose networks fit it",
+                        slr_checkpoint_path(c->base), (long long)b->unet.in_channels);
+    return SDLORA_OK;
 }
 
 static int build(slr_step *s, building *b)
 {
     const slr_step_config *c = b->c;
-    const slr_family *family = slr_checkpoint_family(c->base);
-    slr_weights *te = slr_checkpoint_part(c->base, SLR_PART_TE);
-    slr_weights *unet = slr_checkpoint_part(c->base, SLR_PART_UNET);
-    if (!te || !unet)
-        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_checkpoint_path(c->base),
-                        te ? "UNet" : "text encoder");
-    SLR_TRY(slr_clip_read(&b->clip, family, te));
-    SLR_TRY(slr_unet_read(&b->unet, family, unet));
-
+    SLR_TRY(read_shapes(b));
     size_t n_slots = c->network ? slr_network_slots(c->network) : 0;
     b->vals = slr_calloc(s->m, 3 * n_slots + 1, sizeof *b->vals);
     if (!b->vals)
@@ -248,6 +266,27 @@ int slr_step_new(slr_step **out, const slr_step_config *config)
     return SDLORA_OK;
 }
 
+int slr_step_live(const slr_step_config *config, bool *live)
+{
+    slr_step_config small = *config;
+    building b = {.c = &small};
+    SLR_TRY(read_shapes(&b));
+    size_t n = slr_network_slots(config->network);
+    small.n = 1;
+    small.h = small.w = (int64_t)1 << (b.unet.n_levels - 1);
+    b.vals = slr_calloc(config->mem, n + 1, sizeof *b.vals);
+    int rc = b.vals ? slr_graph_new(&b.g, config->mem, config->policy) : SDLORA_ENOMEM;
+    if (rc >= 0) {
+        build_forward(&b);
+        rc = slr_graph_status(b.g);
+    }
+    for (size_t i = 0; rc >= 0 && i < n; i++)
+        live[i] = b.vals[i] != SLR_NONE;
+    slr_graph_free(b.g);
+    slr_free(config->mem, b.vals);
+    return rc;
+}
+
 void slr_step_free(slr_step *s)
 {
     if (!s)
@@ -277,4 +316,16 @@ slr_plan *slr_step_plan(slr_step *s)
 slr_recompute_cost slr_step_recomputed(const slr_step *s)
 {
     return s->recomputed;
+}
+
+void slr_step_fill_text(const slr_step *s, const slr_words *words)
+{
+    slr_text_io_fill(&s->io.text, words, slr_checkpoint_family(s->base), &s->io.shape, s->rows);
+}
+
+void slr_step_fill_sizes(const slr_step *s, const float *numbers, int64_t i)
+{
+    int n = s->io.shape.n_sizes;
+    if (s->io.sizes)
+        slr_text_sizes(numbers, n, s->io.sizes + i * n * SLR_SIZE_WIDTH);
 }

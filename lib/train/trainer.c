@@ -18,7 +18,6 @@
 #include "train/optim.h"
 #include "train/outputs.h"
 #include "train/state.h"
-#include "train/text.h"
 #include "train/trainer_impl.h"
 #include "train/validate.h"
 
@@ -42,26 +41,23 @@ static const char *caption_of(const slr_trainer *t, const slr_batch *b, int64_t 
     return slr_inversion_caption(&t->inversion, b->captions[i], slr_rng_u32(&rng), text);
 }
 
-static int fill_text(slr_trainer *t, const slr_step_io *io, const slr_batch *b)
+/* What conditions the UNet. */
+static int fill_text(slr_trainer *t, slr_step *step, const slr_batch *b)
 {
     const slr_family *family = slr_checkpoint_family(t->c.base);
+    const slr_step_io *io = slr_step_io_of(step);
     const slr_words *words = t->inversion.words;
+    int32_t *ids = io->text.ids[0];
     for (int64_t i = 0; i < b->n; i++) {
         char text[SLR_INVERSION_TEXT];
         const char *caption = caption_of(t, b, i, text);
-        const float *states;
-        if (io->ids) {
-            SLR_TRY(slr_words_caption(words, t->bpe, t->m, family, caption, t->n_chunks,
-                                      io->ids + i * t->n_chunks * 77));
-            continue;
-        }
-        SLR_TRY(slr_text_states(t->text, caption, &t->cancel, &states));
-        memcpy(io->states + i * io->tokens * io->width, states,
-               (size_t)(io->tokens * io->width) * sizeof(float));
+        slr_step_fill_sizes(step, b->sizes + i * SLR_SAMPLE_SIZES, i);
+        SLR_TRY(ids ? slr_words_caption(words, t->bpe, t->m, family, caption, t->n_chunks,
+                                        ids + i * t->n_chunks * 77)
+                    : slr_captions_put(t->text, caption, &t->cancel, io, i));
     }
-    if (io->splice)
-        slr_words_split(words, io->ids, (size_t)(b->n * t->n_chunks) * 77, io->put, NULL, 0,
-                        io->splice);
+    if (ids)
+        slr_step_fill_text(step, words);
     return SDLORA_OK;
 }
 
@@ -83,7 +79,7 @@ int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
     uint64_t first = first_sample(t, b);
     SLR_TRY(slr_noise_fill(&t->noise, t->m, io, b->latents, b->n, b->lh, b->lw, t->seed, first,
                            b->loss_weight));
-    SLR_TRY(fill_text(t, io, b));
+    SLR_TRY(fill_text(t, step, b));
     fill_seed(t, io, first);
     if (io->ranks)
         slr_network_draw_ranks(t->c.network, t->seed, first, io->ranks);
@@ -294,7 +290,7 @@ int slr_trainer_resume(slr_trainer *t, const char *path)
     atomic_store(&t->cancel, 0);
     slr_network_touch(t->c.network);
     if (t->text)
-        slr_text_forget(t->text);
+        slr_captions_forget(t->text);
     return SDLORA_OK;
 }
 

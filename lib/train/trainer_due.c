@@ -143,7 +143,7 @@ int slr_trainer_validate(slr_trainer *t, double *loss)
 {
     if (!t->validator)
         return slr_fail(SDLORA_EINVAL, __func__, "the trainer was made without held-out pictures");
-    slr_text_forget(t->val_text);
+    slr_captions_forget(slr_trainer_held_out_text(t));
     int rc = slr_validator_run(t->validator, &t->cancel, loss);
     if (rc == SDLORA_ECANCELED)
         atomic_store(&t->cancel, 0);

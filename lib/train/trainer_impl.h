@@ -5,13 +5,13 @@
 
 #include "graph/policy.h"
 #include "models/vae.h"
+#include "train/captions.h"
 #include "train/inversion.h"
 #include "train/lr.h"
 #include "train/noise.h"
 #include "train/optim.h"
 #include "train/outputs.h"
 #include "train/state.h"
-#include "train/text.h"
 #include "train/trainer.h"
 #include "train/validate.h"
 
@@ -50,6 +50,7 @@ struct slr_trainer {
     int64_t batch_size, n_batches, total, epochs;
     double max_grad_norm, base_lr[SLR_PART_COUNT];
     unsigned part_mask;
+    bool cache_text, cache_on_disk; /* captions are encoded before the first step */
     slr_precision precision;
     slr_noise noise;
     const slr_lr_row *lr;
@@ -58,11 +59,11 @@ struct slr_trainer {
     /* parts */
     slr_feed feed, val_feed;
     slr_loader *loader; /* == feed.loader */
-    slr_text *text;     /* NULL while the text encoder is trained */
+    slr_captions *text; /* NULL while a text encoder is trained */
     slr_inversion inversion;
     slr_optim *optim;
     slr_validator *validator;
-    slr_text *val_text;
+    slr_captions *val_text;
     slr_step_slot graph[SLR_MAX_GRAPHS];
     uint64_t clock;
     slr_outputs out;
@@ -101,6 +102,17 @@ int slr_feed_look(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data
 void slr_feed_close(slr_feed *feed);
 /* The planned graph for a shape, made when it is not kept. */
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out);
+
+/* trainer_text.c */
+/* The learning rate of each text encoder; the option gets one spelling. */
+int slr_trainer_text_rates(slr_trainer *t, double rate[SLR_PART_COUNT]);
+/* Settings of the text side; part_mask is there. */
+int slr_trainer_read_text(slr_trainer *t);
+int slr_trainer_open_text(slr_trainer *t);
+int slr_trainer_open_held_out_text(slr_trainer *t);
+slr_captions *slr_trainer_held_out_text(const slr_trainer *t);
+/* With cache_text_encoder_outputs: encodes all captions and gives the encoders back. */
+int slr_trainer_keep_captions(slr_trainer *t);
 
 /* trainer.c: adds the gradient of one batch to the optimiser's sum. */
 int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss);

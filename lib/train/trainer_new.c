@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "base/status.h"
 #include "base/str.h"
+#include "models/unet.h"
 #include "networks/hypernet.h"
 
 /* --- pictures to latents --- */
@@ -51,6 +52,7 @@ static uint64_t model_digest(const slr_trainer_config *c)
 {
     uint64_t seed = (uint64_t)slr_checkpoint_predict(c->base);
     seed = digest(slr_checkpoint_part(c->base, SLR_PART_TE), seed);
+    seed = digest(slr_checkpoint_part(c->base, SLR_PART_TE2), seed);
     return digest(slr_trainer_vae(c), digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
 }
 
@@ -214,11 +216,6 @@ int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step 
 
 /* --- settings --- */
 
-static double part_lr(slr_opt o, const char *name)
-{
-    return slr_opt_has(o, name) ? slr_opt_real(o, name) : slr_opt_real(o, "learning_rate");
-}
-
 static bool has_part(const slr_network *n, int part)
 {
     size_t first, last;
@@ -229,14 +226,15 @@ static bool has_part(const slr_network *n, int part)
 /* Parts with a learning rate of 0 are left out of graph, optimiser and clipping altogether. */
 static int read_rates(slr_trainer *t)
 {
-    static const char *const names[SLR_PART_COUNT] = {[SLR_PART_UNET] = "unet_lr",
-                                                      [SLR_PART_TE] = "text_encoder_lr",
-                                                      [SLR_PART_TE2] = "text_encoder_lr"};
+    double rate[SLR_PART_COUNT] = {0};
+    rate[SLR_PART_UNET] =
+        slr_opt_real(t->o, slr_opt_has(t->o, "unet_lr") ? "unet_lr" : "learning_rate");
+    SLR_TRY(slr_trainer_text_rates(t, rate));
     for (int part = 0; part < SLR_PART_COUNT; part++) {
-        if (!names[part] || !has_part(t->c.network, part))
+        if (!has_part(t->c.network, part))
             continue;
-        t->base_lr[part] = part_lr(t->o, names[part]);
-        if (t->base_lr[part] > 0)
+        t->base_lr[part] = rate[part];
+        if (rate[part] > 0)
             t->part_mask |= 1u << part;
     }
     return t->part_mask ? SDLORA_OK
@@ -290,10 +288,26 @@ static int read_schedule(slr_trainer *t)
     return SDLORA_OK;
 }
 
-static int read_text(slr_trainer *t)
+/* Before hours of encoding and not after: sides that the UNet can halve as often as it does. */
+static int check_buckets(const slr_trainer *t, const slr_dataset *d)
 {
-    SLR_TRY(slr_text_chunks(t->o, &t->n_chunks));
-    t->clip_skip = (int)slr_opt_int(t->o, "clip_skip");
+    slr_weights *vae = slr_trainer_vae(&t->c),
+                *unet = slr_checkpoint_part(t->c.base, SLR_PART_UNET);
+    slr_unet_shape shape;
+    int factor;
+    if (!d || !vae || !unet)
+        return SDLORA_OK;
+    SLR_TRY(slr_vae_factor(vae, &factor));
+    SLR_TRY(slr_unet_read(&shape, slr_checkpoint_family(t->c.base), unet));
+    int step = 1 << (factor + shape.n_levels - 1);
+    for (size_t i = 0; i < slr_dataset_buckets(d); i++) {
+        const slr_bucket *b = slr_dataset_bucket(d, i);
+        if (b->width % step || b->height % step)
+            return slr_fail(SDLORA_EINVAL, __func__,
+                            "samples of %dx%d pixels: both sides must be multiples of %d for %s "
+                            "(see resolution and bucket_reso_steps)",
+                            (int)b->width, (int)b->height, step, slr_checkpoint_path(t->c.base));
+    }
     return SDLORA_OK;
 }
 
@@ -304,32 +318,20 @@ static int read_settings(slr_trainer *t)
     SLR_TRY(slr_options_set_text(t->opts, "mixed_precision", slr_policy_name(t->precision.model)));
     t->seed = slr_opt_has(t->o, "seed") ? (uint64_t)slr_opt_int(t->o, "seed") : 0;
     t->max_grad_norm = slr_opt_real(t->o, "max_grad_norm");
+    SLR_TRY(check_buckets(t, t->c.data));
+    SLR_TRY(check_buckets(t, t->c.validation));
     SLR_TRY(read_rates(t));
     SLR_TRY(read_length(t));
     SLR_TRY(read_schedule(t));
-    SLR_TRY(read_text(t));
+    SLR_TRY(slr_trainer_read_text(t));
     return slr_noise_init(&t->noise, t->o, slr_checkpoint_predict(t->c.base));
 }
 
 /* --- parts --- */
 
-static int open_text(slr_trainer *t, slr_text **out)
-{
-    slr_text_config config = {.mem = t->m,
-                              .base = t->c.base,
-                              .network = t->c.network,
-                              .words = t->inversion.words,
-                              .devices = t->c.devices,
-                              .policy = t->precision.model,
-                              .bpe = t->bpe,
-                              .n_chunks = t->n_chunks,
-                              .clip_skip = t->clip_skip};
-    return slr_text_new(out, &config);
-}
-
 int slr_trainer_validator(slr_trainer *t, slr_loader *loader)
 {
-    SLR_TRY(open_text(t, &t->val_text));
+    SLR_TRY(slr_trainer_open_held_out_text(t));
     slr_validator_config config = {.mem = t->m,
                                    .base = t->c.base,
                                    .network = t->c.network,
@@ -339,7 +341,7 @@ int slr_trainer_validator(slr_trainer *t, slr_loader *loader)
                                    .phase_user = t->c.phase_user,
                                    .loader = loader,
                                    .data = t->c.validation,
-                                   .text = t->val_text,
+                                   .text = slr_trainer_held_out_text(t),
                                    .inversion = &t->inversion,
                                    .noise = &t->noise,
                                    .seed =
@@ -350,6 +352,17 @@ int slr_trainer_validator(slr_trainer *t, slr_loader *loader)
     return slr_validator_new(&t->validator, &config);
 }
 
+static int open_optim(slr_trainer *t)
+{
+    slr_step_config config = slr_trainer_step_config(t, 1, 1, 1);
+    bool *live = slr_calloc(t->m, slr_network_slots(t->c.network) + 1, sizeof *live);
+    int rc = live ? slr_step_live(&config, live) : SDLORA_ENOMEM;
+    if (rc >= 0)
+        rc = slr_optim_new(&t->optim, t->m, t->c.network, t->c.devices, t->o, t->part_mask, live);
+    slr_free(t->m, live);
+    return rc;
+}
+
 static int open_parts(slr_trainer *t)
 {
     if (t->c.bpe)
@@ -357,9 +370,8 @@ static int open_parts(slr_trainer *t)
     else
         SLR_TRY(slr_bpe_new(&t->bpe, t->m));
     SLR_TRY(slr_inversion_init(&t->inversion, t->m, t->bpe, t->c.network, t->o));
-    if (!(t->part_mask >> SLR_PART_TE & 1u))
-        SLR_TRY(open_text(t, &t->text));
-    SLR_TRY(slr_optim_new(&t->optim, t->m, t->c.network, t->c.devices, t->o, t->part_mask));
+    SLR_TRY(slr_trainer_open_text(t));
+    SLR_TRY(open_optim(t));
     t->grad = slr_calloc(t->m, slr_network_param_count(t->c.network), sizeof *t->grad);
     if (!t->grad)
         return SDLORA_ENOMEM;
@@ -388,11 +400,11 @@ static int open_pictures(slr_trainer *t)
     SLR_TRY(
         slr_feed_open(&t->feed, &t->c, t->c.data, t->precision.vae, t->seed, t->total, &t->cancel));
     t->loader = t->feed.loader;
-    if (!t->c.validation)
-        return SDLORA_OK;
-    SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->precision.vae, t->seed, t->total,
-                          &t->cancel));
-    return slr_trainer_validator(t, t->val_feed.loader);
+    if (t->c.validation)
+        SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->precision.vae, t->seed,
+                              t->total, &t->cancel));
+    SLR_TRY(slr_trainer_keep_captions(t));
+    return t->c.validation ? slr_trainer_validator(t, t->val_feed.loader) : SDLORA_OK;
 }
 
 /* Takes references to all that the configuration names. */
@@ -460,8 +472,8 @@ void slr_trainer_free(slr_trainer *t)
         slr_step_free(t->graph[i].step);
     slr_free(t->m, t->grad);
     slr_validator_free(t->validator);
-    slr_text_free(t->val_text);
-    slr_text_free(t->text);
+    slr_captions_free(t->val_text);
+    slr_captions_free(t->text);
     slr_inversion_free(&t->inversion);
     slr_optim_free(t->optim);
     slr_feed_close(&t->feed);

@@ -70,15 +70,18 @@ static int step_for(slr_validator *v, int64_t h, int64_t w)
 int slr_validator_picture(slr_validator *v, size_t item, const char *caption, const float *latents,
                           int64_t h, int64_t w, const slr_cancel_flag *cancel, double *loss)
 {
-    const float *states;
+    const slr_item *of = slr_dataset_item(v->c.data, item);
+    float sizes[SLR_SAMPLE_SIZES];
+    slr_sample_sizes(of->width, of->height, slr_dataset_bucket(v->c.data, of->bucket), false,
+                     sizes);
     SLR_TRY(step_for(v, h, w));
-    SLR_TRY(slr_text_states(v->c.text, caption, cancel, &states));
     const slr_step_io *io = slr_step_io_of(v->step);
     int64_t floats = h * w * io->channels;
     float *noise = slr_alloc(v->c.mem, (size_t)floats * sizeof *noise);
     if (!noise)
         return SDLORA_ENOMEM;
-    for (int i = 0; i < N_TIMES; i++) {
+    int rc = SDLORA_OK;
+    for (int i = 0; rc >= 0 && i < N_TIMES; i++) {
         slr_rng rng;
         int t = FIRST_TIME + i * TIME_STEP;
         slr_rng_init(&rng, v->c.seed, SLR_STREAM_EVAL, (uint32_t)(item * N_TIMES + (size_t)i));
@@ -87,10 +90,11 @@ int slr_validator_picture(slr_validator *v, size_t item, const char *caption, co
                         io->target + i * floats);
         io->t[i] = (float)t;
         io->weight[i] = 1.0f;
-        memcpy(io->states + (size_t)i * slr_text_floats(v->c.text), states,
-               slr_text_floats(v->c.text) * sizeof(float));
+        slr_step_fill_sizes(v->step, sizes, i);
+        rc = slr_captions_put(v->c.text, caption, cancel, io, i);
     }
     slr_free(v->c.mem, noise);
+    SLR_TRY(rc);
     SLR_TRY(slr_step_run(v->step, cancel));
     *loss = 0;
     for (int i = 0; i < N_TIMES; i++)

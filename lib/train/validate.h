@@ -5,9 +5,9 @@
 #define SLR_TRAIN_VALIDATE_H
 
 #include "data/loader.h"
-#include "train/noise.h"
+#include "train/captions.h"
 #include "train/inversion.h"
-#include "train/text.h"
+#include "train/noise.h"
 #include "train/trainer.h"
 
 typedef struct slr_validator slr_validator;
@@ -23,7 +23,7 @@ typedef struct slr_validator_config {
     void *phase_user;
     slr_loader *loader;             /* over the held-out pictures; borrowed */
     slr_dataset *data;              /* those pictures; borrowed */
-    slr_text *text;                 /* borrowed */
+    slr_captions *text;             /* borrowed */
     const slr_inversion *inversion; /* Nullable, borrowed */
     const slr_noise *noise;
     uint64_t seed;

@@ -4,7 +4,8 @@
 
 buckets.json: `tables` = for each setting (resolution w, h, min, max, step) the predefined buckets in sd-scripts' order, and for each
 image size [w, h, bucket w, bucket h, resized w, resized h, ratio error] with upscaling (`fit`) and without (`no_upscale`; null where
-sd-scripts raises; a bucket side can be 0 for an image smaller than one step).  lr.json: the multiplier of the base rate at steps 0..59, by name, warm-up and option.
+sd-scripts raises; a bucket side can be 0 for an image smaller than one step); `sizes` = [w, h, bucket w, bucket h, crop top, crop left,
+crop left of the mirrored sample] as its data set tells SDXL.  lr.json: the multiplier of the base rate at steps 0..59, by name, warm-up and option.
 """
 import random
 import sys
@@ -41,6 +42,15 @@ def assign(reso, lo, hi, step, no_upscale):
     return rows
 
 
+def crops(rows):
+    """The lines of BaseDataset.__getitem__ that are not a function of their own."""
+    out = []
+    for w, h, bw, bh, *_ in rows:
+        left, top, right, _ = train_util.BucketManager.get_crop_ltrb((bw, bh), (w, h))
+        out.append([w, h, bw, bh, int(top), int(left), int(bw - right)])
+    return out
+
+
 def buckets():
     tables = []
     for i, (reso, lo, hi, step) in enumerate(SETTINGS):
@@ -49,6 +59,7 @@ def buckets():
         t = {"resolution": reso, "min": lo, "max": hi, "step": step, "buckets": m.predefined_resos}
         if i in (0, 1, 4, 7):
             t["fit"], t["no_upscale"] = (assign(reso, lo, hi, step, flag) for flag in (False, True))
+            t["sizes"] = crops(t["fit"])
         tables.append(t)
     save_json("buckets.json", {"oracle": "sd-scripts library/train_util.py BucketManager", "tables": tables})
 

@@ -44,6 +44,22 @@ static void check_fits(const json_t *rows, const slr_bucket_rule *rule, const sl
     }
 }
 
+static void check_sizes(const json_t *rows)
+{
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *r = json_array_get(rows, i);
+        slr_bucket b = {.width = (int32_t)at(r, 2), .height = (int32_t)at(r, 3)};
+        float size[SLR_SAMPLE_SIZES];
+        for (int flip = 0; flip < 2; flip++) {
+            slr_sample_sizes(at(r, 0), at(r, 1), &b, flip, size);
+            const int64_t want[] = {at(r, 1), at(r, 0), at(r, 4), at(r, 5 + (size_t)flip),
+                                    at(r, 3), at(r, 2)};
+            for (int k = 0; k < SLR_SAMPLE_SIZES; k++)
+                assert_int_equal((int64_t)size[k], want[k]);
+        }
+    }
+}
+
 static void tables_and_fits_of_sd_scripts(void **state)
 {
     json_t *all = golden_json("buckets.json"), *tables = json_object_get(all, "tables");
@@ -63,6 +79,7 @@ static void tables_and_fits_of_sd_scripts(void **state)
         if (json_object_get(t, "fit")) {
             check_fits(json_object_get(t, "fit"), &rule, table, n);
             check_fits(json_object_get(t, "no_upscale"), &free_rule, NULL, 0);
+            check_sizes(json_object_get(t, "sizes"));
             fits++;
         }
         slr_free(NULL, table);

@@ -53,10 +53,10 @@ static slr_network *new_embedding(const char *vectors)
 static void splice(const slr_step_io *io)
 {
     for (int i = 0; i < IDS; i++) {
-        io->put[i] = io->ids[i] >= VOCAB;
-        io->splice[i] = io->ids[i] >= VOCAB ? io->ids[i] - VOCAB : 0;
-        if (io->ids[i] >= VOCAB)
-            io->ids[i] = 0;
+        io->text.put[0][i] = io->text.ids[0][i] >= VOCAB;
+        io->text.splice[i] = io->text.ids[0][i] >= VOCAB ? io->text.ids[0][i] - VOCAB : 0;
+        if (io->text.ids[0][i] >= VOCAB)
+            io->text.ids[0][i] = 0;
     }
 }
 
@@ -72,10 +72,10 @@ static void kohya_steps(void **state)
     const double lr[SLR_PART_COUNT] = {[SLR_PART_TE] = 5e-3};
     slr_optim *optim;
     assert_int_equal(slot.count, VECTORS * WIDTH);
-    assert_non_null(io->put);
+    assert_non_null(io->text.put[0]);
     memcpy(slr_network_params(n) + slot.offset, init, slot.count * sizeof(float));
     ok(slr_optim_new(&optim, slr_checkpoint_mem(base), n, devices, (slr_opt){NULL, "train"},
-                     1u << SLR_PART_TE));
+                     1u << SLR_PART_TE, NULL));
     double worst = 0;
     for (int i = 0; i < STEPS; i++) {
         double norm;

@@ -412,7 +412,7 @@ static void fill(slr_step *s)
                         io->target + i * EACH);
         io->t[i] = (float)T[i];
         io->weight[i] = 1.0f;
-        memcpy(io->ids + (size_t)i * 77, ids + (size_t)(N - 1 - i) * 77, 77 * sizeof *ids);
+        memcpy(io->text.ids[0] + (size_t)i * 77, ids + (size_t)(N - 1 - i) * 77, 77 * sizeof *ids);
     }
     slr_free(NULL, latents);
     slr_free(NULL, noise);

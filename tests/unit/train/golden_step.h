@@ -79,7 +79,7 @@ static inline void golden_fill(const golden *g, slr_step *s, const char *prefix,
         io->t[i] = (float)at_t;
         io->weight[i] = 1.0f;
     }
-    memcpy(io->ids, ids + at * 154, 154 * sizeof *ids);
+    memcpy(io->text.ids[0], ids + at * 154, 154 * sizeof *ids);
     for (int i = 0; i < 2; i++) {
         slr_free(NULL, x[i]);
         slr_free(NULL, nhwc[i]);
@@ -106,7 +106,7 @@ static inline double golden_train(const golden *inputs, const golden *want, cons
     float *losses = golden_f32(want, loss, NULL);
     double worst = 0;
     ok(slr_optim_new(&optim, slr_checkpoint_mem(base), net, devices, (slr_opt){opts, "train"},
-                     parts));
+                     parts, NULL));
     for (int i = 0; i < 20; i++) {
         double norm;
         golden_fill(inputs, s, prefix, (size_t)i);

@@ -101,7 +101,7 @@ static double micro_batch(replay *r, slr_loader *loader, int64_t epoch, int64_t 
         slr_noise_fill(&r->noise, NULL, io, b->latents, b->n, 8, 8, SEED, first, b->loss_weight));
     for (int64_t i = 0; i < b->n; i++)
         assert_ok(slr_clip_caption_ids(NULL, bpe, slr_checkpoint_family(base), b->captions[i], 1,
-                                       io->ids + i * 77));
+                                       io->text.ids[0] + i * 77));
     assert_ok(slr_step_run(r->step[b->n], NULL));
     for (int64_t i = 0; i < b->n; i++)
         loss += io->loss[i] / (double)b->n;
@@ -210,8 +210,8 @@ static double loss_of_picture(slr_step *s, const slr_batch *b, int64_t k)
     enum { FLOATS = 8 * 8 * 4 };
     const slr_step_io *io = slr_step_io_of(s);
     slr_schedule_init(&schedule);
-    assert_ok(
-        slr_clip_caption_ids(NULL, bpe, slr_checkpoint_family(base), b->captions[k], 1, io->ids));
+    assert_ok(slr_clip_caption_ids(NULL, bpe, slr_checkpoint_family(base), b->captions[k], 1,
+                                   io->text.ids[0]));
     for (int i = 0; i < 10; i++) {
         slr_rng rng;
         int t = 50 + 100 * i;

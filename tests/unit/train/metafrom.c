@@ -164,7 +164,7 @@ static void odd_values(void **state)
              "[{\"resolution\": [512, 768], \"subsets\": [{\"keep_tokens\": 2}, {}]}]"),
         NULL);
     sdlora_options *o = taken("train", path, LIST("unet_lr", "0.25"), &notes);
-    expect(o, LIST("learning_rate", "not set", "unet_lr", "0.25", "text_encoder_lr", "5e-05",
+    expect(o, LIST("learning_rate", "not set", "unet_lr", "0.25", "text_encoder_lr", "5e-05\n4e-05",
                    "optimizer_args", "weight_decay=0.1\nbetas=(0.9,0.95)", "v_parameterization",
                    "true", "lr_scheduler", "not set"));
     assert_non_null(strstr(notes, "ss_learning_rate = fast?: "));

@@ -14,7 +14,7 @@ static void update_ones(slr_network *n, const double rate[SLR_PART_COUNT], float
     slr_optim *o;
     size_t count = slr_network_param_count(n);
     assert_ok(slr_optim_new(&o, NULL, n, devices, (slr_opt){NULL, "train"},
-                            1u << SLR_PART_UNET | 1u << SLR_PART_TE));
+                            1u << SLR_PART_UNET | 1u << SLR_PART_TE, NULL));
     for (size_t i = 0; i < count; i++)
         slr_optim_grad(o)[i] = 1;
     memcpy(before, slr_network_params(n), count * sizeof *before);
