@@ -140,6 +140,31 @@ void slr_rng_normal(slr_rng *r, float *out, size_t n)
     }
 }
 
+void slr_nv_seed(slr_nv_rng *r, uint64_t seed)
+{
+    *r = (slr_nv_rng){.seed = seed};
+}
+
+/* The original multiplies by constants of f32 in doubles, and drops the other branch. */
+void slr_nv_randn(slr_nv_rng *r, float *out, size_t n)
+{
+    const double unit = 0x1p-32, turn = (float)(2.3283064e-10 * 6.2831855);
+    const uint32_t key[2] = {(uint32_t)r->seed, (uint32_t)(r->seed >> 32)};
+
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t counter[4] = {r->draw, 0, (uint32_t)i, 0};
+        uint32_t word[4];
+        double u, v, sine, cosine;
+
+        slr_philox(counter, key, word);
+        u = word[0] * unit + unit / 2;
+        v = (word[1] * turn + turn / 2) / 6.2831853071795865;
+        sincos_turn(v < 1 ? v : 0, &sine, &cosine);
+        out[i] = (float)(sqrt(-2 * ln(u)) * sine);
+    }
+    r->draw++;
+}
+
 static void swap_bytes(char *a, char *b, size_t n)
 {
     char spare[64];

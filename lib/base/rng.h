@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Random numbers.  Philox4x32-10 addressed by (key, counter): the same numbers on all machines and
- * thread counts; and torch's CPU generator (MT19937) to the bit, for seeds that users share. */
+ * thread counts; and what users' shared seeds mean in other programs, to the bit: torch's CPU
+ * generator (MT19937), CUDA's (Philox again), NumPy's seeds from seeds. */
 #ifndef SLR_BASE_RNG_H
 #define SLR_BASE_RNG_H
 
@@ -50,5 +51,19 @@ typedef struct slr_torch_rng {
 void slr_torch_seed(slr_torch_rng *r, uint64_t seed);
 uint32_t slr_torch_u32(slr_torch_rng *r);
 void slr_torch_randn(slr_torch_rng *r, float *out, size_t n);
+
+/* The normals of torch.Generator("cuda") as AUTOMATIC1111's "NV" has them: number i of draw `draw`
+ * is Philox at (draw, i). */
+typedef struct slr_nv_rng {
+    uint64_t seed;
+    uint32_t draw;
+} slr_nv_rng;
+void slr_nv_seed(slr_nv_rng *r, uint64_t seed);
+void slr_nv_randn(slr_nv_rng *r, float *out, size_t n);
+
+/* numpy.random.SeedSequence(entropy, spawn_key=path, pool_size=24).generate_state(n); path has two
+ * numbers or none. */
+void slr_seed_sequence(uint64_t entropy, const uint64_t *path, size_t n_path, uint32_t *out,
+                       size_t n);
 
 #endif

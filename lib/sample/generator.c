@@ -22,10 +22,11 @@
 #include "sample/denoiser.h"
 #include "sample/infotext.h"
 #include "sample/known.h"
+#include "sample/noise.h"
 
 #include <sdlora/version.h>
 
-enum { MAX_SIGMAS = 10002, MIN_SIDE = 64, MAX_SIDE = 16384 };
+enum { MIN_SIDE = 64, MAX_SIDE = 16384 };
 
 struct slr_generator {
     slr_mem *m;
@@ -137,24 +138,16 @@ typedef struct run {
     int n_sigmas, *timesteps, n_timesteps;
     slr_guidance guidance;
     int64_t h, w, c, floats;
-    slr_torch_rng rng;
-    float *nchw, *x, *work[4], *input;
+    slr_noise *noise; /* of the picture in the making */
+    float *nchw, *x, *input;
 } run;
 
 static int choose_sampler(run *s)
 {
-    const char *name = s->r->sampler ? s->r->sampler : "Euler a";
-    const char *scheduler = s->r->scheduler ? s->r->scheduler : "Automatic";
-    s->sampler = slr_sampler_find(name);
-    if (!s->sampler)
-        return slr_fail(SDLORA_ENOTSUP, __func__, "there is no sampler '%s' here", name);
-    bool automatic = !strcasecmp(scheduler, "Automatic");
-    s->scheduler = slr_scheduler_find(!automatic              ? scheduler
-                                      : s->sampler->scheduler ? s->sampler->scheduler
-                                                              : "Uniform");
-    if (!s->scheduler)
-        return slr_fail(SDLORA_ENOTSUP, __func__, "there is no schedule '%s' here", scheduler);
-    s->scheduler_name = automatic ? "Automatic" : s->scheduler->name;
+    bool automatic;
+    SLR_TRY(slr_sampler_choose(s->r->sampler ? s->r->sampler : "Euler a", s->r->scheduler,
+                               &s->sampler, &s->scheduler, &automatic));
+    s->scheduler_name = automatic || !s->scheduler ? "Automatic" : s->scheduler->name;
     return SDLORA_OK;
 }
 
@@ -167,9 +160,9 @@ static int check_request(const run *s)
         return slr_fail(SDLORA_EINVAL, __func__,
                         "%dx%d: width and height are multiples of %d from %d to %d", r->width,
                         r->height, unit, MIN_SIDE, MAX_SIDE);
-    if (r->steps < 1 || r->steps > MAX_SIGMAS - 2)
+    if (r->steps < 1 || r->steps > SLR_MAX_STEPS)
         return slr_fail(SDLORA_EINVAL, __func__, "steps %d are not between 1 and %d", r->steps,
-                        MAX_SIGMAS - 2);
+                        SLR_MAX_STEPS);
     if (r->count < 1)
         return slr_fail(SDLORA_EINVAL, __func__, "count %d is less than 1", r->count);
     if (r->seed > INT64_MAX - r->count)
@@ -178,33 +171,21 @@ static int check_request(const run *s)
     return SDLORA_OK;
 }
 
-/* A grid of the timestep samplers: 1000 // steps apart, plus one. */
 static int make_timesteps(run *s)
 {
-    int stride = SLR_TIMESTEPS / s->r->steps;
-    if (stride < 1)
-        return slr_fail(SDLORA_EINVAL, __func__, "%s has at most %d steps", s->sampler->name,
-                        SLR_TIMESTEPS);
     s->timesteps = slr_calloc(s->g->m, SLR_TIMESTEPS, sizeof *s->timesteps);
     if (!s->timesteps)
         return SDLORA_ENOMEM;
-    for (int t = 0; t < SLR_TIMESTEPS; t += stride)
-        s->timesteps[s->n_timesteps++] = t + 1 < SLR_TIMESTEPS ? t + 1 : SLR_TIMESTEPS - 1;
-    return SDLORA_OK;
+    return slr_timesteps(s->sampler, s->r->steps, false, s->timesteps, &s->n_timesteps);
 }
 
 static int make_sigmas(run *s)
 {
-    const slr_schedule *table = &s->g->schedule;
-    s->sigmas = slr_calloc(s->g->m, MAX_SIGMAS, sizeof *s->sigmas);
+    const slr_sigma_config config = {.steps = s->r->steps};
+    s->sigmas = slr_calloc(s->g->m, SLR_MAX_SIGMAS, sizeof *s->sigmas);
     if (!s->sigmas)
         return SDLORA_ENOMEM;
-    SLR_TRY(s->scheduler->sigmas(table, s->r->steps, table->sigma[0],
-                                 table->sigma[SLR_TIMESTEPS - 1], s->sigmas, MAX_SIGMAS,
-                                 &s->n_sigmas));
-    for (int i = 0; i < s->n_sigmas; i++)
-        s->sigmas[i] = (float)s->sigmas[i]; /* the original's tables are f32 */
-    return SDLORA_OK;
+    return slr_sigmas(s->sampler, s->scheduler, &s->g->schedule, &config, s->sigmas, &s->n_sigmas);
 }
 
 /* --- networks of the request and of the prompt's tags --- */
@@ -299,21 +280,17 @@ static int encode_prompts(run *s)
 
 /* --- callbacks of the solvers --- */
 
-/* k-diffusion: D = x - sigma eps(x / sqrt(sigma^2 + 1), t), or v's form. */
+/* k-diffusion: D(x, sigma). */
 static int denoise_sigma(void *user, const float *x, double sigma, float *out)
 {
     run *s = user;
-    float sq = (float)sigma * (float)sigma, c_in = 1.0f / sqrtf(sq + 1.0f), at = (float)sigma;
+    slr_wrap_factors f = slr_sampler_wrap(
+        s->sampler, &s->g->schedule, slr_checkpoint_predict(s->g->base) == SLR_PREDICT_V, sigma);
     for (int64_t i = 0; i < s->floats; i++)
-        s->input[i] = x[i] * c_in;
-    SLR_TRY(slr_denoiser_predict(s->g->denoiser, &s->guidance, s->input,
-                                 slr_schedule_t(&s->g->schedule, sigma), out, s->r->cancel));
-    if (slr_checkpoint_predict(s->g->base) == SLR_PREDICT_V)
-        for (int64_t i = 0; i < s->floats; i++)
-            out[i] = x[i] / (sq + 1.0f) - at * c_in * out[i];
-    else
-        for (int64_t i = 0; i < s->floats; i++)
-            out[i] = x[i] - at * out[i];
+        s->input[i] = x[i] * (float)f.in;
+    SLR_TRY(slr_denoiser_predict(s->g->denoiser, &s->guidance, s->input, f.t, out, s->r->cancel));
+    for (int64_t i = 0; i < s->floats; i++)
+        out[i] = (float)f.skip * x[i] + (float)f.out * out[i];
     return SDLORA_OK;
 }
 
@@ -333,7 +310,15 @@ static int predict_eps(void *user, const float *x, double t, float *out)
 static int next_noise(void *user, float *out)
 {
     run *s = user;
-    slr_torch_randn(&s->rng, s->nchw, (size_t)s->floats);
+    SLR_TRY(slr_noise_next(s->noise, s->nchw));
+    slr_nchw_to_nhwc(out, s->nchw, 1, s->c, s->h, s->w);
+    return SDLORA_OK;
+}
+
+static int between(void *user, double from, double to, float *out)
+{
+    run *s = user;
+    SLR_TRY(slr_noise_between(s->noise, from, to, s->nchw));
     slr_nchw_to_nhwc(out, s->nchw, 1, s->c, s->h, s->w);
     return SDLORA_OK;
 }
@@ -348,10 +333,27 @@ static int after_step(void *user, int index, int total, const float *denoised)
 
 /* --- a picture --- */
 
+/* The Brownian path over all sigmas above 0. */
+static int start_path(run *s)
+{
+    double lo = s->sigmas[0], hi = s->sigmas[0];
+    for (int i = 0; i < s->n_sigmas; i++) {
+        lo = s->sigmas[i] > 0 && s->sigmas[i] < lo ? s->sigmas[i] : lo;
+        hi = s->sigmas[i] > hi ? s->sigmas[i] : hi;
+    }
+    return slr_noise_tree(s->noise, lo, hi);
+}
+
 static int first_noise(run *s, int k)
 {
-    slr_torch_seed(&s->rng, (uint64_t)s->r->seed + (uint64_t)k);
-    SLR_TRY(next_noise(s, s->x));
+    const slr_noise_config config = {
+        .seed = (uint64_t)s->r->seed + (uint64_t)k, .c = s->c, .h = s->h, .w = s->w};
+    slr_noise_free(s->noise);
+    SLR_TRY(slr_noise_new(&s->noise, s->g->m, &config));
+    SLR_TRY(slr_noise_first(s->noise, s->nchw));
+    slr_nchw_to_nhwc(s->x, s->nchw, 1, s->c, s->h, s->w);
+    if (s->sampler->brownian)
+        SLR_TRY(start_path(s));
     if (s->r->latents_in)
         slr_nchw_to_nhwc(s->x, s->r->latents_in + k * s->floats, 1, s->c, s->h, s->w);
     if (!s->sampler->timesteps)
@@ -364,9 +366,10 @@ static int sample(run *s)
 {
     bool ts = s->sampler->timesteps;
     slr_sampling job = {
+        .m = s->g->m,
         .n = (size_t)s->floats,
         .x = s->x,
-        .work = {s->work[0], s->work[1], s->work[2], s->work[3]},
+        .steps = s->r->steps,
         .sigmas = s->sigmas,
         .n_sigmas = s->n_sigmas,
         .timesteps = s->timesteps,
@@ -375,14 +378,14 @@ static int sample(run *s)
         .eta = s->r->eta >= 0 ? s->r->eta
                : ts           ? 0.0
                               : 1.0,
-        .s_tmax = INFINITY,
         .s_noise = 1.0,
         .user = s,
         .denoise = ts ? predict_eps : denoise_sigma,
         .noise = next_noise,
+        .between = between,
         .step = after_step,
     };
-    return s->sampler->run(&job);
+    return slr_sampler_run(s->sampler, &job);
 }
 
 /* [-1,1] to bytes: clamp((x + 1) / 2) * 255, truncated. */
@@ -546,8 +549,7 @@ static int allocate(run *s)
     s->w = s->r->width >> factor;
     s->c = slr_denoiser_channels(s->g->denoiser);
     s->floats = s->h * s->w * s->c;
-    float **blocks[] = {&s->nchw,    &s->x,       &s->input,  &s->work[0],
-                        &s->work[1], &s->work[2], &s->work[3]};
+    float **blocks[] = {&s->nchw, &s->x, &s->input};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         if (!(*blocks[i] = slr_calloc(s->g->m, (size_t)s->floats, sizeof(float))))
             return SDLORA_ENOMEM;
@@ -575,11 +577,10 @@ static void end(run *s)
     slr_free(m, s->item);
     slr_free(m, s->sigmas);
     slr_free(m, s->timesteps);
+    slr_noise_free(s->noise);
     slr_free(m, s->nchw);
     slr_free(m, s->x);
     slr_free(m, s->input);
-    for (int i = 0; i < 4; i++)
-        slr_free(m, s->work[i]);
 }
 
 int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures)

@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 import torch
 
 REAL = {"prompt_parser", "rng", "rng_philox", "sd_emphasis", "sd_hijack_clip", "sd_samplers_common", "sd_samplers_cfg_denoiser",
-        "sd_samplers_kdiffusion", "sd_samplers_extra", "sd_samplers_timesteps", "sd_samplers_timesteps_impl", "sd_schedulers",
+        "sd_samplers_kdiffusion", "sd_samplers_extra", "sd_samplers_lcm", "sd_samplers_timesteps", "sd_samplers_timesteps_impl", "sd_schedulers",
         "torch_utils", "infotext_utils", "infotext_versions", "processing", "models", "models.diffusion", "models.diffusion.uni_pc",
         "models.diffusion.uni_pc.uni_pc"}
 MOCKED = ("gradio", "ldm", "blendmodes", "clip", "sgm", "skimage")
@@ -88,6 +88,18 @@ def setup(checkout):
     devices.cpu = devices.device = torch.device("cpu")
     devices.fp8 = False
     return shared, opts
+
+
+def rounded(*names):
+    """Computes torch's functions of f32 by way of doubles: Intel's, which torch calls, differ in the last bit between processors,
+    and the noise of SDE samplers would differ with it."""
+    for name in names:
+        def exact(x, plain=getattr(torch, name)):
+            return plain(x.double()).float() if x.dtype == torch.float32 else plain(x)
+        setattr(torch, name, exact)
+        setattr(torch.Tensor, name, exact)
+    power = torch.Tensor.__pow__
+    torch.Tensor.__pow__ = lambda x, y: x.sqrt() if isinstance(y, float) and y == 0.5 else power(x, y)
 
 
 def callbacks():

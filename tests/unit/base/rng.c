@@ -120,6 +120,47 @@ static void torch_twin_waits(void **state)
     slr_torch_randn(&b, one, 0);
 }
 
+/* What CUDA draws for seeds that users share, as A1111's rng_philox.py documents it and as computed
+ * with it; the second draw of a generator is another counter. */
+static void nv_known_answers(void **state)
+{
+    static const float zero[12] = {-0.92466259f, -0.42534415f, -2.6438457f,  0.14518388f,
+                                   -0.12087647f, -0.57972564f, -0.62285122f, -0.32838709f,
+                                   -1.07454231f, -0.36314407f, -1.67105067f, 2.26550497f};
+    static const float far[2][4] = {{0.57864f, -0.52476f, -0.29190f, 0.01401f},
+                                    {2.70129f, -0.71039f, -1.37546f, -1.51998f}};
+    float got[12];
+    slr_nv_rng r;
+
+    slr_nv_seed(&r, 0);
+    slr_nv_randn(&r, got, 12);
+    for (int i = 0; i < 12; i++)
+        assert_true(fabsf(got[i] - zero[i]) < 5e-7f); /* its logarithm was f32 then */
+    slr_nv_seed(&r, 12345);
+    for (int draw = 0; draw < 2; draw++) {
+        slr_nv_randn(&r, got, 4);
+        for (int i = 0; i < 4; i++)
+            assert_true(fabsf(got[i] - far[draw][i]) < 6e-6f); /* five decimals */
+    }
+}
+
+/* inference.md, appendix A. */
+static void seed_sequence_known_answers(void **state)
+{
+    static const uint64_t path[2][2] = {{0, 0}, {5, 3}};
+    static const uint32_t want[3][4] = {{2888090517u, 4151165838u, 1159728038u, 0},
+                                        {3924261748u, 2174456085u, 2149736121u, 3248841855u},
+                                        {173650277u, 1015160349u, 1939661955u, 1198629348u}};
+    uint32_t got[4];
+
+    slr_seed_sequence(12345, NULL, 0, got, 4);
+    assert_memory_equal(got, want[0], 3 * sizeof *got);
+    for (int i = 0; i < 2; i++) {
+        slr_seed_sequence(12345, path[i], 2, got, 4);
+        assert_memory_equal(got, want[i + 1], sizeof got);
+    }
+}
+
 static void streams_differ_and_repeat(void **state)
 {
     slr_rng a, b;
@@ -264,6 +305,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_known_answers),      cmocka_unit_test(torch_randn_to_the_bit),
         cmocka_unit_test(mersenne_twister),          cmocka_unit_test(torch_twin_waits),
+        cmocka_unit_test(nv_known_answers),          cmocka_unit_test(seed_sequence_known_answers),
         cmocka_unit_test(streams_differ_and_repeat), cmocka_unit_test(normals_are_normal),
         cmocka_unit_test(normals_are_box_muller),    cmocka_unit_test(below_is_fair),
         cmocka_unit_test(shuffle_permutes),

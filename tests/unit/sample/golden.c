@@ -139,12 +139,13 @@ static void schedules(void **state)
     for (size_t i = 0; i < n; i++)
         for (int steps = 10; steps <= 20; steps += 10) {
             char name[64];
-            double sigma[64];
+            static double sigma[SLR_MAX_SIGMAS];
+            const slr_sigma_config config = {.steps = steps};
             int count;
             slr_tensor t;
             snprintf(name, sizeof name, "sched.%s.%d", row[i].name, steps);
             float *want = golden_f32(&g, name, &t);
-            ok(row[i].sigmas(&s, steps, s.sigma[0], s.sigma[SLR_TIMESTEPS - 1], sigma, 64, &count));
+            ok(slr_sigmas(slr_sampler_find("Euler"), &row[i], &s, &config, sigma, &count));
             assert_int_equal(count, t.dim[0]);
             for (int k = 0; k < count; k++)
                 assert_true(fabs(sigma[k] - want[k]) <= TOL_SIGMA * want[k]);

@@ -22,14 +22,14 @@
 #define TOL       2e-5
 #define TOL_START FLT_EPSILON
 
-enum { N = 64, MAX_STEPS = 64 };
+enum { N = 64 };
 
 static slr_schedule table;
 
 /* The model, the noise, and what was asked of them. */
 typedef struct bench {
     int evaluations, draws, steps, total, stop_at;
-    bool timesteps;
+    bool timesteps, kindly;
 } bench;
 
 static double alpha_bar(double t)
@@ -73,19 +73,27 @@ static int noise(void *user, float *out)
     return SDLORA_OK;
 }
 
+static int between(void *user, double from, double to, float *out)
+{
+    assert_true(from > to && to > 0);
+    return noise(user, out);
+}
+
 static int step(void *user, int index, int total, const float *denoised)
 {
     bench *b = user;
     assert_non_null(denoised);
     assert_int_equal(index, b->steps++);
     b->total = total;
-    return b->stop_at && b->steps == b->stop_at ? slr_fail(SDLORA_ECANCELED, __func__, "stop") : 0;
+    if (!b->stop_at || b->steps < b->stop_at)
+        return 0;
+    return b->kindly ? 7 : slr_fail(SDLORA_ECANCELED, __func__, "stop");
 }
 
 typedef struct job {
     slr_sampling s;
-    float x[N], work[4][N];
-    double sigmas[MAX_STEPS + 2], start[N];
+    float x[N];
+    double sigmas[SLR_MAX_SIGMAS], start[N];
     int timesteps[SLR_TIMESTEPS];
     bench b;
 } job;
@@ -95,27 +103,25 @@ static void prepare(job *j, const slr_sampler_row *row, const char *schedule, in
     memset(j, 0, sizeof *j);
     j->s = (slr_sampling){.n = N,
                           .x = j->x,
-                          .work = {j->work[0], j->work[1], j->work[2], j->work[3]},
+                          .steps = steps,
                           .schedule = &table,
                           .eta = eta,
-                          .s_tmax = INFINITY,
                           .s_noise = 1,
                           .user = &j->b,
                           .denoise = denoise,
                           .noise = noise,
+                          .between = between,
                           .step = step};
     j->b.timesteps = row->timesteps;
-    if (row->timesteps) {
-        for (int t = 0; t < SLR_TIMESTEPS; t += SLR_TIMESTEPS / steps)
-            j->timesteps[j->s.n_timesteps++] = t + 1 < SLR_TIMESTEPS ? t + 1 : SLR_TIMESTEPS - 1;
-        j->s.timesteps = j->timesteps;
-    } else {
-        assert_int_equal(slr_scheduler_find(schedule)->sigmas(
-                             &table, steps, table.sigma[0], table.sigma[SLR_TIMESTEPS - 1],
-                             j->sigmas, MAX_STEPS + 2, &j->s.n_sigmas),
-                         SDLORA_OK);
-        j->s.sigmas = j->sigmas;
-    }
+    const slr_sigma_config c = {.steps = steps};
+    if (row->timesteps)
+        assert_int_equal(slr_timesteps(row, steps, false, j->timesteps, &j->s.n_timesteps), 0);
+    else
+        assert_int_equal(
+            slr_sigmas(row, slr_scheduler_find(schedule), &table, &c, j->sigmas, &j->s.n_sigmas),
+            0);
+    j->s.timesteps = j->timesteps;
+    j->s.sigmas = j->sigmas;
     for (size_t k = 0; k < N; k++) {
         j->x[k] = (float)(draw(-1, k) * (row->timesteps ? 1 : j->sigmas[0]));
         j->start[k] = j->x[k];
@@ -189,12 +195,12 @@ static double follow_ddim(const job *j, size_t k)
 
 static void follow(const char *name, const char *schedule, int steps, double eta)
 {
-    job j;
+    static job j;
     double want[N];
     const slr_sampler_row *row = slr_sampler_find(name);
     assert_non_null(row);
     prepare(&j, row, schedule, steps, eta);
-    assert_int_equal(row->run(&j.s), SDLORA_OK);
+    assert_int_equal(slr_sampler_run(row, &j.s), SDLORA_OK);
     for (size_t k = 0; k < N; k++)
         want[k] = !strcmp(name, "DDIM")       ? follow_ddim(&j, k)
                   : !strcmp(name, "DPM++ 2M") ? follow_2m(&j, k)
@@ -236,11 +242,11 @@ static void towards_the_exact_solution(void **state)
     static const char *const names[] = {"Euler", "DPM++ 2M"};
     for (int n = 0; n < 2; n++)
         for (int i = 0; i < 2; i++) {
-            job j;
+            static job j;
             double want[N];
             const slr_sampler_row *row = slr_sampler_find(names[n]);
             prepare(&j, row, "Karras", i ? 50 : 25, 0);
-            assert_int_equal(row->run(&j.s), SDLORA_OK);
+            assert_int_equal(slr_sampler_run(row, &j.s), SDLORA_OK);
             for (int k = 0; k < N; k++)
                 want[k] = j.start[k] * S / sqrt(S * S + j.sigmas[0] * j.sigmas[0]);
             error[n][i] = difference(&j, want);
@@ -251,19 +257,95 @@ static void towards_the_exact_solution(void **state)
     assert_true(error[1][1] < 0.2 * error[0][1]);
 }
 
+/* Evaluations for 20 steps (inference.md, appendix D); DPM adaptive takes as many as it likes. */
+static void evaluations(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int n, steps;
+    } want[] = {
+        {"DPM++ 2M", 20, 20},
+        {"DPM++ SDE", 39, 20},
+        {"DPM++ 2M SDE", 20, 20},
+        {"DPM++ 2S a", 39, 20},
+        {"DPM++ 2M SDE Heun", 20, 20},
+        {"DPM++ 3M SDE", 20, 20},
+        {"Euler a", 20, 20},
+        {"Euler", 20, 20},
+        {"LMS", 20, 20},
+        {"Heun", 39, 20},
+        {"DPM2", 39, 20},
+        {"DPM2 a", 39, 20},
+        {"DPM fast", 20, 7},
+        {"Restart", 39, 20},
+        {"DDIM", 19, 19},
+        {"DDIM CFG++", 19, 19},
+        {"PLMS", 20, 19},
+        {"UniPC", 20, 20},
+        {"LCM", 20, 20},
+    };
+    size_t n;
+    slr_samplers(&n);
+    assert_int_equal(n, 20);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        static job j;
+        const slr_sampler_row *row = slr_sampler_find(want[i].name);
+        assert_non_null(row);
+        prepare(&j, row, row->scheduler ? row->scheduler : "", 20, 1);
+        assert_int_equal(slr_sampler_run(row, &j.s), SDLORA_OK);
+        if (j.b.evaluations != want[i].n || j.b.steps != want[i].steps)
+            fail_msg("%s: %d evaluations in %d steps", row->name, j.b.evaluations, j.b.steps);
+        assert_int_equal(j.b.total, want[i].steps);
+    }
+}
+
+/* With an error, or kindly: then x is what the picture was thought to become. */
 static void a_step_can_end_the_run(void **state)
 {
     (void)state;
     size_t n;
     const slr_sampler_row *rows = slr_samplers(&n);
-    for (size_t i = 0; i < n; i++) {
-        job j;
-        prepare(&j, &rows[i], "Uniform", 10, 1);
+    for (size_t i = 0; i < 2 * n; i++) {
+        static job j;
+        const slr_sampler_row *row = &rows[i / 2];
+        prepare(&j, row, "Uniform", 10, 1);
         j.b.stop_at = 3;
-        assert_int_equal(rows[i].run(&j.s), SDLORA_ECANCELED);
-        assert_int_equal(j.b.evaluations, 3);
+        j.b.kindly = i % 2;
+        assert_int_equal(slr_sampler_run(row, &j.s), j.b.kindly ? 1 : SDLORA_ECANCELED);
+        assert_int_equal(j.b.steps, 3);
+        if (j.b.kindly) /* a denoised picture: as wide as the data, whatever the noise was */
+            for (int k = 0; k < N; k++)
+                assert_true(fabs(j.x[k]) < 3 * S);
     }
 }
+
+/* A NaN of the model must not make the adaptive sampler try for ever. */
+static int broken(void *user, const float *x, double at, float *out)
+{
+    (void)at;
+    ((bench *)user)->evaluations++;
+    for (int k = 0; k < N; k++)
+        out[k] = x[k] * NAN;
+    return SDLORA_OK;
+}
+
+static void what_is_not_finite_ends(void **state)
+{
+    (void)state;
+    size_t n;
+    const slr_sampler_row *rows = slr_samplers(&n);
+    for (size_t i = 0; i < n; i++) {
+        static job j;
+        prepare(&j, &rows[i], "Karras", 10, 1);
+        j.s.denoise = broken;
+        int rc = slr_sampler_run(&rows[i], &j.s);
+        assert_true(rc == SDLORA_OK || rc == SDLORA_EINVAL);
+        assert_true(j.b.evaluations < 100);
+    }
+}
+
+/* --- names --- */
 
 static void names(void **state)
 {
@@ -279,6 +361,75 @@ static void names(void **state)
     assert_string_equal(slr_sampler_find("EULER A")->name, "Euler a");
     assert_null(slr_sampler_find("Euler b"));
     assert_null(slr_scheduler_find(""));
+    assert_string_equal(slr_scheduler_find("sgm_uniform")->name, "SGM Uniform");
+    assert_string_equal(slr_scheduler_find("SGMUniform")->name, "SGM Uniform");
+}
+
+static void old_names(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sampler, *schedule, *row, *want; /* want NULL: none */
+        bool automatic;
+    } at[] = {
+        {"DPM++ 2M Karras", NULL, "DPM++ 2M", "Karras", false},
+        {"dpm++ 2m karras", "Automatic", "DPM++ 2M", "Karras", false},
+        {"DPM++ 2M SDE Heun Karras", "Exponential", "DPM++ 2M SDE Heun", "Karras", false},
+        {"DPM++ 2M SDE Exponential", "", "DPM++ 2M SDE", "Exponential", false},
+        {"DPM2 a Karras", NULL, "DPM2 a", "Karras", false},
+        {"k_lms_ka", NULL, "LMS", "Karras", false},
+        {"Euler a Align Your Steps", NULL, "Euler a", "Align Your Steps", false},
+        {"Euler SGM Uniform", NULL, "Euler", "SGM Uniform", false},
+        {"Euler Automatic", NULL, "Euler", "Uniform", true},
+        {"DPM++ 2M", NULL, "DPM++ 2M", "Karras", true},
+        {"DPM++ 2M", "kl_optimal", "DPM++ 2M", "KL Optimal", false},
+        {"DDIM", NULL, "DDIM", NULL, true},
+        {"DDIM", "Karras", "DDIM", NULL, false},
+        {"LCM", "SGM Uniform", "LCM", "SGM Uniform", false},
+    };
+    const slr_sampler_row *row;
+    const slr_scheduler_row *schedule;
+    bool automatic;
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        assert_int_equal(
+            slr_sampler_choose(at[i].sampler, at[i].schedule, &row, &schedule, &automatic),
+            SDLORA_OK);
+        assert_string_equal(row->name, at[i].row);
+        assert_int_equal(automatic, at[i].automatic);
+        assert_int_equal(!schedule, !at[i].want);
+        if (schedule)
+            assert_string_equal(schedule->name, at[i].want);
+    }
+    assert_int_equal(slr_sampler_choose("Karras", NULL, &row, &schedule, &automatic),
+                     SDLORA_ENOTSUP);
+    assert_int_equal(slr_sampler_choose("Euler", "Karass", &row, &schedule, &automatic),
+                     SDLORA_ENOTSUP);
+}
+
+static void what_cannot_be(void **state)
+{
+    (void)state;
+    static double sigma[SLR_MAX_SIGMAS];
+    int steps[SLR_TIMESTEPS], n;
+    const slr_sampler_row *euler = slr_sampler_find("Euler"), *ddim = slr_sampler_find("DDIM");
+    const slr_scheduler_row *karras = slr_scheduler_find("Karras");
+    slr_sigma_config c = {.steps = SLR_MAX_STEPS, .discard = true};
+    assert_int_equal(slr_sigmas(euler, karras, &table, &c, sigma, &n), SDLORA_OK);
+    assert_int_equal(n, SLR_MAX_STEPS + 1);
+    c.steps++;
+    assert_int_equal(slr_sigmas(euler, karras, &table, &c, sigma, &n), SDLORA_EINVAL);
+    c.steps = 0;
+    assert_int_equal(slr_sigmas(euler, karras, &table, &c, sigma, &n), SDLORA_EINVAL);
+    c = (slr_sigma_config){.steps = 5, .sigma_min = 2, .sigma_max = 1};
+    assert_int_equal(slr_sigmas(euler, karras, &table, &c, sigma, &n), SDLORA_EINVAL);
+    c = (slr_sigma_config){.steps = 5, .sigma_min = -1};
+    assert_int_equal(slr_sigmas(euler, karras, &table, &c, sigma, &n), SDLORA_EINVAL);
+    c = (slr_sigma_config){.steps = 5, .rho = NAN};
+    assert_int_equal(slr_sigmas(euler, karras, &table, &c, sigma, &n), SDLORA_EINVAL);
+    assert_int_equal(slr_timesteps(ddim, 0, false, steps, &n), SDLORA_EINVAL);
+    assert_int_equal(slr_timesteps(ddim, 1001, false, steps, &n), SDLORA_EINVAL);
+    assert_int_equal(slr_timesteps(ddim, 1000, false, steps, &n), SDLORA_OK);
+    assert_int_equal(n, 1000);
 }
 
 static int setup(void **state)
@@ -294,7 +445,11 @@ int main(void)
         cmocka_unit_test(trajectories),
         cmocka_unit_test(towards_the_exact_solution),
         cmocka_unit_test(a_step_can_end_the_run),
+        cmocka_unit_test(evaluations),
+        cmocka_unit_test(what_is_not_finite_ends),
         cmocka_unit_test(names),
+        cmocka_unit_test(old_names),
+        cmocka_unit_test(what_cannot_be),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
