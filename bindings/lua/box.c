@@ -181,6 +181,18 @@ static int options_get(lua_State *L)
     return 1;
 }
 
+/* options:from_infotext(ctx, text): what a picture's parameters tell; returns notes as one text. */
+static int options_from_infotext(lua_State *L)
+{
+    sdlora_options *o = slua_to(L, 1, OPTIONS);
+    sdlora_context *ctx = slua_to(L, 2, CONTEXT);
+    char *notes = NULL;
+    slua_check(L, sdlora_options_from_infotext(o, ctx, luaL_checkstring(L, 3), &notes));
+    lua_pushstring(L, notes);
+    sdlora_text_free(ctx, notes);
+    return 1;
+}
+
 static int options_kind(lua_State *L)
 {
     lua_pushstring(L, sdlora_options_kind(slua_to(L, 1, OPTIONS)));
@@ -228,7 +240,10 @@ static int option_rows(lua_State *L)
     return n ? 1 : slua_check(L, rc); /* none at all: the kind is unknown */
 }
 
-const luaL_Reg slua_options_methods[] = {
-    {"set", options_set}, {"get", options_get}, {"kind", options_kind}, {NULL, NULL}};
+const luaL_Reg slua_options_methods[] = {{"set", options_set},
+                                         {"get", options_get},
+                                         {"kind", options_kind},
+                                         {"from_infotext", options_from_infotext},
+                                         {NULL, NULL}};
 const luaL_Reg slua_option_functions[] = {
     {"Options", options_new}, {"option_rows", option_rows}, {NULL, NULL}};

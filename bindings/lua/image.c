@@ -59,8 +59,44 @@ static int image_data(lua_State *L)
 
 static int image_save(lua_State *L)
 {
-    slua_check(L, sdlora_image_save(slua_to(L, 1, IMAGE), luaL_checkstring(L, 2)));
+    lua_Integer quality = luaL_optinteger(L, 3, SDLORA_QUALITY_DEFAULT);
+    luaL_argcheck(L, quality >= 0 && quality <= SDLORA_QUALITY_LOSSLESS, 3, "no quality");
+    slua_check(
+        L, sdlora_image_save_as(slua_to(L, 1, IMAGE), luaL_checkstring(L, 2), (int32_t)quality));
     return 0;
+}
+
+/* Further texts of the file, by keyword. */
+static int image_texts(lua_State *L)
+{
+    const sdlora_image *img = slua_to(L, 1, IMAGE);
+    const char *keyword;
+    lua_newtable(L);
+    for (size_t i = 0; (keyword = sdlora_image_keyword(img, i)); i++)
+        slua_set_text(L, keyword, sdlora_image_keyword_text(img, keyword));
+    return 1;
+}
+
+static int image_with_text(lua_State *L)
+{
+    sdlora_image *copy = NULL;
+    const sdlora_image *img = slua_to(L, 1, IMAGE);
+    const char *text = luaL_optstring(L, 2, NULL);
+    box *b = slua_new_box(L, IMAGE);
+    slua_check(L, sdlora_image_with_text(&copy, img, text));
+    b->p = copy;
+    return 1;
+}
+
+/* read_text(ctx, path): the parameters of a picture, or what a .txt file holds. */
+static int image_read_text(lua_State *L)
+{
+    sdlora_context *ctx = slua_to(L, 1, CONTEXT);
+    char *text = NULL;
+    slua_check(L, sdlora_image_read_text(ctx, luaL_checkstring(L, 2), &text));
+    lua_pushstring(L, text);
+    sdlora_text_free(ctx, text);
+    return 1;
 }
 
 /* A list of `n` texts in memory that Lua collects; the texts live in the list. */
@@ -111,9 +147,13 @@ static int image_sheet(lua_State *L)
     return 1;
 }
 
-const luaL_Reg slua_image_methods[] = {{"width", image_width}, {"height", image_height},
-                                       {"text", image_text},   {"data", image_data},
-                                       {"save", image_save},   {NULL, NULL}};
+const luaL_Reg slua_image_methods[] = {{"width", image_width},         {"height", image_height},
+                                       {"text", image_text},           {"data", image_data},
+                                       {"save", image_save},           {"texts", image_texts},
+                                       {"with_text", image_with_text}, {NULL, NULL}};
 
-const luaL_Reg slua_image_functions[] = {
-    {"Image", image_new}, {"open_image", image_open}, {"sheet", image_sheet}, {NULL, NULL}};
+const luaL_Reg slua_image_functions[] = {{"Image", image_new},
+                                         {"open_image", image_open},
+                                         {"sheet", image_sheet},
+                                         {"read_text", image_read_text},
+                                         {NULL, NULL}};
