@@ -324,6 +324,10 @@ static int read_settings(slr_trainer *t)
     SLR_TRY(read_length(t));
     SLR_TRY(read_schedule(t));
     SLR_TRY(slr_trainer_read_text(t));
+    if (slr_checkpoint_ztsnr(t->c.base) && !slr_opt_bool(t->o, "zero_terminal_snr"))
+        slr_logf(&t->c.log, SLR_LOG_WARN,
+                 "%s was trained on a schedule that ends without signal: zero_terminal_snr fits it",
+                 slr_checkpoint_path(t->c.base));
     return slr_noise_init(&t->noise, t->o, slr_checkpoint_predict(t->c.base));
 }
 

@@ -379,6 +379,40 @@ static void a_run_goes_on_where_it_was(void **state)
     job_close(&j);
 }
 
+/* Networks of other kinds, on both families: what is saved is opened again, for this model. */
+static void every_kind_is_trained(void **state)
+{
+    (void)state;
+    static const char *const kinds[][4] = {
+        {"network_module", "networks.lora", "network_args", "conv_dim=2\nconv_alpha=1"},
+        {"network_module", "lycoris.kohya", "network_args", "algo=loha\npreset=full"},
+        {"network_module", "lycoris.kohya", "network_args", "algo=lokr\nfactor=4\npreset=full"},
+        {"network_module", "lycoris.kohya", "network_args", "algo=locon\ndora_wd=True"},
+        {"network_module", "lycoris.kohya", "network_args", "algo=ia3\npreset=ia3"},
+        {"network_module", "networks.dylora", "network_args", "unit=1"},
+    };
+    slr_checkpoint *const models[] = {xl, two};
+    for (size_t m = 0; m < 2; m++)
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+            slr_network *again;
+            const char *path = in_scratch("kind.safetensors");
+            use(models[m]);
+            job j = job_open(
+                &(job_spec){.network = LIST(kinds[k][0], kinds[k][1], kinds[k][2], kinds[k][3])});
+            float *before = params_copy(&j);
+            assert_true(isfinite(job_run(&j, 2).loss));
+            assert_true(memcmp(before, slr_network_params(j.net),
+                               slr_network_param_count(j.net) * sizeof(float)) != 0);
+            assert_ok(slr_trainer_save(j.t, path));
+            assert_ok(slr_network_open(&again, slr_checkpoint_mem(base), base, path));
+            assert_int_equal(slr_network_modules(again), slr_network_modules(j.net));
+            slr_network_unref(again);
+            free(before);
+            job_close(&j);
+        }
+    use(xl);
+}
+
 /* --- forecasts --- */
 
 static void a_plan_knows_both_encoders(void **state)
@@ -440,6 +474,7 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(files_say_what_they_are_for),
         cmocka_unit_test(a_run_goes_on_where_it_was),
+        cmocka_unit_test(every_kind_is_trained),
         cmocka_unit_test(a_plan_knows_both_encoders),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
