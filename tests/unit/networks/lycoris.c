@@ -3,10 +3,12 @@
  * modules (tests/golden/lycoris.safetensors): files as it writes them, the change of the weight,
  * the output and all gradients; and new modules by network_args, which must have the same tensors.
  */
+#include "drawn.h"
 #include "networks/kind.h"
 #include "network_test.h"
 
 #define GOLDEN TEST_ROOT "/golden/lycoris.safetensors"
+#define FULL   TEST_ROOT "/golden/lycoris_full.safetensors"
 #define KEPT   240 /* make_lycoris.py */
 
 /* f32 on both sides, sums in another order. */
@@ -47,7 +49,7 @@ enum { LINEAR, CONV, GROUP_NORM, LAYER_NORM };
 static const struct layer {
     const char *name, *path;
     int type, stride;
-} LAYERS[] = {
+} SMALL_LAYERS[] = {
     {"linear", "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", LINEAR, 0},
     {"one", "down_blocks.1.resnets.0.conv_shortcut", CONV, 1},
     {"conv", "down_blocks.1.resnets.0.conv1", CONV, 1},
@@ -55,8 +57,17 @@ static const struct layer {
     {"small", "conv_in", CONV, 1},
     {"groupnorm", "down_blocks.1.resnets.0.norm1", GROUP_NORM, 0},
     {"layernorm", "down_blocks.1.attentions.0.transformer_blocks.0.norm1", LAYER_NORM, 0},
+    {"", "", 0, 0},
 };
-enum { N_LAYERS = sizeof LAYERS / sizeof *LAYERS };
+/* Of SD 1.5. */
+static const struct layer FULL_LAYERS[] = {
+    {"linear", "down_blocks.2.attentions.0.transformer_blocks.0.attn2.to_k", LINEAR, 0},
+    {"one", "down_blocks.2.resnets.0.conv_shortcut", CONV, 1},
+    {"conv", "down_blocks.2.resnets.0.conv1", CONV, 1},
+    {"groupnorm", "down_blocks.2.resnets.0.norm1", GROUP_NORM, 0},
+    {"", "", 0, 0},
+};
+static const struct layer *layers = SMALL_LAYERS; /* the last has no name */
 
 /* algo: what the golden calls it; kind: whose files they are; args: network_args of a new network
  * with the same tensors (NULL: this is not tried), whose rank is dim (0: 3). */
@@ -273,24 +284,50 @@ static double merged(const char *key, slr_network *n, const struct layer *l, con
 
 /* --- files --- */
 
+/* A tensor that the golden describes by deviation, mean and shape; caller frees its data. */
+static slr_tensor drawn_tensor(const char *case_key, const char *leaf, const slr_tensor *told)
+{
+    const float *spec = told->data;
+    char name[160];
+    slr_tensor t = {.dtype = SDLORA_F32, .rank = (int)told->dim[0] - 2};
+    for (int i = 0; i < t.rank; i++)
+        t.dim[i] = (int64_t)spec[2 + i];
+    size_t n = (size_t)slr_tensor_count(&t);
+    float *x = slr_alloc(NULL, n * sizeof *x);
+    snprintf(name, sizeof name, "%s.%s", case_key, leaf);
+    draw(name, spec[0], spec[1], x, n);
+    t.data = x;
+    return t;
+}
+
 /* The oracle's tensors of a case, written as a file and opened as any other. */
 static slr_network *open_case(const char *key)
 {
-    char prefix[96], path[64];
+    char prefix[2][96], path[64];
     slr_st_entry e[16];
-    size_t n = 0;
+    size_t n = 0, n_drawn = 0;
+    void *drawn[16];
     slr_network *net;
-    snprintf(prefix, sizeof prefix, "%s.net.", key);
+    snprintf(prefix[0], sizeof prefix[0], "%s.net.", key);
+    snprintf(prefix[1], sizeof prefix[1], "%s.draw.", key);
     for (size_t i = 0; i < slr_safetensors_count(g.file); i++) {
         slr_tensor t;
         const char *name = slr_safetensors_at(g.file, i, &t);
-        if (strncmp(name, prefix, strlen(prefix)))
+        bool draws = !strncmp(name, prefix[1], strlen(prefix[1]));
+        if (!draws && strncmp(name, prefix[0], strlen(prefix[0])))
             continue;
+        name += strlen(prefix[draws]);
         assert_true(n < 16);
-        e[n++] = (slr_st_entry){name + strlen(prefix), t};
+        if (draws) {
+            t = drawn_tensor(key, strchr(name, '.') + 1, &t);
+            drawn[n_drawn++] = (void *)t.data;
+        }
+        e[n++] = (slr_st_entry){name, t};
     }
     assert_true(n > 0);
     ok(slr_safetensors_write(NULL, temp_file(path), e, n, NULL, 0));
+    while (n_drawn)
+        slr_free(NULL, drawn[--n_drawn]);
     int rc = slr_network_open(&net, NULL, base, path);
     unlink(path);
     if (rc < 0)
@@ -415,22 +452,22 @@ static void made_case(const struct row *row, const struct layer *l, const char *
 
 typedef void (*case_fn)(const struct row *row, const struct layer *l, const char *key, double e[3]);
 
-static void each(const char *title, case_fn fn)
+static void each(const char *title, case_fn fn, size_t least)
 {
     size_t count = 0, skipped = 0;
     for (size_t r = 0; r < sizeof ROWS / sizeof *ROWS; r++) {
         double e[3] = {0};
         size_t here = 0;
-        for (size_t i = 0; i < N_LAYERS; i++) {
+        for (const struct layer *l = layers; *l->name; l++) {
             char key[96];
-            snprintf(key, sizeof key, "%s.%s.%s", ROWS[r].algo, ROWS[r].variant, LAYERS[i].name);
+            snprintf(key, sizeof key, "%s.%s.%s", ROWS[r].algo, ROWS[r].variant, l->name);
             if (!exists(key))
                 continue;
             if (!slr_kind_named(ROWS[r].kind) || (fn == made_case && !ROWS[r].args)) {
                 skipped++;
                 continue;
             }
-            fn(&ROWS[r], &LAYERS[i], key, e);
+            fn(&ROWS[r], l, key, e);
             here++;
         }
         if (here)
@@ -440,19 +477,70 @@ static void each(const char *title, case_fn fn)
     }
     print_message("%s: %zu cases, %zu left out\n", title, count, skipped);
     assert_true(skipped == 0 || fn == made_case);
-    assert_true(count >= 110);
+    assert_true(count >= least);
 }
 
 static void opened(void **state)
 {
     (void)state;
-    each("file", opened_case);
+    each("file", opened_case, 110);
 }
 
 static void made(void **state)
 {
     (void)state;
-    each("made", made_case);
+    each("made", made_case, 110);
+}
+
+/* Puts a tensor in the place of one that has its shape; returns its numbers. */
+static float *replace(const char *path, const char *leaf, const char *name, double deviation,
+                      float mean)
+{
+    char key[128];
+    slr_tensor t;
+    snprintf(key, sizeof key, "%s.%s", path, leaf);
+    const slr_tensor *have = slr_weights_find(unet, key);
+    if (!have)
+        return NULL;
+    size_t n = (size_t)slr_tensor_count(have);
+    float *x = slr_alloc(NULL, n * sizeof *x);
+    draw(name, deviation, mean, x, n);
+    t = (slr_tensor){.dtype = SDLORA_F32, .rank = have->rank, .data = x};
+    memcpy(t.dim, have->dim, sizeof t.dim);
+    ok(slr_weights_put(unet, key, &t));
+    return x;
+}
+
+/* Layers as large as SD 1.5's, of weights drawn by their names: the rest of the model is nothing.
+ */
+static void full_size(void **state)
+{
+    (void)state;
+    slr_checkpoint *small = base;
+    slr_weights *small_unet = unet;
+    golden small_golden = g;
+    float *kept[16];
+    size_t n = 0;
+    ok(slr_checkpoint_shapes(&base, "sd15", &CONFIG));
+    unet = slr_checkpoint_part(base, SLR_PART_UNET);
+    g = golden_open(FULL);
+    layers = FULL_LAYERS;
+    for (const struct layer *l = layers; *l->name; l++) {
+        char name[32];
+        bool norm = l->type == GROUP_NORM;
+        snprintf(name, sizeof name, "W.%s", l->name);
+        kept[n++] = replace(l->path, "weight", name, norm ? 0.1 : 0.03, norm);
+        kept[n++] = replace(l->path, "bias", name, 0, 0);
+    }
+    each("full size", opened_case, 20);
+    golden_close(&g);
+    slr_checkpoint_unref(base);
+    while (n)
+        slr_free(NULL, kept[--n]);
+    layers = SMALL_LAYERS;
+    base = small;
+    unet = small_unet;
+    g = small_golden;
 }
 
 int main(void)
@@ -460,6 +548,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opened),
         cmocka_unit_test(made),
+        cmocka_unit_test(full_size),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
