@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * @file sdlora/sampler.h
- * Pictures from prompts (txt2img).  A generator keeps text states by string and graphs by shape, so
+ * Pictures from prompts.  A generator keeps text states by string and graphs by shape, so
  * the next picture pays only for its steps.
  *
  * Thread: one thread at a time per generator; generators may share a checkpoint.
@@ -44,14 +44,20 @@ SDLORA_API int sdlora_generator_add_embeddings(sdlora_generator *g, const char *
 SDLORA_API int sdlora_generator_set_network(sdlora_generator *g, sdlora_network *net, double te,
                                             double unet);
 
+/**
+ * Lets another checkpoint finish pictures: it takes over at `refiner_switch_at`, with texts of its
+ * own; networks go along where they fit it.
+ * @param refiner  Nullable: none from now on.  Errors: SDLORA_EINVAL when its latents differ.
+ */
+SDLORA_API int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoint *refiner);
+
 /** Called after each sampling step.  @return 0 to go on; anything else cancels. */
 typedef int (*sdlora_sample_fn)(int64_t step, int64_t total, void *user);
 SDLORA_API int sdlora_generator_set_progress(sdlora_generator *g, sdlora_sample_fn fn, void *user);
 
 /**
  * Makes `count` pictures; picture k uses seed + k.
- * @param opts    kind "generate": prompt, negative, steps, cfg, sampler, scheduler, seed, width,
- * height, clip_skip, count.
+ * @param opts    kind "generate"; NULL: all defaults.
  * @param images  receives `count` images, each one reference.  cap: how many fit; EINVAL when too
  * few.
  */

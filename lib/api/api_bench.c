@@ -307,18 +307,13 @@ static int bench_txt2img(slr_bench *b)
     int rc = SDLORA_OK, runs = b->repeats + 1;
     for (int i = 0; rc >= 0 && i < runs; i++) {
         char prompt[32]; /* another one each time, since text is kept */
-        slr_request r = {.prompt = prompt,
-                         .sampler = "Euler",
-                         .steps = 20,
-                         .width = (int)b->w * 8,
-                         .height = (int)b->h * 8,
-                         .clip_skip = 1,
-                         .count = 1,
-                         .cfg = 7,
-                         .eta = -1,
-                         .seed = 1,
-                         .policy = b->policy,
-                         .vae_policy = b->policy};
+        slr_request r = {.policy = b->policy, .vae_policy = b->policy};
+        slr_settings_read(&r.set, (slr_opt){NULL, "generate"});
+        r.set.prompt = prompt;
+        r.set.sampler = "Euler";
+        r.set.width = (int)b->w * 8;
+        r.set.height = (int)b->h * 8;
+        r.set.seed = 1;
         snprintf(prompt, sizeof prompt, "picture number %d", i);
         rc = slr_bench_tell(b, "txt2img", i, runs);
         double start = slr_clock();

@@ -1,29 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Generators: options to a request, pictures to images, networks by handle and by tag.  The picture
  * itself is made in the room `sample`. */
-#include "api/api.h"
+#include "api/generator.h"
 
 #include <string.h>
 
 #include "api/embeddings.h"
-#include "api/finder.h"
 #include "base/status.h"
 #include "graph/policy.h"
-#include "sample/generator.h"
-
-struct sdlora_generator {
-    slr_refs refs;
-    sdlora_checkpoint *ckpt;
-    sdlora_vae *vae; /* Nullable */
-    slr_generator *gen;
-    slr_finder *finder;
-    slr_stack_item *items; /* set by the caller, applied to every picture */
-    sdlora_network **nets; /* their handles, in the same order */
-    size_t n, items_cap, nets_cap;
-    sdlora_sample_fn progress;
-    void *user;
-    slr_cancel_flag cancel;
-};
 
 int sdlora_generator_new(sdlora_generator **out, sdlora_checkpoint *ckpt, sdlora_vae *vae)
 {
@@ -74,6 +58,7 @@ void sdlora_generator_unref(sdlora_generator *g)
     slr_free(m, g->items);
     slr_free(m, g->nets);
     sdlora_vae_unref(g->vae);
+    sdlora_checkpoint_unref(g->refiner);
     slr_free(m, g);
     sdlora_checkpoint_unref(ckpt);
 }
@@ -139,12 +124,22 @@ int sdlora_generator_set_progress(sdlora_generator *g, sdlora_sample_fn fn, void
     return SDLORA_OK;
 }
 
-static int pass_progress(void *user, int step, int total, const float *latents)
+int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoint *refiner)
+{
+    slr_clear();
+    SLR_TRY(slr_api_given(g, "g", __func__));
+    SLR_TRY(slr_generator_set_refiner(g->gen, refiner ? refiner->base : NULL));
+    sdlora_checkpoint_ref(refiner);
+    sdlora_checkpoint_unref(g->refiner);
+    g->refiner = refiner;
+    return SDLORA_OK;
+}
+
+static int pass_progress(void *user, const slr_run_progress *p)
 {
     const sdlora_generator *g = user;
 
-    (void)latents;
-    return g->progress(step, total, g->user);
+    return p->phase == SLR_RUN_SAMPLE ? g->progress(p->done, p->total, g->user) : 0;
 }
 
 /* One image per picture; what was made before a failure is dropped. */
@@ -168,38 +163,15 @@ static int to_images(sdlora_generator *g, slr_picture *pictures, size_t n, sdlor
     return rc;
 }
 
-int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora_image **images,
-                         size_t cap)
+int slr_api_request(slr_request *out, sdlora_generator *g, const sdlora_options *opts)
 {
     slr_opt o = {opts, "generate"};
     slr_precision precision;
 
-    slr_clear();
-    SLR_TRY(slr_api_given(g, "g", __func__));
-    SLR_TRY(slr_api_given(images, "images", __func__));
-    SLR_TRY(slr_api_kind(opts, "generate", __func__));
-    for (size_t i = 0; i < cap; i++)
-        images[i] = NULL;
-    size_t count = (size_t)slr_opt_int(o, "count");
-    if (cap < count)
-        return slr_fail(SDLORA_EINVAL, __func__, "count is %zu, but there is room for %zu images",
-                        count, cap);
     SLR_TRY(slr_precision_read(&precision, o, g->ckpt->ctx->devices));
     slr_finder_skip(g->finder, !strcmp(slr_opt_text(o, "lora_unmatched"), "skip"),
                     &g->ckpt->ctx->log);
-    slr_request r = {
-        .prompt = slr_opt_text(o, "prompt"),
-        .negative = slr_opt_text(o, "negative"),
-        .sampler = slr_opt_text(o, "sampler"),
-        .scheduler = slr_opt_text(o, "scheduler"),
-        .steps = (int)slr_opt_int(o, "steps"),
-        .width = (int)slr_opt_int(o, "width"),
-        .height = (int)slr_opt_int(o, "height"),
-        .clip_skip = (int)slr_opt_int(o, "clip_skip"),
-        .count = (int)count,
-        .cfg = slr_opt_real(o, "cfg"),
-        .eta = slr_opt_has(o, "eta") ? slr_opt_real(o, "eta") : -1,
-        .seed = slr_opt_int(o, "seed"),
+    *out = (slr_request){
         .policy = precision.model,
         .vae_policy = precision.vae,
         .vae_tiling = slr_opt_bool(o, "vae_tiling"),
@@ -209,6 +181,26 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
         .progress_user = g,
         .cancel = &g->cancel,
     };
+    slr_settings_read(&out->set, o);
+    return SDLORA_OK;
+}
+
+int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora_image **images,
+                         size_t cap)
+{
+    slr_request r;
+
+    slr_clear();
+    SLR_TRY(slr_api_given(g, "g", __func__));
+    SLR_TRY(slr_api_given(images, "images", __func__));
+    SLR_TRY(slr_api_kind(opts, "generate", __func__));
+    for (size_t i = 0; i < cap; i++)
+        images[i] = NULL;
+    SLR_TRY(slr_api_request(&r, g, opts));
+    size_t count = (size_t)r.set.count;
+    if (cap < count)
+        return slr_fail(SDLORA_EINVAL, __func__, "count is %zu, but there is room for %zu images",
+                        count, cap);
     slr_picture *pictures = slr_calloc(g->ckpt->ctx->mem, count, sizeof *pictures);
     if (!pictures)
         return SDLORA_ENOMEM;

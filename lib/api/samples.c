@@ -266,13 +266,12 @@ typedef struct drawing {
     int64_t done, total; /* sampling steps over all prompts */
 } drawing;
 
-static int step_done(void *user, int step, int total, const float *latents)
+static int step_done(void *user, const slr_run_progress *p)
 {
     drawing *d = user;
 
-    (void)step;
-    (void)total;
-    (void)latents;
+    if (p->phase != SLR_RUN_SAMPLE)
+        return 0;
     d->done++;
     return d->s->progress ? d->s->progress(d->s->user, d->done, d->total) : 0;
 }
@@ -299,17 +298,6 @@ static int draw_line(drawing *d, size_t index, const slr_sample_line *l)
 
     SLR_TRY(slr_precision_read(&precision, d->s->train, d->s->ctx->devices));
     slr_request r = {
-        .prompt = l->prompt,
-        .negative = l->negative,
-        .sampler = l->sampler ? l->sampler : slr_opt_text(d->s->train, "sample_sampler"),
-        .steps = l->steps,
-        .width = l->width,
-        .height = l->height,
-        .clip_skip = (int)slr_opt_int(d->s->train, "clip_skip"),
-        .count = 1,
-        .cfg = l->cfg,
-        .eta = -1,
-        .seed = l->seed,
         .policy = precision.model,
         .vae_policy = precision.vae,
         .vae_tiling = slr_opt_bool(d->s->train, "vae_tiling"),
@@ -319,6 +307,16 @@ static int draw_line(drawing *d, size_t index, const slr_sample_line *l)
         .progress_user = d,
         .cancel = d->s->cancel,
     };
+    slr_settings_read(&r.set, (slr_opt){NULL, "generate"});
+    r.set.prompt = l->prompt;
+    r.set.negative = l->negative;
+    r.set.sampler = l->sampler ? l->sampler : slr_opt_text(d->s->train, "sample_sampler");
+    r.set.steps = l->steps;
+    r.set.width = l->width;
+    r.set.height = l->height;
+    r.set.clip_skip = (int)slr_opt_int(d->s->train, "clip_skip");
+    r.set.cfg = l->cfg;
+    r.set.seed = l->seed;
 
     SLR_TRY(slr_generator_run(*d->s->gen, &r, &picture));
     int rc = save(d, index, &picture);

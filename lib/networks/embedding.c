@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an embedding is: one module of one tensor, made for training, or of the tensors of a file
+/* What an embedding is: a module of one tensor for each encoder, made for training, or of a file's
  * (inference.md §2.9).  Refuses to know containers (embedding_file.c), pictures and prompts. */
 #include "networks/embedding.h"
 
@@ -33,35 +33,61 @@ const slr_kind slr_kind_embedding = {
 
 bool slr_network_is_embedding(const slr_network *n)
 {
-    return n->n_modules == 1 && n->module[0].kind == &slr_kind_embedding;
+    return n->n_modules > 0 && n->module[0].kind == &slr_kind_embedding;
 }
 
-const float *slr_embedding_rows(const slr_network *n, int64_t *vectors, int64_t *width)
+static const float *rows_at(const slr_network *n, size_t module, int64_t *vectors, int64_t *width)
 {
-    if (!slr_network_is_embedding(n))
-        return NULL;
-    const slr_network_slot *s = slr_module_slot(&n->module[0], n->slot, ROWS);
+    const slr_network_slot *s =
+        slr_module_slot(&n->module[module], n->slot + n->module[module].slot, ROWS);
     *vectors = s->dim[0];
     *width = s->dim[1];
     return n->params + s->offset;
 }
 
-/* A network of one module; its rows are zero. */
-static int new_embedding(slr_network **out, slr_mem *m, const slr_checkpoint *base, int64_t vectors,
-                         int64_t width, slr_str name)
+const float *slr_embedding_rows(const slr_network *n, int64_t *vectors, int64_t *width)
 {
-    slr_target target = {.part = SLR_PART_TE,
+    return slr_network_is_embedding(n) ? rows_at(n, 0, vectors, width) : NULL;
+}
+
+const float *slr_embedding_rows_of(const slr_network *n, int part, int64_t *vectors, int64_t *width)
+{
+    for (size_t i = 0; slr_network_is_embedding(n) && i < n->n_modules; i++)
+        if (n->module[i].target.part == part)
+            return rows_at(n, i, vectors, width);
+    return NULL;
+}
+
+/* The rows of one encoder. */
+typedef struct rows {
+    int part;           /* SLR_PART_TE or SLR_PART_TE2 */
+    const slr_named *t; /* NULL: new ones */
+    int64_t vectors, width;
+} rows;
+
+static int add_rows(slr_network *n, const rows *r)
+{
+    slr_target target = {.part = r->part,
                          .name = SLR_EMBEDDING_PATH,
                          .path = SLR_EMBEDDING_PATH,
-                         .out = vectors,
-                         .in = width,
+                         .out = r->vectors,
+                         .in = r->width,
                          .kh = 1,
                          .kw = 1};
     slr_form form = {.alpha = NAN, .scale = 1.0};
+    slr_form_add(&form, ROWS, 2, (int64_t[]){r->vectors, r->width});
+    return slr_network_add(n, &slr_kind_embedding, &target, &form, NULL);
+}
+
+/* A network of a module for each encoder; their rows are zero. */
+static int new_embedding(slr_network **out, slr_mem *m, const slr_checkpoint *base,
+                         const rows *list, size_t count, slr_str name)
+{
     slr_network *n;
     SLR_TRY(slr_network_new(&n, m, base));
-    slr_form_add(&form, ROWS, 2, (int64_t[]){vectors, width});
-    int rc = slr_network_add(n, &slr_kind_embedding, &target, &form, NULL);
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < count; i++)
+        rc = add_rows(n, &list[i]);
     if (rc >= 0)
         rc = slr_network_layout(n);
     char *text = rc >= 0 ? slr_arena_alloc(n->texts, name.n + 1, 1) : NULL;
@@ -79,13 +105,13 @@ static int new_embedding(slr_network **out, slr_mem *m, const slr_checkpoint *ba
     return SDLORA_OK;
 }
 
-static int width_of(const slr_checkpoint *base, int64_t *width)
+static int width_of(const slr_checkpoint *base, int part, int64_t *width)
 {
-    slr_weights *te = slr_checkpoint_part(base, SLR_PART_TE);
+    slr_weights *te = slr_checkpoint_part(base, part);
     slr_clip_shape shape;
     if (!te)
-        return slr_fail(SDLORA_EINVAL, __func__, "%s has no text encoder for embeddings",
-                        slr_checkpoint_path(base));
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s for embeddings",
+                        slr_checkpoint_path(base), slr_part_name(part));
     SLR_TRY(slr_clip_read(&shape, slr_checkpoint_family(base), te));
     *width = shape.width;
     return SDLORA_OK;
@@ -122,31 +148,43 @@ static bool may_be_rows(const slr_named *t)
 }
 
 /* SDXL's two encoders in one file, whoever wrote it. */
-static int refuse_pair(const slr_named *tensor, size_t n, const slr_checkpoint *base,
-                       const char *label)
+static bool find_pair(const slr_named *tensor, size_t n, const slr_named *pair[2])
 {
     static const char *const pairs[][2] = {{"clip_l", "clip_g"},
                                            {"text_encoders_0", "text_encoders_1"}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        const slr_named *l = find(tensor, n, pairs[i][0]), *g = find(tensor, n, pairs[i][1]);
-        char first[96], second[96];
-        int64_t width = 0;
-        if (!l || !g)
-            continue;
-        SLR_TRY(width_of(base, &width));
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s: %s %s and %s %s are an embedding for the two text encoders of SDXL; "
-                        "%s has one of width %lld",
-                        label, l->key, slr_shape_text(l->t.dim, l->t.rank, first), g->key,
-                        slr_shape_text(g->t.dim, g->t.rank, second), slr_checkpoint_path(base),
-                        (long long)width);
+        pair[0] = find(tensor, n, pairs[i][0]);
+        pair[1] = find(tensor, n, pairs[i][1]);
+        if (pair[0] && pair[1])
+            return true;
     }
-    return SDLORA_OK;
+    return false;
 }
 
-/* The tensor that holds the rows; NULL: the file is something else. */
-static int find_rows(const slr_named *tensor, size_t n, const slr_checkpoint *base,
-                     const char *label, const slr_named **out)
+/* A pair for the encoders that the model has. */
+static int take_pair(const slr_named *const pair[2], const slr_checkpoint *base, const char *label,
+                     rows list[2], size_t *count)
+{
+    const slr_family *family = slr_checkpoint_family(base);
+    char first[96], second[96];
+    for (int e = 0; e < family->n_text; e++) {
+        int part = family->text[e].part;
+        if (family->n_text == 2 || part == SLR_PART_TE2)
+            list[(*count)++] = (rows){.part = part, .t = pair[part == SLR_PART_TE2]};
+    }
+    if (*count)
+        return SDLORA_OK;
+    return slr_fail(SDLORA_ENOTSUP, __func__,
+                    "%s: %s %s and %s %s are an embedding for the two text encoders of SDXL; "
+                    "%s has one",
+                    label, pair[0]->key,
+                    slr_shape_text(pair[0]->t.dim, pair[0]->t.rank, first), pair[1]->key,
+                    slr_shape_text(pair[1]->t.dim, pair[1]->t.rank, second),
+                    slr_checkpoint_path(base));
+}
+
+/* The only embedding of a file that is none of a pair; NULL: the file is something else. */
+static int find_single(const slr_named *tensor, size_t n, const char *label, const slr_named **out)
 {
     size_t params = 0;
     *out = NULL;
@@ -158,7 +196,6 @@ static int find_rows(const slr_named *tensor, size_t n, const slr_checkpoint *ba
     if (params > 1)
         return slr_fail(SDLORA_EFORMAT, __func__,
                         "%s: string_to_param holds %zu embeddings, wanted one", label, params);
-    SLR_TRY(refuse_pair(tensor, n, base, label));
     if (!*out)
         *out = find(tensor, n, "emb_params");
     if (*out && find(tensor, n, "emb_params_out"))
@@ -171,57 +208,96 @@ static int find_rows(const slr_named *tensor, size_t n, const slr_checkpoint *ba
     return SDLORA_OK;
 }
 
+/* The tensors that hold rows; *count 0: the file is something else. */
+static int find_rows(const slr_named *tensor, size_t n, const slr_checkpoint *base,
+                     const char *label, rows list[2], size_t *count)
+{
+    const slr_family *family = slr_checkpoint_family(base);
+    const slr_named *pair[2], *single;
+    char shape[96];
+    *count = 0;
+    if (find_pair(tensor, n, pair))
+        return take_pair(pair, base, label, list, count);
+    SLR_TRY(find_single(tensor, n, label, &single));
+    if (!single)
+        return SDLORA_OK;
+    if (family->n_text > 1)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "%s: %s is %s, an embedding for one text encoder; %s takes clip_l and "
+                        "clip_g, rows for each of its two",
+                        label, single->key,
+                        slr_shape_text(single->t.dim, single->t.rank, shape),
+                        slr_checkpoint_path(base));
+    list[(*count)++] = (rows){.part = family->text[0].part, .t = single};
+    return SDLORA_OK;
+}
+
 /* Whose vectors are this wide. */
 static const char *owner(int64_t width)
 {
     static const struct {
         int64_t width;
         const char *of;
-    } rows[] = {{768, " (SD 1)"},
+    } table[] = {{768, " (SD 1)"},
                 {1024, " (SD 2)"},
                 {1280, " (SDXL's second text encoder)"},
                 {2048, " (SDXL's two text encoders together)"}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].width == width)
-            return rows[i].of;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].width == width)
+            return table[i].of;
     return "";
 }
 
-static int check_rows(const slr_named *t, const slr_checkpoint *base, const char *label,
-                      int64_t *vectors, int64_t *width)
+static int check_rows(rows *r, const slr_checkpoint *base, const char *label)
 {
+    const slr_named *t = r->t;
     char shape[96];
     int64_t want = 0;
     slr_shape_text(t->t.dim, t->t.rank, shape);
-    SLR_TRY(width_of(base, &want));
+    SLR_TRY(width_of(base, r->part, &want));
     if (!is_real(t->t.dtype))
         return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is not of a floating-point type", label,
                         t->key);
     if (t->t.rank != 1 && t->t.rank != 2)
         return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s is %s, wanted [vectors,%lld]", label,
                         t->key, shape, (long long)want);
-    *vectors = t->t.rank == 1 ? 1 : t->t.dim[0];
-    *width = t->t.dim[t->t.rank - 1];
-    if (*width != want)
+    r->vectors = t->t.rank == 1 ? 1 : t->t.dim[0];
+    r->width = t->t.dim[t->t.rank - 1];
+    if (r->width != want)
         return slr_fail(SDLORA_EINVAL, __func__,
                         "%s: %s is %s: vectors of width %lld%s, but %s takes %lld%s", label, t->key,
-                        shape, (long long)*width, owner(*width), slr_checkpoint_path(base),
+                        shape, (long long)r->width, owner(r->width), slr_checkpoint_path(base),
                         (long long)want, owner(want));
-    if (*vectors < 1 || *vectors > SLR_EMBEDDING_MOST)
+    if (r->vectors < 1 || r->vectors > SLR_EMBEDDING_MOST)
         return slr_fail(SDLORA_EFORMAT, __func__,
                         "%s: %s is %s: %lld vectors, but a chunk of a prompt has 1 to %d places",
-                        label, t->key, shape, (long long)*vectors, SLR_EMBEDDING_MOST);
+                        label, t->key, shape, (long long)r->vectors, SLR_EMBEDDING_MOST);
     return SDLORA_OK;
 }
 
-static int fill(slr_network *n, const slr_named *t, const char *label, const char *path)
+static int check_all(rows list[2], size_t count, const slr_checkpoint *base, const char *label)
 {
-    float *rows = n->params + n->slot[0].offset;
-    SLR_TRY(slr_tensor_to_f32(&t->t, rows));
-    for (size_t i = 0; i < n->slot[0].count; i++)
-        if (!isfinite(rows[i]))
-            return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s holds a value that is not finite",
-                            label, t->key);
+    for (size_t i = 0; i < count; i++)
+        SLR_TRY(check_rows(&list[i], base, label));
+    if (count == 2 && list[0].vectors != list[1].vectors)
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s has %lld vectors and %s %lld", label,
+                        list[0].t->key, (long long)list[0].vectors, list[1].t->key,
+                        (long long)list[1].vectors);
+    return SDLORA_OK;
+}
+
+/* Module i is made of list[i]. */
+static int fill(slr_network *n, const rows *list, const char *label, const char *path)
+{
+    for (size_t i = 0; i < n->n_modules; i++) {
+        const slr_network_slot *s = &n->slot[n->module[i].slot];
+        float *to = n->params + s->offset;
+        SLR_TRY(slr_tensor_to_f32(&list[i].t->t, to));
+        for (size_t k = 0; k < s->count; k++)
+            if (!isfinite(to[k]))
+                return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s holds a value that is not finite",
+                                label, list[i].t->key);
+    }
     n->path = path ? slr_arena_strdup(n->texts, path) : NULL;
     return path && !n->path ? SDLORA_ENOMEM : SDLORA_OK;
 }
@@ -230,16 +306,16 @@ int slr_embedding_of(slr_network **out, slr_mem *m, const slr_checkpoint *base,
                      const slr_named *tensor, size_t n, const char *label, slr_str name,
                      const char *path)
 {
-    const slr_named *rows;
+    rows list[2];
+    size_t count;
     slr_network *made;
-    int64_t vectors = 0, width = 0;
     *out = NULL;
-    SLR_TRY(find_rows(tensor, n, base, label, &rows));
-    if (!rows)
+    SLR_TRY(find_rows(tensor, n, base, label, list, &count));
+    if (!count)
         return SDLORA_DONE;
-    SLR_TRY(check_rows(rows, base, label, &vectors, &width));
-    SLR_TRY(new_embedding(&made, m, base, vectors, width, name));
-    int rc = fill(made, rows, label, path);
+    SLR_TRY(check_all(list, count, base, label));
+    SLR_TRY(new_embedding(&made, m, base, list, count, name));
+    int rc = fill(made, list, label, path);
     if (rc < 0) {
         slr_network_unref(made);
         return rc;
@@ -318,13 +394,18 @@ int slr_embedding_make(slr_network **out, const slr_checkpoint *base, const sdlo
                        uint64_t seed)
 {
     slr_opt o = {opts, "network"};
+    const slr_family *family = slr_checkpoint_family(base);
     slr_network *n;
-    int64_t width = 0;
+    rows new = {.part = SLR_PART_TE, .vectors = slr_opt_int(o, "num_vectors_per_token")};
     *out = NULL;
     SLR_TRY(check_options(o));
-    SLR_TRY(width_of(base, &width));
-    SLR_TRY(new_embedding(&n, slr_checkpoint_mem(base), base,
-                          slr_opt_int(o, "num_vectors_per_token"), width,
+    if (family->n_text != 1 || family->text[0].part != SLR_PART_TE)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s: embeddings are trained for models with one text encoder, which %s "
+                        "models are not",
+                        slr_checkpoint_path(base), family->title);
+    SLR_TRY(width_of(base, SLR_PART_TE, &new.width));
+    SLR_TRY(new_embedding(&n, slr_checkpoint_mem(base), base, &new, 1,
                           slr_str_of(slr_opt_text(o, "token_string"))));
     int rc = slr_options_copy(&n->opts, opts);
     if (rc >= 0)

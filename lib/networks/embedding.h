@@ -13,9 +13,13 @@
 
 enum { SLR_EMBEDDING_MOST = 75 }; /* vectors: the tokens of a chunk */
 
+/* A module for each text encoder that it has rows for: one, or SDXL's two. */
 bool slr_network_is_embedding(const slr_network *n);
-/* [vectors,width]; NULL when it is none. */
+/* [vectors,width] of its first encoder; NULL when it is none. */
 const float *slr_embedding_rows(const slr_network *n, int64_t *vectors, int64_t *width);
+/* The same for an encoder, SLR_PART_TE or SLR_PART_TE2; NULL: it has none for it. */
+const float *slr_embedding_rows_of(const slr_network *n, int part, int64_t *vectors,
+                                   int64_t *width);
 
 /* A file: torch, safetensors, or a picture that carries one.  SDLORA_DONE when it is something
  * else; EFORMAT or EINVAL names what does not fit. */
@@ -30,7 +34,8 @@ bool slr_embedding_wanted(slr_opt o);
 int slr_embedding_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
                        uint64_t seed);
 
-/* emb_params in safetensors; what AUTOMATIC1111 writes when path ends in ".pt" or ".bin". */
+/* emb_params in safetensors, or clip_l and clip_g; what AUTOMATIC1111 writes when path ends in ".pt"
+ * or ".bin", which holds one encoder's rows only. */
 int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dtype,
                        const slr_meta *meta);
 

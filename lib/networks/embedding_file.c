@@ -94,17 +94,21 @@ static float first_infinite(uint32_t dtype)
     return dtype == SDLORA_F16 ? 65520.0f : dtype == SDLORA_BF16 ? 0x1.ffp127f : INFINITY;
 }
 
-static int write_safetensors(slr_mem *m, const char *path, const slr_tensor *t,
+static int write_safetensors(slr_mem *m, const char *path, const slr_tensor *t, size_t count,
                              const slr_meta *meta)
 {
-    slr_st_entry entry = {.name = slr_kind_embedding.leaf[0], .t = *t};
+    slr_st_entry entry[2] = {{.name = slr_kind_embedding.leaf[0], .t = t[0]}};
     size_t n = meta ? slr_meta_count(meta) : 0;
     slr_st_pair *pair = slr_calloc(m, n + 1, sizeof *pair);
     if (!pair)
         return SDLORA_ENOMEM;
+    if (count == 2) {
+        entry[0].name = "clip_l";
+        entry[1] = (slr_st_entry){.name = "clip_g", .t = t[1]};
+    }
     for (size_t i = 0; i < n; i++)
         pair[i].key = slr_meta_at(meta, i, &pair[i].value);
-    int rc = slr_safetensors_write(m, path, &entry, 1, pair, n);
+    int rc = slr_safetensors_write(m, path, entry, count, pair, n);
     slr_free(m, pair);
     return rc;
 }
@@ -148,13 +152,13 @@ static int write_torch(const slr_network *n, const char *path, const slr_tensor 
     return rc;
 }
 
-int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dtype,
-                       const slr_meta *meta)
+/* A module's rows as `save_dtype`; t->data is the caller's, NULL on failure. */
+static int convert_rows(const slr_network *n, int part, uint32_t save_dtype, slr_tensor *t)
 {
     const slr_dtype_row *type = slr_dtype(save_dtype);
-    slr_tensor t = {.dtype = save_dtype, .rank = 2};
-    const float *rows = slr_embedding_rows(n, &t.dim[0], &t.dim[1]);
-    size_t count = (size_t)(t.dim[0] * t.dim[1]);
+    *t = (slr_tensor){.dtype = save_dtype, .rank = 2};
+    const float *rows = slr_embedding_rows_of(n, part, &t->dim[0], &t->dim[1]);
+    size_t count = (size_t)(t->dim[0] * t->dim[1]);
     float limit = first_infinite(save_dtype);
     for (size_t i = 0; i < count; i++)
         if (!(fabsf(rows[i]) < limit))
@@ -165,9 +169,28 @@ int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dty
     if (!bytes)
         return SDLORA_ENOMEM;
     type->from_f32(bytes, rows, count);
-    t.data = bytes;
+    t->data = bytes;
+    return SDLORA_OK;
+}
+
+int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dtype,
+                       const slr_meta *meta)
+{
+    slr_tensor t[2] = {{0}};
+    size_t count = n->n_modules;
     bool torch = slr_ends(path, ".pt") || slr_ends(path, ".bin");
-    int rc = torch ? write_torch(n, path, &t, meta) : write_safetensors(n->m, path, &t, meta);
-    slr_free(n->m, bytes);
+    slr_require(count >= 1 && count <= 2);
+    if (torch && count == 2)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s: an embedding for two text encoders is written as .safetensors only",
+                        path);
+    int rc = SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < count; i++)
+        rc = convert_rows(n, n->module[i].target.part, save_dtype, &t[i]);
+    if (rc >= 0)
+        rc = torch ? write_torch(n, path, t, meta)
+                   : write_safetensors(n->m, path, t, count, meta);
+    for (size_t i = 0; i < count; i++)
+        slr_free(n->m, (void *)(uintptr_t)t[i].data);
     return rc;
 }

@@ -40,6 +40,10 @@ bool slr_words_any(const int32_t *ids, size_t n);
 void slr_words_split(const slr_words *w, int32_t *ids, size_t n, float *put, float *rows,
                      int64_t width, int32_t *index);
 
+/* The same with the rows of another encoder than each embedding's first: SLR_PART_*. */
+void slr_words_split_part(const slr_words *w, int part, int32_t *ids, size_t n, float *put,
+                          float *rows, int64_t width);
+
 /* A slr_adapter.tokens for rows that are inputs: "put" f32 [N,T,1] and "rows" f32 [N,T,width]. */
 slr_val slr_words_tokens(void *user, slr_graph *g, int part, slr_val ids, slr_val x);
 /* x where the input "put" (made here) is 0, rows where it is 1, exactly. */

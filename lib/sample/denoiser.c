@@ -1,63 +1,46 @@
 /* SPDX-License-Identifier: MIT */
-/* Builds text and UNet graphs as shapes come up and runs them.  Refuses to know samplers. */
+/* Builds UNet graphs as shapes come up, runs them on rows of texts, two at a time, and joins what
+ * they predict.  Refuses to know where texts come from. */
 #include "sample/denoiser.h"
 
-#include <stdio.h>
+#include <math.h>
 #include <string.h>
 
-#include "base/map.h"
 #include "base/status.h"
-#include "base/str.h"
-#include "models/clip.h"
-#include "models/unet.h"
-#include "networks/embedding.h"
 
-enum { MAX_TEXTS = 256, ROW = 77 };
-
-/* Text states of one prompt, and which of the words it uses, in that order. */
-typedef struct states {
-    float *data;
-    int64_t tokens;
-    size_t *used, n_used;
-} states;
+enum { BATCH = 2 }; /* texts at once: prompt and negative prompt */
 
 struct slr_denoiser {
     slr_mem *m;
     slr_engine *engine;
     const slr_family *family;
-    uint64_t version; /* of the engine, when texts were kept */
-    slr_bpe *bpe;
-    slr_words *words;  /* Nullable: no embeddings */
-    uint64_t *written; /* the version of each when states were made of it */
-    slr_map *by_prompt;
-    states *text;
-    size_t n_text, text_cap;
     slr_unet_shape unet;
-    slr_clip_shape clip;
+    float *pred; /* predictions of all rows of one evaluation */
+    size_t pred_floats;
 };
 
-int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_devices *devices,
-                     slr_bpe *bpe)
+/* One text as the UNet is to see it: its own tokens, its last one again up to `repeat`, and the
+ * empty prompt's from there on. */
+typedef struct row {
+    const slr_cond *cond;
+    const float *sizes;
+    int64_t tokens, repeat;
+} row;
+
+int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_engine *engine)
 {
     *out = NULL;
-    slr_weights *te = slr_checkpoint_part(base, SLR_PART_TE),
-                *unet = slr_checkpoint_part(base, SLR_PART_UNET);
-    if (!te || !unet)
-        return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s", slr_checkpoint_path(base),
-                        te ? "UNet" : "text encoder");
+    slr_checkpoint *base = slr_engine_base(engine);
+    slr_weights *unet = slr_checkpoint_part(base, SLR_PART_UNET);
+    if (!unet)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s has no UNet", slr_checkpoint_path(base));
     slr_denoiser *d = slr_calloc(m, 1, sizeof *d);
     if (!d)
         return SDLORA_ENOMEM;
     d->m = m;
+    d->engine = engine;
     d->family = slr_checkpoint_family(base);
-    d->bpe = slr_bpe_ref(bpe);
-    int rc = slr_engine_new(&d->engine, m, base, devices);
-    if (rc >= 0)
-        rc = slr_map_new(&d->by_prompt, m);
-    if (rc >= 0)
-        rc = slr_clip_read(&d->clip, slr_checkpoint_family(base), te);
-    if (rc >= 0)
-        rc = slr_unet_read(&d->unet, slr_checkpoint_family(base), unet);
+    int rc = slr_unet_read(&d->unet, d->family, unet);
     if (rc < 0) {
         slr_denoiser_free(d);
         return rc;
@@ -66,127 +49,27 @@ int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_d
     return SDLORA_OK;
 }
 
-static void free_states(slr_denoiser *d, const states *s)
-{
-    slr_free(d->m, s->data);
-    slr_free(d->m, s->used);
-}
-
-static void drop_text(slr_denoiser *d)
-{
-    for (size_t i = 0; i < d->n_text; i++)
-        free_states(d, &d->text[i]);
-    d->n_text = 0;
-    if (d->by_prompt)
-        slr_map_clear(d->by_prompt);
-}
-
-static void drop_words(slr_denoiser *d)
-{
-    slr_words_free(d->words);
-    slr_free(d->m, d->written);
-    d->words = NULL;
-    d->written = NULL;
-}
-
 void slr_denoiser_rest(slr_denoiser *d)
 {
-    slr_engine_rest(d->engine);
-    drop_text(d);
-    drop_words(d);
+    slr_free(d->m, d->pred);
+    d->pred = NULL;
+    d->pred_floats = 0;
 }
 
 void slr_denoiser_free(slr_denoiser *d)
 {
     if (!d)
         return;
-    drop_text(d);
-    drop_words(d);
-    slr_engine_free(d->engine);
-    slr_free(d->m, d->text);
-    slr_map_free(d->by_prompt);
-    slr_bpe_unref(d->bpe);
+    slr_denoiser_rest(d);
     slr_free(d->m, d);
 }
 
-int64_t slr_denoiser_channels(const slr_denoiser *d)
+const slr_unet_shape *slr_denoiser_shape(const slr_denoiser *d)
 {
-    return d->unet.out_channels;
-}
-
-void slr_denoiser_set_policy(slr_denoiser *d, slr_policy policy)
-{
-    slr_engine_set_policy(d->engine, policy);
-}
-
-int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size_t n)
-{
-    if (d->n_text >= MAX_TEXTS)
-        drop_text(d);
-    return slr_engine_set_networks(d->engine, items, n);
-}
-
-/* --- embeddings --- */
-
-static bool same_words(const slr_denoiser *d, slr_network *const *embeddings, size_t n)
-{
-    if (n != slr_words_count(d->words))
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (embeddings[i] != slr_words_at(d->words, i) ||
-            slr_network_version(embeddings[i]) != d->written[i])
-            return false;
-    return true;
-}
-
-int slr_denoiser_set_embeddings(slr_denoiser *d, slr_network *const *embeddings, size_t n)
-{
-    slr_words *words;
-    if (same_words(d, embeddings, n))
-        return SDLORA_OK;
-    uint64_t *written = slr_calloc(d->m, n + 1, sizeof *written);
-    if (!written)
-        return SDLORA_ENOMEM;
-    int rc = slr_words_new(&words, d->m, d->bpe);
-    for (size_t i = 0; rc >= 0 && i < n; i++) {
-        int64_t vectors, width;
-        slr_embedding_rows(embeddings[i], &vectors, &width);
-        written[i] = slr_network_version(embeddings[i]);
-        rc = width == d->clip.width
-                 ? slr_words_add(words, embeddings[i])
-                 : slr_fail(SDLORA_EINVAL, __func__, "%s is %lld wide, and the text encoder %lld",
-                            slr_network_name(embeddings[i]), (long long)width,
-                            (long long)d->clip.width);
-    }
-    if (rc < 0) {
-        slr_words_free(words);
-        slr_free(d->m, written);
-        return rc;
-    }
-    drop_text(d);
-    drop_words(d);
-    d->words = words;
-    d->written = written;
-    return SDLORA_OK;
+    return &d->unet;
 }
 
 /* --- graphs --- */
-
-/* a = chunks, b = clip skip, c = whether embeddings stand in them. */
-static void build_text(void *user, slr_graph *g, const slr_engine_key *k)
-{
-    slr_denoiser *d = user;
-    slr_adapter adapter = slr_engine_adapter(d->engine);
-    slr_nn nn = {g, slr_engine_weights(d->engine, SLR_PART_TE), SLR_PART_TE, &adapter};
-    if (k->c)
-        adapter.tokens = slr_words_tokens;
-    int64_t dim[2] = {k->a, ROW};
-    slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, dim);
-    slr_graph_push(g, "text_encoder");
-    slr_val out = slr_clip_build(&nn, d->family, ids, (int)k->b);
-    slr_graph_pop(g);
-    slr_output(g, slr_cast(g, out, SDLORA_F32), "out");
-}
 
 /* a = batch, b = tokens, c = h * 65536 + w. */
 static void build_unet(void *user, slr_graph *g, const slr_engine_key *k)
@@ -195,161 +78,197 @@ static void build_unet(void *user, slr_graph *g, const slr_engine_key *k)
     slr_adapter adapter = slr_engine_adapter(d->engine);
     slr_nn nn = {g, slr_engine_weights(d->engine, SLR_PART_UNET), SLR_PART_UNET, &adapter};
     int64_t image[4] = {k->a, k->c >> 16, k->c & 0xffff, d->unet.in_channels}, one[1] = {k->a};
-    int64_t text[3] = {k->a, k->b, d->clip.width};
+    int64_t text[3] = {k->a, k->b, d->unet.context}, vector[2] = {k->a, d->unet.vector};
     slr_val x = slr_input(g, "x", SDLORA_F32, 4, image), t = slr_input(g, "t", SDLORA_F32, 1, one);
-    slr_val context = slr_input(g, "context", SDLORA_F32, 3, text);
+    slr_val context = slr_input(g, "context", SDLORA_F32, 3, text), v = SLR_NONE;
+    if (d->unet.vector)
+        v = slr_input(g, "vector", SDLORA_F32, 2, vector);
     slr_graph_push(g, "unet");
-    slr_val out = slr_unet_build(&nn, d->family, x, t, context);
+    slr_val out = slr_unet_build_vector(&nn, d->family, x, t, context, v);
     slr_graph_pop(g);
     slr_output(g, out, "out");
 }
 
-/* --- text --- */
-
-/* Ids, and rows where embeddings stand. */
-static void fill_text(slr_denoiser *d, slr_plan *p, slr_chunks *chunks, bool any)
+/* x [h,w,out] and extra [h,w,in-out] -> [h,w,in]. */
+static void fill_image(const slr_denoiser *d, const slr_guidance *g, const float *x, float *to)
 {
-    size_t n = chunks->n * ROW;
-    if (any)
-        slr_words_split(d->words, chunks->ids, n, slr_engine_memory(p, "text_encoder.put"),
-                        slr_engine_memory(p, "text_encoder.rows"), d->clip.width, NULL);
-    memcpy(slr_engine_memory(p, "ids"), chunks->ids, n * sizeof *chunks->ids);
-}
-
-static int run_text(slr_denoiser *d, slr_chunks *chunks, int clip_skip,
-                    const slr_cancel_flag *cancel, states *out)
-{
-    slr_plan *p;
-    size_t n = chunks->n * ROW, floats = n * (size_t)d->clip.width;
-    bool any = slr_words_any(chunks->ids, n);
-    out->tokens = (int64_t)n;
-    out->used = slr_calloc(d->m, slr_words_count(d->words) + 1, sizeof *out->used);
-    out->data = slr_alloc(d->m, floats * sizeof(float));
-    if (!out->used || !out->data)
-        return SDLORA_ENOMEM;
-    out->n_used = slr_words_used(d->words, chunks->ids, n, out->used);
-    slr_engine_key key = {SLR_ENGINE_TEXT, (int64_t)chunks->n, clip_skip, any};
-    SLR_TRY(slr_engine_plan(d->engine, &key, build_text, d, &p));
-    fill_text(d, p, chunks, any);
-    SLR_TRY(slr_plan_run(p, cancel));
-    memcpy(out->data, slr_engine_memory(p, "out"), floats * sizeof(float));
-    slr_chunks_emphasise(chunks, out->data, d->clip.width);
-    return SDLORA_OK;
-}
-
-static int encode(slr_denoiser *d, const char *prompt, int clip_skip, const slr_cancel_flag *cancel,
-                  states *out)
-{
-    slr_chunks chunks;
-    *out = (states){0};
-    SLR_TRY(slr_prompt_chunks(&chunks, d->m, d->bpe, d->words, d->family, prompt));
-    int rc = run_text(d, &chunks, clip_skip, cancel, out);
-    if (rc < 0) {
-        free_states(d, out);
-        *out = (states){0};
+    int64_t own = d->unet.out_channels, more = d->unet.in_channels - own, n = g->h * g->w;
+    if (!more) {
+        memcpy(to, x, (size_t)(n * own) * sizeof *x);
+        return;
     }
-    slr_chunks_free(&chunks);
-    return rc;
-}
-
-/* Keeps states under "<clip skip>:<prompt>". */
-static int keep_text(slr_denoiser *d, const char *key, const states *s)
-{
-    SLR_TRY(slr_grow(d->m, &d->text, &d->text_cap, d->n_text + 1, sizeof *d->text));
-    SLR_TRY(slr_map_set(d->by_prompt, key, (int64_t)d->n_text));
-    d->text[d->n_text++] = *s;
-    return SDLORA_OK;
-}
-
-static int states_of(slr_denoiser *d, const char *prompt, int clip_skip,
-                     const slr_cancel_flag *cancel, states *out)
-{
-    slr_buf key;
-    int64_t at;
-    states s = {0};
-    if (d->version != slr_engine_version(d->engine))
-        drop_text(d);
-    d->version = slr_engine_version(d->engine);
-    slr_buf_init(&key, d->m);
-    slr_buf_printf(&key, "%d:%s", clip_skip, prompt);
-    int rc = slr_buf_ok(&key);
-    if (rc >= 0 && slr_map_get(d->by_prompt, key.data, &at)) {
-        s = d->text[at];
-    } else if (rc >= 0) {
-        rc = encode(d, prompt, clip_skip, cancel, &s);
-        if (rc >= 0) {
-            rc = keep_text(d, key.data, &s);
-            if (rc < 0)
-                free_states(d, &s);
-        }
+    for (int64_t i = 0; i < n; i++, to += own + more) {
+        memcpy(to, x + i * own, (size_t)own * sizeof *x);
+        memcpy(to + own, g->extra + i * more, (size_t)more * sizeof *x);
     }
-    slr_buf_free(&key);
-    *out = s;
-    return rc;
 }
 
-int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
-                      const slr_cancel_flag *cancel, const float **out, int64_t *tokens)
+static void fill_text(const slr_denoiser *d, const slr_guidance *g, const row *r, float *to)
 {
-    states s;
-    *out = NULL;
-    *tokens = 0;
-    SLR_TRY(states_of(d, prompt, clip_skip, cancel, &s));
-    *out = s.data;
-    *tokens = s.tokens;
-    return SDLORA_OK;
+    int64_t width = d->unet.context;
+    size_t bytes = (size_t)width * sizeof *to;
+    for (int64_t i = 0; i < r->tokens; i++, to += width) {
+        const float *from = r->cond->states + (r->cond->tokens - 1) * width; /* the last again */
+        if (i < r->cond->tokens)
+            from = r->cond->states + i * width;
+        else if (i >= r->repeat)
+            from = g->empty->states + (i - r->repeat) % g->empty->tokens * width;
+        memcpy(to, from, bytes);
+    }
 }
 
-int slr_denoiser_text_uses(slr_denoiser *d, const char *prompt, int clip_skip, const size_t **list,
-                           size_t *n)
+/* [pooled, sizes]. */
+static void fill_vector(const slr_denoiser *d, const slr_guidance *g, const row *r, float *to)
 {
-    states s;
-    SLR_TRY(states_of(d, prompt, clip_skip, NULL, &s));
-    *list = s.used;
-    *n = s.n_used;
-    return SDLORA_OK;
+    size_t sizes = (size_t)g->n_sizes * SLR_SIZE_WIDTH, pooled = (size_t)d->unet.vector - sizes;
+    memcpy(to, r->cond->pooled, pooled * sizeof *to);
+    memcpy(to + pooled, r->sizes, sizes * sizeof *to);
 }
 
-/* --- prediction --- */
-
-/* One evaluation of a batch whose samples share x and t: states[i] for sample i. */
+/* One evaluation of rows of one length, which share x and t. */
 static int evaluate(slr_denoiser *d, const slr_guidance *g, const float *x, double t,
-                    const float *const *text, int64_t n, int64_t tokens, float **out,
-                    const slr_cancel_flag *cancel)
+                    const row *rows, int64_t n, float *out, const slr_cancel_flag *cancel)
 {
     slr_plan *p;
+    int64_t pixels = g->h * g->w, tokens = rows[0].tokens;
     slr_engine_key key = {SLR_ENGINE_UNET, n, tokens, g->h << 16 | g->w};
-    SLR_TRY(slr_engine_plan(d->engine, &key, build_unet, d, &p));
-    size_t floats = (size_t)(g->h * g->w * d->unet.in_channels),
-           words = (size_t)(tokens * d->clip.width);
+    SLR_TRY(slr_engine_plan(d->engine, &key, build_unet, d, cancel, &p));
     float *to_x = slr_engine_memory(p, "x"), *to_t = slr_engine_memory(p, "t"),
-          *to_text = slr_engine_memory(p, "context");
+          *to_text = slr_engine_memory(p, "context"), *to_vector = slr_engine_memory(p, "vector");
     for (int64_t i = 0; i < n; i++) {
-        memcpy(to_x + (size_t)i * floats, x, floats * sizeof(float));
-        memcpy(to_text + (size_t)i * words, text[i], words * sizeof(float));
+        fill_image(d, g, x, to_x + i * pixels * d->unet.in_channels);
+        fill_text(d, g, &rows[i], to_text + i * tokens * d->unet.context);
+        if (d->unet.vector)
+            fill_vector(d, g, &rows[i], to_vector + i * d->unet.vector);
         to_t[i] = (float)t;
     }
     SLR_TRY(slr_plan_run(p, cancel));
-    *out = slr_engine_memory(p, "out");
+    memcpy(out, slr_engine_memory(p, "out"),
+           (size_t)(n * pixels * d->unet.out_channels) * sizeof *out);
     return SDLORA_OK;
 }
 
+/* --- lengths --- */
+
+static int64_t longest(const slr_guidance *g)
+{
+    int64_t tokens = 0;
+    for (size_t i = 0; i < g->n; i++)
+        tokens = g->cond[i].tokens > tokens ? g->cond[i].tokens : tokens;
+    return tokens;
+}
+
+bool slr_guidance_pads(const slr_guidance *g)
+{
+    return g->pad != SLR_PAD_NONE && longest(g) != g->uncond.tokens;
+}
+
+static row cond_row(const slr_guidance *g, size_t i)
+{
+    row r = {&g->cond[i], g->sizes, longest(g), longest(g)};
+    if (g->pad == SLR_PAD_EMPTY && g->uncond.tokens > r.tokens)
+        r.tokens = g->uncond.tokens;
+    return r;
+}
+
+static row uncond_row(const slr_guidance *g)
+{
+    row r = {&g->uncond, g->uncond_sizes, g->uncond.tokens, g->uncond.tokens};
+    int64_t other = longest(g);
+    if (g->pad == SLR_PAD_REPEAT)
+        r.tokens = r.repeat = other;
+    else if (g->pad == SLR_PAD_EMPTY && other > r.tokens)
+        r.tokens = other;
+    return r;
+}
+
+/* --- guidance --- */
+
+static double deviation(const float *x, size_t n)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i];
+    for (size_t i = 0; i < n; i++)
+        squares += (x[i] - sum / (double)n) * (x[i] - sum / (double)n);
+    return sqrt(squares / (double)n);
+}
+
+/* u + scale * sum of weight * (c - u): conds one after the other, as f32 sums. */
+static void combine(const slr_guidance *g, const float *conds, const float *u, double scale,
+                    size_t n, float *out)
+{
+    if (out != u)
+        memcpy(out, u, n * sizeof *out);
+    for (size_t k = 0; k < g->n; k++) {
+        const float *c = conds + k * n;
+        float by = (float)(g->weight[k] * scale);
+        for (size_t i = 0; i < n; i++)
+            out[i] += (c[i] - u[i]) * by;
+    }
+}
+
+/* Guidance raises contrast: phi of the way back to what the prompt alone has. */
+static void rescale(const slr_guidance *g, const float *conds, const float *u, size_t n,
+                    float *scratch, float *out)
+{
+    combine(g, conds, u, 1, n, scratch);
+    double from = deviation(out, n), to = deviation(scratch, n);
+    if (from <= 0)
+        return;
+    float by = (float)(g->rescale * (to / from) + (1 - g->rescale));
+    for (size_t i = 0; i < n; i++)
+        out[i] *= by;
+}
+
+static int check(const slr_denoiser *d, const slr_guidance *g)
+{
+    if (d->unet.in_channels != d->unet.out_channels && !g->extra)
+        return slr_fail(SDLORA_EINVAL, __func__, "the UNet takes %lld channels, and %lld are given",
+                        (long long)d->unet.in_channels, (long long)d->unet.out_channels);
+    if (d->unet.vector && (!g->sizes || !g->uncond_sizes || !g->uncond.pooled))
+        return slr_fail(SDLORA_EINVAL, __func__, "the UNet takes sizes, and none are given");
+    return SDLORA_OK;
+}
+
+/* Predictions of n texts, the last being the negative prompt when n is more than g->n; those of one
+ * length together. */
+static int evaluate_all(slr_denoiser *d, const slr_guidance *g, const float *x, double t, size_t n,
+                        size_t floats, const slr_cancel_flag *cancel)
+{
+    size_t width;
+    for (size_t i = 0; i < n; i += width) {
+        row rows[BATCH] = {{0}};
+        for (width = 0; width < BATCH && i + width < n; width++) {
+            rows[width] = i + width < g->n ? cond_row(g, i + width) : uncond_row(g);
+            if (rows[width].tokens != rows[0].tokens)
+                break;
+        }
+        SLR_TRY(evaluate(d, g, x, t, rows, (int64_t)width, d->pred + i * floats, cancel));
+    }
+    return SDLORA_OK;
+}
+
+/* With one prompt at cfg 1 the negative prompt has no say. */
+static bool without_uncond(const slr_guidance *g, const float *uncond)
+{
+    return g->skip_uncond || (g->n == 1 && g->cfg == 1 && g->weight[0] == 1 && !uncond);
+}
+
 int slr_denoiser_predict(slr_denoiser *d, const slr_guidance *g, const float *x, double t,
-                         float *out, const slr_cancel_flag *cancel)
+                         float *out, float *uncond, const slr_cancel_flag *cancel)
 {
     size_t floats = (size_t)(g->h * g->w * d->unet.out_channels);
-    const float *both[2] = {g->cond, g->uncond};
-    float *pred;
-    if (g->cond_tokens == g->uncond_tokens) { /* one batch of two */
-        SLR_TRY(evaluate(d, g, x, t, both, 2, g->cond_tokens, &pred, cancel));
-        for (size_t i = 0; i < floats; i++)
-            out[i] = pred[floats + i] + (float)g->cfg * (pred[i] - pred[floats + i]);
-        return SDLORA_OK;
-    }
-    SLR_TRY(evaluate(d, g, x, t, &both[1], 1, g->uncond_tokens, &pred, cancel));
-    memcpy(out, pred, floats * sizeof(float));
-    SLR_TRY(evaluate(d, g, x, t, &both[0], 1, g->cond_tokens, &pred, cancel));
-    for (size_t i = 0; i < floats; i++)
-        out[i] += (float)g->cfg * (pred[i] - out[i]);
+    bool alone = without_uncond(g, uncond);
+    SLR_TRY(check(d, g));
+    /* predictions of all texts, and scratch */
+    SLR_TRY(slr_grow(d->m, &d->pred, &d->pred_floats, (g->n + 2) * floats, sizeof *d->pred));
+    SLR_TRY(evaluate_all(d, g, x, t, g->n + !alone, floats, cancel));
+    const float *u = alone ? d->pred : d->pred + g->n * floats;
+    combine(g, d->pred, u, alone ? 1 : g->cfg, floats, out);
+    if (g->rescale > 0 && !alone)
+        rescale(g, d->pred, u, floats, d->pred + (g->n + 1) * floats, out);
+    if (uncond)
+        memcpy(uncond, u, floats * sizeof *uncond);
     return SDLORA_OK;
 }

@@ -1,47 +1,51 @@
 /* SPDX-License-Identifier: MIT */
-/* The model side of sampling: text states by string, UNet graphs by shape, guidance.  One stack of
- * networks at a time. */
+/* The UNet side of sampling: graphs by shape, and guidance (inference.md §2.7, §2.8, §4.9). Refuses
+ * to know prompts and samplers. */
 #ifndef SLR_SAMPLE_DENOISER_H
 #define SLR_SAMPLE_DENOISER_H
 
+#include "models/unet.h"
+#include "sample/conds.h"
 #include "sample/engine.h"
-#include "sample/prompt.h"
 
 typedef struct slr_denoiser slr_denoiser;
 
-int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_checkpoint *base, slr_devices *devices,
-                     slr_bpe *bpe);
-void slr_denoiser_free(slr_denoiser *d);
-/* Gives back graphs, states and networks; they are made again when they are asked for. */
-void slr_denoiser_rest(slr_denoiser *d);
+/* engine is borrowed. */
+int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_engine *engine);
+void slr_denoiser_free(slr_denoiser *d); /* NULL: nothing */
+void slr_denoiser_rest(slr_denoiser *d); /* gives back what it keeps besides graphs */
+const slr_unet_shape *slr_denoiser_shape(const slr_denoiser *d);
 
-/* Another precision than f32 from now on. */
-void slr_denoiser_set_policy(slr_denoiser *d, slr_policy policy);
+/* What makes texts of unequal length equal. */
+enum {
+    SLR_PAD_NONE = 0, /* nothing: each length is evaluated by itself */
+    SLR_PAD_EMPTY,    /* states of the empty prompt, behind the shorter one */
+    SLR_PAD_REPEAT    /* the negative prompt's last token again; or it is cut */
+};
 
-/* Networks to apply from now on; the same networks at other strengths keep all graphs. */
-int slr_denoiser_set_networks(slr_denoiser *d, const slr_stack_item *items, size_t n);
-
-/* Embeddings whose names prompts may use from now on; of two with one name the later one. */
-int slr_denoiser_set_embeddings(slr_denoiser *d, slr_network *const *embeddings, size_t n);
-/* Which of them a prompt uses, by number, in the order of first use; costs nothing after
- * slr_denoiser_text().  Lifetime: as that of the states. */
-int slr_denoiser_text_uses(slr_denoiser *d, const char *prompt, int clip_skip, const size_t **list,
-                           size_t *n);
-
-/* Emphasised states [n_chunks*77,width] of a prompt.  Lifetime: until other networks or
- * embeddings are set. */
-int slr_denoiser_text(slr_denoiser *d, const char *prompt, int clip_skip,
-                      const slr_cancel_flag *cancel, const float **states, int64_t *tokens);
-
-/* Prediction with guidance for one latent [h,w,c] at timestep t: u + cfg (c - u). */
+/* One guided prediction: u + cfg * sum of weight * (c - u).  Prompts of an AND are as long as the
+ * longest of them: their last token is repeated. */
 typedef struct slr_guidance {
-    const float *cond, *uncond; /* text states */
-    int64_t cond_tokens, uncond_tokens;
-    double cfg;
+    const slr_cond *cond;
+    const double *weight;
+    size_t n; /* conds: more than one with AND */
+    slr_cond uncond;
+    double cfg, rescale;               /* rescale: phi of CFG rescale, 0: off */
+    bool skip_uncond;                  /* the first cond stands in for it, at cfg 1 */
+    int pad;                           /* SLR_PAD_* */
+    const slr_cond *empty;             /* one chunk, for SLR_PAD_EMPTY */
+    const float *sizes, *uncond_sizes; /* slr_text_sizes() of n_sizes numbers; NULL: none */
+    int n_sizes;
+    const float *extra; /* [h,w,in - out channels], or NULL */
     int64_t h, w;
 } slr_guidance;
+
+/* Whether `pad` does anything. */
+bool slr_guidance_pads(const slr_guidance *g);
+/* x [h,w,out channels] at timestep t -> the model's own kind of prediction (eps or v).  uncond
+ * (Nullable) receives that without the prompt.  Errors: EINVAL where a model wants extra channels
+ * or sizes and gets none. */
 int slr_denoiser_predict(slr_denoiser *d, const slr_guidance *g, const float *x, double t,
-                         float *out, const slr_cancel_flag *cancel);
-int64_t slr_denoiser_channels(const slr_denoiser *d);
+                         float *out, float *uncond, const slr_cancel_flag *cancel);
 
 #endif

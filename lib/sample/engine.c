@@ -208,14 +208,15 @@ static bool same_key(const slr_engine_key *a, const slr_engine_key *b)
 }
 
 static int plan_graph(slr_engine *e, slr_engine_build_fn build, void *user,
-                      const slr_engine_key *key, slr_plan **out)
+                      const slr_engine_key *key, const slr_cancel_flag *cancel,
+                      slr_plan **out)
 {
     slr_graph *g;
     SLR_TRY(slr_graph_new(&g, e->m, e->policy));
     build(user, g, key);
     int rc = slr_graph_status(g);
     if (rc >= 0)
-        rc = slr_plan_new(out, g, e->devices);
+        rc = slr_plan_new_until(out, g, e->devices, cancel);
     slr_graph_free(g);
     if (rc >= 0 && e->stack)
         rc = slr_stack_bind(e->stack, *out);
@@ -248,7 +249,7 @@ static slr_plan *find_plan(slr_engine *e, const slr_engine_key *key, kept **slot
 }
 
 int slr_engine_plan(slr_engine *e, const slr_engine_key *key, slr_engine_build_fn build, void *user,
-                    slr_plan **out)
+                    const slr_cancel_flag *cancel, slr_plan **out)
 {
     kept *slot;
     e->clock++;
@@ -257,7 +258,7 @@ int slr_engine_plan(slr_engine *e, const slr_engine_key *key, slr_engine_build_f
         return SDLORA_OK;
     slr_plan_free(slot->plan);
     *slot = (kept){.key = *key};
-    int rc = plan_graph(e, build, user, key, &slot->plan);
+    int rc = plan_graph(e, build, user, key, cancel, &slot->plan);
     if (rc >= 0)
         rc = share_memory(e, slot);
     if (rc >= 0)

@@ -5,6 +5,7 @@
 #ifndef SLR_SAMPLE_ENGINE_H
 #define SLR_SAMPLE_ENGINE_H
 
+#include "base/thread.h"
 #include "graph/exec.h"
 #include "networks/network.h"
 
@@ -34,9 +35,10 @@ typedef struct slr_engine_key {
 } slr_engine_key;
 typedef void (*slr_engine_build_fn)(void *user, slr_graph *g, const slr_engine_key *key);
 /* The plan for a key; of a few that are kept the one not used for longest makes room.  All work in
- * one memory: results are to be copied before the next is asked for.  Lifetime: until then. */
+ * one memory: results are to be copied before the next is asked for.  Lifetime: until then.
+ * cancel Nullable: ends the packing of weights. */
 int slr_engine_plan(slr_engine *e, const slr_engine_key *key, slr_engine_build_fn build, void *user,
-                    slr_plan **out);
+                    const slr_cancel_flag *cancel, slr_plan **out);
 /* An input or output by name. */
 void *slr_engine_memory(slr_plan *p, const char *name);
 

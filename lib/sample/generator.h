@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* txt2img: prompts to pictures.  Keeps text states by string and graphs by shape, so that the next
- * picture pays only for its steps.  One thread at a time. */
+/* Prompts to pictures.  Keeps text states by string and graphs by shape, so that the next picture
+ * pays only for its steps.  One thread at a time. */
 #ifndef SLR_SAMPLE_GENERATOR_H
 #define SLR_SAMPLE_GENERATOR_H
 
+#include "base/log.h"
 #include "base/thread.h"
 #include "io/image.h"
+#include "models/bpe.h"
 #include "networks/network.h"
-#include "sample/prompt.h"
+#include "sample/settings.h"
 #include "sample/solver.h"
 
 typedef struct slr_generator slr_generator;
@@ -33,21 +35,31 @@ void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *us
  * in the files of those.  Takes a reference. */
 int slr_generator_add_embedding(slr_generator *g, slr_network *embedding);
 
-typedef int (*slr_sample_progress_fn)(void *user, int step, int total, const float *latents);
+/* The checkpoint that finishes pictures (refiner_switch_at); NULL: none. */
+int slr_generator_set_refiner(slr_generator *g, slr_checkpoint *refiner);
+
+/* Where a run is. */
+enum { SLR_RUN_PREPARE = 0, SLR_RUN_SAMPLE, SLR_RUN_DECODE };
+typedef struct slr_run_progress {
+    int phase;               /* SLR_RUN_* */
+    int picture, n_pictures; /* counted from 0 */
+    int pass, n_passes;
+    int step, steps; /* of the pass, done; before the first step 0, 0 */
+    int done, total; /* steps of the picture, over its passes; total is an estimate */
+    const float *x0; /* [h,w,c], scaled: what the picture is thought to become; or NULL */
+    int64_t h, w, c;
+} slr_run_progress;
+typedef int (*slr_run_progress_fn)(void *user, const slr_run_progress *p); /* non-zero cancels */
 
 typedef struct slr_request {
-    const char *prompt, *negative;
-    const char *sampler, *scheduler; /* NULL: "Euler a", "Automatic" */
-    int steps, width, height, clip_skip, count;
-    double cfg, eta;
+    slr_settings set;
     slr_policy policy, vae_policy;  /* zeros: f32 */
     bool vae_tiling;                /* large pictures are decoded in tiles */
-    int64_t seed;                   /* image k uses seed + k */
     const slr_stack_item *networks; /* besides those of the prompt's tags */
     size_t n_networks;
-    const float
-        *latents_in; /* Nullable: initial noise instead of the seed's, [count,4,h,w] NCHW (tests) */
-    slr_sample_progress_fn progress;
+    const float *latents_in; /* Nullable: initial noise instead of the seed's, [count,4,h,w] NCHW
+                                (tests) */
+    slr_run_progress_fn progress; /* Nullable; called for each phase and after each step */
     void *progress_user;
     const slr_cancel_flag *cancel;
 } slr_request;
@@ -59,7 +71,7 @@ typedef struct slr_picture {
     float *latents; /* [h/8,w/8,4] final, scaled */
 } slr_picture;
 
-/* pictures: array of `count`, filled; free each with slr_picture_free. */
+/* pictures: array of set.count, filled; free each with slr_picture_free. */
 int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures);
 void slr_picture_free(slr_mem *m, slr_picture *p);
 

@@ -167,6 +167,7 @@ FUNCTIONS = [
     ("sdlora_generator_add_embeddings", status, [handle, c_char_p]),
     ("sdlora_generator_add_lora_dir", status, [handle, c_char_p]),
     ("sdlora_generator_set_network", status, [handle, handle, c_double, c_double]),
+    ("sdlora_generator_set_refiner", status, [handle, handle]),
     ("sdlora_generator_set_progress", status, [handle, sample_fn, c_void_p]),
     ("sdlora_generator_run", status, [handle, handle, handles, c_size_t]),
     ("sdlora_generator_cancel", None, [handle]),

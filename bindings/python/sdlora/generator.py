@@ -43,6 +43,10 @@ class Generator(Handle):
         """Applies a network to every picture from now on; both strengths 0 removes it."""
         lib.sdlora_generator_set_network(self._ptr, need(network, Network), te, unet)
 
+    def set_refiner(self, refiner: Optional[Checkpoint]) -> None:
+        """A checkpoint that finishes pictures from refiner_switch_at on; None: no longer."""
+        lib.sdlora_generator_set_refiner(self._ptr, pointer_of(refiner, Checkpoint))
+
     def run(self, prompt: str = "", **options: Any) -> List[Image]:
         """`count` pictures; picture k uses seed + k.  Options: kind "generate"."""
         pointer = self._ptr

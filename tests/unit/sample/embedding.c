@@ -18,7 +18,7 @@
 #include "io/hash.h"
 #include "models/checkpoint.h"
 #include "networks/embedding.h"
-#include "sample/denoiser.h"
+#include "sample/conds.h"
 #include "sample/generator.h"
 
 #define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
@@ -166,31 +166,36 @@ static void chunks(void **state)
 static void states(void **state)
 {
     (void)state;
-    slr_denoiser *d;
-    ok(slr_denoiser_new(&d, slr_checkpoint_mem(base), base, devices, bpe));
-    ok(slr_denoiser_set_embeddings(d, embedding, N_NAMES));
+    slr_engine *e;
+    slr_conds *c;
+    const slr_cond_config config = {.clip_skip = 1, .backtrack = 20};
+    ok(slr_engine_new(&e, slr_checkpoint_mem(base), base, devices));
+    ok(slr_conds_new(&c, slr_checkpoint_mem(base), e, bpe));
+    ok(slr_conds_set_embeddings(c, embedding, N_NAMES));
     for (int i = 0; i < N_PROMPTS; i++) {
         char key[32];
         slr_tensor t;
-        const float *got;
-        int64_t tokens;
+        slr_cond got;
         snprintf(key, sizeof key, "states.%d", i);
         float *want = golden_f32(&g, key, &t);
-        ok(slr_denoiser_text(d, PROMPTS[i], 1, NULL, &got, &tokens));
-        assert_int_equal(tokens, t.dim[1]);
-        assert_true(golden_close_to(key, got, want, (size_t)(tokens * WIDTH), TOL_STATES));
+        ok(slr_conds_get(c, &PROMPTS[i], 1, &config, NULL, &got));
+        assert_int_equal(got.tokens, t.dim[1]);
+        assert_true(
+            golden_close_to(key, got.states, want, (size_t)(got.tokens * WIDTH), TOL_STATES));
         slr_free(NULL, want);
     }
-    const size_t *list;
-    size_t n;
-    ok(slr_denoiser_text_uses(d, PROMPTS[3], 1, &list, &n));
+    size_t *list, n;
+    ok(slr_conds_uses(c, PROMPTS[3], &config, &list, &n));
     assert_int_equal(n, 3);
     assert_int_equal(list[0], 4);
     assert_int_equal(list[1], 0);
     assert_int_equal(list[2], 1);
-    ok(slr_denoiser_text_uses(d, "unknown word", 1, &list, &n));
+    slr_free(slr_checkpoint_mem(base), list);
+    ok(slr_conds_uses(c, "unknown word", &config, &list, &n));
     assert_int_equal(n, 0);
-    slr_denoiser_free(d);
+    slr_free(slr_checkpoint_mem(base), list);
+    slr_conds_free(c);
+    slr_engine_free(e);
 }
 
 /* Text that AUTOMATIC1111 puts behind a comma takes its embedding along; see add_token(). */
@@ -218,18 +223,14 @@ static slr_picture draw(slr_generator *gen, const char *prompt, const char *nega
                         const slr_stack_item *items, size_t n)
 {
     slr_picture p;
-    slr_request r = {.prompt = prompt,
-                     .negative = negative,
-                     .sampler = "Euler",
-                     .steps = 1,
-                     .width = 64,
-                     .height = 64,
-                     .count = 1,
-                     .cfg = 7,
-                     .eta = -1,
-                     .seed = 1,
-                     .networks = items,
-                     .n_networks = n};
+    slr_request r = {.networks = items, .n_networks = n};
+    slr_settings_read(&r.set, (slr_opt){NULL, "generate"});
+    r.set.prompt = prompt;
+    r.set.negative = negative;
+    r.set.sampler = "Euler";
+    r.set.steps = 1;
+    r.set.width = r.set.height = 64;
+    r.set.seed = 1;
     ok(slr_generator_run(gen, &r, &p));
     return p;
 }

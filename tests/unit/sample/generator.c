@@ -110,17 +110,13 @@ static int teardown(void **state)
 
 static slr_request request(const char *prompt)
 {
-    return (slr_request){.prompt = prompt,
-                         .negative = "",
-                         .sampler = "Euler a",
-                         .steps = 4,
-                         .width = 64,
-                         .height = 64,
-                         .clip_skip = 1,
-                         .count = 1,
-                         .cfg = 7,
-                         .eta = -1,
-                         .seed = 5};
+    slr_request r = {0};
+    slr_settings_read(&r.set, (slr_opt){NULL, "generate"});
+    r.set.prompt = prompt;
+    r.set.steps = 4;
+    r.set.width = r.set.height = 64;
+    r.set.seed = 5;
+    return r;
 }
 
 /* One picture's bytes; the text and latents are given back. */
@@ -140,7 +136,7 @@ static void refused(world *w, const slr_request *r, int code, const char *words)
     assert_int_equal(slr_generator_run(w->gen, r, p), code);
     if (!strstr(sdlora_last_error()->message, words))
         fail_msg("'%s' is not in: %s", words, sdlora_last_error()->message);
-    for (int k = 0; k < r->count && k < 3; k++)
+    for (int k = 0; k < r->set.count && k < 3; k++)
         assert_null(p[k].pixels.data);
 }
 
@@ -165,25 +161,21 @@ static void a_second_run_plans_nothing(void **state)
     assert_memory_equal(one, two, BYTES);
     assert_int_equal(slr_mem_peak(w.m), peak);
     assert_int_equal(slr_mem_used(w.m), used);
-    assert_true(w.h.calls - calls < 100); /* a graph alone takes thousands */
+    assert_true(w.h.calls - calls < 200); /* a graph alone takes thousands */
     assert_true(t2 - t1 < t1 - t0);
     end_world(&w);
 }
 
-static int cancel_at(void *user, int step, int total, const float *latents)
+static int cancel_at(void *user, const slr_run_progress *p)
 {
-    (void)total;
-    (void)latents;
-    if (step == 3)
+    if (p->step == 3)
         *(slr_cancel_flag *)user = 1;
     return 0;
 }
 
-static int stop_at(void *user, int step, int total, const float *latents)
+static int stop_at(void *user, const slr_run_progress *p)
 {
-    (void)total;
-    (void)latents;
-    return step == *(int *)user;
+    return p->step == *(int *)user;
 }
 
 static void cancelled_runs_leave_no_trace(void **state)
@@ -218,14 +210,14 @@ static void three_are_three_single_ones(void **state)
     slr_picture p[3];
     uint8_t single[BYTES];
     slr_request r = request("red apple, fruit");
-    r.count = 3;
-    r.seed = (int64_t)1 << 40;
+    r.set.count = 3;
+    r.set.seed = (int64_t)1 << 40;
     ok(slr_generator_run(common.gen, &r, p));
-    r.count = 1;
-    for (int k = 0; k < 3; k++, r.seed++) {
+    r.set.count = 1;
+    for (int k = 0; k < 3; k++, r.set.seed++) {
         render(&common, &r, single);
         assert_memory_equal(single, p[k].pixels.data, BYTES);
-        assert_int_equal(p[k].seed, r.seed);
+        assert_int_equal(p[k].seed, r.set.seed);
         assert_true(k == 0 || memcmp(p[0].pixels.data, single, BYTES));
     }
     for (int k = 0; k < 3; k++)
@@ -239,13 +231,13 @@ static void a_negative_seed_is_random(void **state)
     uint8_t again[BYTES];
     char text[40];
     slr_request r = request("red apple, fruit");
-    r.seed = -1;
+    r.set.seed = -1;
     ok(slr_generator_run(common.gen, &r, &a));
     ok(slr_generator_run(common.gen, &r, &b));
     assert_true(a.seed >= 0 && b.seed >= 0 && a.seed != b.seed);
     snprintf(text, sizeof text, ", Seed: %lld,", (long long)a.seed);
     assert_non_null(strstr(a.infotext, text));
-    r.seed = a.seed;
+    r.set.seed = a.seed;
     render(&common, &r, again);
     assert_memory_equal(a.pixels.data, again, BYTES);
     slr_picture_free(common.m, &a);
@@ -260,25 +252,25 @@ static void wrong_requests_are_told(void **state)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         char words[32];
         snprintf(words, sizeof words, "%dx%d", sizes[i][0], sizes[i][1]);
-        r.width = sizes[i][0];
-        r.height = sizes[i][1];
+        r.set.width = sizes[i][0];
+        r.set.height = sizes[i][1];
         refused(&common, &r, SDLORA_EINVAL, words);
     }
     r = request("a");
-    r.steps = 0;
+    r.set.steps = 0;
     refused(&common, &r, SDLORA_EINVAL, "steps 0");
     r = request("a");
-    r.count = 0;
+    r.set.count = 0;
     refused(&common, &r, SDLORA_EINVAL, "count 0");
     r = request("a");
-    r.count = 2;
-    r.seed = INT64_MAX;
+    r.set.count = 2;
+    r.set.seed = INT64_MAX;
     refused(&common, &r, SDLORA_EINVAL, "seed");
     r = request("a");
-    r.sampler = "Euler z";
+    r.set.sampler = "Euler z";
     refused(&common, &r, SDLORA_ENOTSUP, "Euler z");
     r = request("a");
-    r.scheduler = "Bent";
+    r.set.scheduler = "Bent";
     refused(&common, &r, SDLORA_ENOTSUP, "Bent");
     r = request("a <hypernet:h:1>");
     refused(&common, &r, SDLORA_ENOTFOUND, "<hypernet:h>");
@@ -293,14 +285,14 @@ static void prompts_of_other_lengths(void **state)
         strcat(text, "a ");
     slr_request r = request(text);
     render(&common, &r, longer);
-    r.cfg = 1; /* the unconditional part cancels: only rounding is left of it */
-    r.prompt = "red apple";
+    r.set.cfg = 1; /* the unconditional part cancels: only rounding is left of it */
+    r.set.prompt = "red apple";
     render(&common, &r, plain);
-    r.negative = text;
+    r.set.negative = text;
     render(&common, &r, longer);
     for (int i = 0; i < BYTES; i++)
         assert_true(abs(longer[i] - plain[i]) <= 2);
-    r.clip_skip = 2;
+    r.set.clip_skip = 2;
     render(&common, &r, skipped);
     assert_memory_not_equal(skipped, longer, BYTES);
 }
@@ -362,15 +354,16 @@ static void tags_are_networks(void **state)
     render(&common, &r, tag);
     assert_memory_equal(tag, item, BYTES);
     assert_memory_not_equal(tag, plain, BYTES);
-    r.prompt = "red <lora:style:0.5:0.5>, apple";
+    r.set.prompt = "red <lora:style:0.5:0.5>, apple";
     render(&common, &r, other);
     assert_memory_not_equal(tag, other, BYTES);
-    r.prompt = "red <lora:style:1:0.25>, apple"; /* the same UNet, other states of the same text */
+    r.set.prompt =
+        "red <lora:style:1:0.25>, apple"; /* the same UNet, other states of the same text */
     render(&common, &r, other);
     assert_memory_not_equal(tag, other, BYTES);
-    r.prompt = "red <lora:nobody:1>, apple";
+    r.set.prompt = "red <lora:nobody:1>, apple";
     refused(&common, &r, SDLORA_ENOTFOUND, "nobody");
-    r.prompt = "red <foo:bar><lora:style:x>, apple"; /* both are skipped */
+    r.set.prompt = "red <foo:bar><lora:style:x>, apple"; /* both are skipped */
     render(&common, &r, other);
     assert_memory_equal(plain, other, BYTES);
     slr_generator_set_finder(common.gen, NULL, NULL);
@@ -403,13 +396,13 @@ static void hypernets_are_networks(void **state)
     slr_request r = request("red , apple");
     render(&common, &r, plain);
     slr_generator_set_finder(common.gen, find_either, &both);
-    r.prompt = "red <hypernet:relu:0.4>, apple";
+    r.set.prompt = "red <hypernet:relu:0.4>, apple";
     render(&common, &r, tag);
     ok(slr_generator_run(common.gen, &r, &p));
     assert_null(strstr(p.infotext, "Hypernet:"));
     slr_picture_free(common.m, &p);
     const slr_stack_item items[] = {{a, 1, 0.4, 0}, {b, 1, 0.7, 0}, {lora, 0.5, 0.5, 0}};
-    r.prompt = "red , apple";
+    r.set.prompt = "red , apple";
     r.networks = items;
     r.n_networks = 1;
     render(&common, &r, item);
@@ -424,16 +417,16 @@ static void hypernets_are_networks(void **state)
     render(&common, &r, item);
     both.hyper = b;
     r.n_networks = 1;
-    r.prompt = "red <hypernet:deep:0.7><lora:style:0.5>, apple";
+    r.set.prompt = "red <hypernet:deep:0.7><lora:style:0.5>, apple";
     render(&common, &r, other);
     assert_memory_equal(item, other, BYTES);
     r.n_networks = 0;
-    r.prompt = "red <hypernet:deep:0>, apple";
+    r.set.prompt = "red <hypernet:deep:0>, apple";
     render(&common, &r, other);
     assert_memory_equal(plain, other, BYTES);
-    r.prompt = "red <lora:deep:1>, apple";
+    r.set.prompt = "red <lora:deep:1>, apple";
     refused(&common, &r, SDLORA_EINVAL, "is a hypernetwork");
-    r.prompt = "red <hypernet:style:1>, apple";
+    r.set.prompt = "red <hypernet:style:1>, apple";
     refused(&common, &r, SDLORA_EINVAL, "not a hypernetwork");
     slr_generator_set_finder(common.gen, NULL, NULL);
     slr_network_unref(a);
@@ -451,10 +444,10 @@ static void parameters_text(void **state)
     ok(slr_network_open(&n, common.m, common.base, LORA));
     const slr_stack_item items[] = {{n, 1, 1, 0}};
     slr_request r = request("red apple\n(fruit:1.2)");
-    r.negative = "food";
-    r.cfg = 7.5;
-    r.clip_skip = 2;
-    r.eta = 0.5;
+    r.set.negative = "food";
+    r.set.cfg = 7.5;
+    r.set.clip_skip = 2;
+    r.set.eta = 0.5;
     r.networks = items;
     r.n_networks = 1;
     ok(slr_generator_run(common.gen, &r, &p));
@@ -487,11 +480,10 @@ static void what_is_not_finite_is_told(void **state)
 
 /* --- prediction of v --- */
 
-static int keep_denoised(void *user, int step, int total, const float *denoised)
+static int keep_denoised(void *user, const slr_run_progress *p)
 {
-    (void)step;
-    (void)total;
-    memcpy(user, denoised, sizeof(float) * 8 * 8 * 4);
+    if (p->x0)
+        memcpy(user, p->x0, sizeof(float) * 8 * 8 * 4);
     return 0;
 }
 
@@ -510,8 +502,8 @@ static void v_is_read_as_v(void **state)
     for (int i = 0; i < FLOATS; i++)
         noise[i] = (float)sin(0.9 * i); /* NCHW */
     r.latents_in = noise;
-    r.steps = 1;
-    r.sampler = "Euler";
+    r.set.steps = 1;
+    r.set.sampler = "Euler";
     r.progress = keep_denoised;
     r.progress_user = eps;
     render(&common, &r, (uint8_t *)picture);
@@ -538,12 +530,12 @@ static void refused_memory_leaks_nothing(void **state)
     uint8_t want[BYTES], got[BYTES];
     int failed = 0, rc = SDLORA_ENOMEM;
     slr_request r = request("penguin");
-    r.steps = 2;
+    r.set.steps = 2;
     render(&common, &r, want);
     ok(make_world(&w, 2, -1));
-    r.prompt = "red apple";
+    r.set.prompt = "red apple";
     render(&w, &r, got);
-    r.prompt = "<foo:bar> penguin";
+    r.set.prompt = "<foo:bar> penguin";
     for (int n = 1; rc == SDLORA_ENOMEM && n < 1000; n++) {
         w.h.fail_at = w.h.calls + n;
         rc = slr_generator_run(w.gen, &r, &p);
@@ -575,8 +567,8 @@ static void large_pictures_come_in_tiles(void **state)
         render(&common, &r, bytes[i]);
     }
     assert_memory_equal(bytes[0], bytes[1], BYTES);
-    r.width = WIDE;
-    r.steps = 1;
+    r.set.width = WIDE;
+    r.set.steps = 1;
     ok(slr_generator_run(common.gen, &r, &tiled));
     r.vae_tiling = false;
     ok(slr_generator_run(common.gen, &r, &whole));

@@ -13,7 +13,7 @@
 #include "base/cpu.h"
 #include "golden_test.h"
 #include "models/checkpoint.h"
-#include "sample/denoiser.h"
+#include "sample/conds.h"
 #include "sample/generator.h"
 
 #define TINYSD  TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
@@ -80,20 +80,15 @@ static void check_case(slr_generator *gen, const char *key, const char *sampler,
     char name[192];
     slr_tensor image;
     slr_picture picture;
-    const slr_request request = {
-        .prompt = seed == 1 ? "red apple, fruit" : "penguin, bird",
-        .negative = seed == 1 ? "" : "food",
-        .sampler = sampler,
-        .scheduler = strcmp(sampler, "DDIM") ? scheduler : "Automatic",
-        .steps = steps,
-        .width = 64,
-        .height = 64,
-        .clip_skip = 1,
-        .count = 1,
-        .cfg = 7,
-        .eta = -1,
-        .seed = seed,
-    };
+    slr_request request = {0};
+    slr_settings_read(&request.set, (slr_opt){NULL, "generate"});
+    request.set.prompt = seed == 1 ? "red apple, fruit" : "penguin, bird";
+    request.set.negative = seed == 1 ? "" : "food";
+    request.set.sampler = sampler;
+    request.set.scheduler = strcmp(sampler, "DDIM") ? scheduler : "Automatic";
+    request.set.steps = steps;
+    request.set.width = request.set.height = 64;
+    request.set.seed = seed;
     ok(slr_generator_run(gen, &request, &picture));
     float *want = golden_nhwc(&g, key, NULL);
     golden_error e = golden_compare(picture.latents, want, 8 * 8 * 4);
@@ -139,7 +134,7 @@ static void schedules(void **state)
     for (size_t i = 0; i < n; i++)
         for (int steps = 10; steps <= 20; steps += 10) {
             char name[64];
-            static double sigma[SLR_MAX_SIGMAS];
+            double sigma[SLR_MAX_SIGMAS];
             const slr_sigma_config config = {.steps = steps};
             int count;
             slr_tensor t;
@@ -161,24 +156,27 @@ static void emphasis(void **state)
     static const char *const prompts[] = {
         "(red apple:1.4), fruit", "[penguin], ((bird)), (smiling face with sunglasses:0.7)"};
     slr_bpe *bpe;
-    slr_denoiser *d;
+    slr_engine *e;
+    slr_conds *c;
     ok(slr_bpe_new(&bpe, slr_checkpoint_mem(base)));
-    ok(slr_denoiser_new(&d, slr_checkpoint_mem(base), base, devices, bpe));
+    ok(slr_engine_new(&e, slr_checkpoint_mem(base), base, devices));
+    ok(slr_conds_new(&c, slr_checkpoint_mem(base), e, bpe));
     for (int i = 0; i < 2; i++)
         for (int skip = 1; skip <= 2; skip++) {
             char name[32];
             slr_tensor t;
-            const float *states;
-            int64_t tokens;
+            slr_cond states;
+            const slr_cond_config config = {.clip_skip = skip, .backtrack = 20};
             snprintf(name, sizeof name, skip == 1 ? "%d.Original" : "%d.skip2", i);
             float *want = golden_f32(&file, name, &t);
-            ok(slr_denoiser_text(d, prompts[i], skip, NULL, &states, &tokens));
-            assert_int_equal(tokens, 77);
-            assert_true(
-                golden_close_to(name, states, want, (size_t)slr_tensor_count(&t), TOL_STATES));
+            ok(slr_conds_get(c, &prompts[i], 1, &config, NULL, &states));
+            assert_int_equal(states.tokens, 77);
+            assert_true(golden_close_to(name, states.states, want, (size_t)slr_tensor_count(&t),
+                                        TOL_STATES));
             slr_free(NULL, want);
         }
-    slr_denoiser_free(d);
+    slr_conds_free(c);
+    slr_engine_free(e);
     slr_bpe_unref(bpe);
     golden_close(&file);
 }
