@@ -168,6 +168,16 @@ static slr_val middle(unet *u, slr_val x)
     return x;
 }
 
+/* A side that was odd is one longer after halving and doubling: what is over goes, as with A1111,
+ * so that any size can be drawn. */
+static slr_val fit(slr_graph *g, slr_val x, slr_val skip)
+{
+    for (int axis = 1; axis <= 2; axis++)
+        if (slr_graph_status(g) >= 0 && slr_dim(g, x, axis) != slr_dim(g, skip, axis))
+            x = slr_slice(g, x, axis, 0, slr_dim(g, skip, axis));
+    return x;
+}
+
 static slr_val up(unet *u, slr_val x)
 {
     char block[192], p[192];
@@ -182,7 +192,8 @@ static slr_val up(unet *u, slr_val x)
                 return fail(u, SDLORA_EFORMAT);
             }
             slr_graph_segment(g);
-            slr_val pair[2] = {x, u->skip[--u->n_skip]};
+            slr_val pair[2] = {fit(g, x, u->skip[u->n_skip - 1]), u->skip[u->n_skip - 1]};
+            u->n_skip--;
             x = res_attn(u, block, j, slr_concat(g, pair, 2, 3));
         }
         if (slr_nn_has(u->nn->w, slr_nn_path(p, "%s.upsamplers.0.conv", block)))
@@ -201,14 +212,11 @@ static int check_inputs(const unet *u, slr_val x, slr_val context)
 {
     const slr_graph *g = u->nn->g;
     slr_shape s = slr_shape_of(g, x);
-    int64_t step = (int64_t)1 << (u->shape.n_levels - 1);
     char text[96];
-    if (s.rank != 4 || s.dim[3] != u->shape.in_channels || s.dim[1] % step || s.dim[2] % step ||
-        !s.dim[1] || !s.dim[2])
-        return slr_fail(SDLORA_EINVAL, __func__,
-                        "latents are %s; %s wants [n,h,w,%lld] with h and w multiples of %lld",
+    if (s.rank != 4 || s.dim[3] != u->shape.in_channels || !s.dim[1] || !s.dim[2])
+        return slr_fail(SDLORA_EINVAL, __func__, "latents are %s; %s wants [n,h,w,%lld]",
                         slr_shape_text(s.dim, s.rank, text), slr_weights_label(u->nn->w),
-                        (long long)u->shape.in_channels, (long long)step);
+                        (long long)u->shape.in_channels);
     if (u->shape.context > 0 && slr_dim(g, context, -1) != u->shape.context)
         return slr_fail(SDLORA_EINVAL, __func__, "text states are %lld wide; %s wants %lld",
                         (long long)slr_dim(g, context, -1), slr_weights_label(u->nn->w),

@@ -21,8 +21,8 @@ typedef struct slr_unet_shape {
 } slr_unet_shape;
 int slr_unet_read(slr_unet_shape *out, const slr_family *family, const slr_weights *unet);
 
-/* x [N,h,w,4], t [N] f32 (may be fractional), context [N,T,context] -> prediction [N,h,w,4].
- * h and w must be multiples of 2^(n_levels-1): EINVAL otherwise. */
+/* x [N,h,w,in], t [N] f32 (may be fractional), context [N,T,context] -> prediction [N,h,w,4].
+ * h and w may be any; multiples of 2^(n_levels-1) lose nothing on the way down and up. */
 slr_val slr_unet_build(slr_nn *nn, const slr_family *family, slr_val x, slr_val t, slr_val context);
 /* The same for models with a vector input [N,vector] (SLR_NONE: ENOTSUP if the model wants one). */
 slr_val slr_unet_build_vector(slr_nn *nn, const slr_family *family, slr_val x, slr_val t,

@@ -18,6 +18,7 @@ import synthetic
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_open_clip_checkpoint
+from diffusers.models.upsampling import Upsample2D
 from oracle import HERE, save, versions
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -137,8 +138,14 @@ def draws(name, *shape):
     return torch.from_numpy(synthetic.draws(name, shape))
 
 
-def forward(out, name, model, config, batch=2):
-    x, ctx = draws("x", batch, config["in_channels"], 8, 16), draws("ctx", batch, 77, config["cross_attention_dim"])
+def cropped(self, x, output_size=None, *_):
+    """A1111's rule for odd sizes: what is over after doubling goes.  diffusers would interpolate before the convolution."""
+    y = self.conv(torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+    return y if output_size is None else y[..., :output_size[0], :output_size[1]]
+
+
+def forward(out, name, model, config, batch=2, size=(8, 16)):
+    x, ctx = draws("x", batch, config["in_channels"], *size), draws("ctx", batch, 77, config["cross_attention_dim"])
     t, more = torch.tensor([981.0, 250.375]), {}
     if config.get("addition_embed_type"):
         n = (config["projection_class_embeddings_input_dim"] - 96) // 256
@@ -166,6 +173,7 @@ def states(out, name, folder, model, ids):
 @torch.no_grad()
 def main():
     out, models = {}, {}
+    Upsample2D.forward = cropped
     ids = torch.randint(1, EOS - 1, (2, 77), generator=torch.Generator().manual_seed(5))
     ids[:, 0] = EOS - 1
     ids[0, 9:] = 0  # ends are marked by EOS, and what stands behind differs
@@ -174,6 +182,8 @@ def main():
     for name, (u, texts) in MODELS.items():
         model, shapes = made(UNet2DConditionModel, "unet", u)
         forward(out, name, model, u)
+        if name in ("sd1", "sdxl"):
+            forward(out, f"{name}.odd", model, u, size=(9, 14))
         for folder, c in texts.items():
             encoder, more = made(CLIPTextModelWithProjection if folder == "text_encoder_2" else CLIPTextModel, folder, c)
             shapes |= more
