@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Noise levels in torch's arithmetic.  Knows the order in which torch rounds, and SLEEF's powf
- * (Shibata and Petrogalli, "SLEEF: A portable vectorized library", 2020), which torch calls: its
- * constants are below.  torch's exp, log and tan are Intel's and differ from processor to
- * processor; rounded doubles stand for them.  Refuses to know schedules. */
+/* Noise levels in the order in which torch rounds.  Its exp, log, pow and tan depend on the
+ * processor and on the length of the array in their last bit (Intel's functions, SLEEF's, the C
+ * library's); rounded doubles stand for them, which is what most of them give most of the time.
+ * Refuses to know schedules. */
 #include "sample/ladder.h"
 
 #include <math.h>
@@ -19,40 +19,9 @@ float slr_f32_log(float x)
     return (float)log((double)x);
 }
 
-/* ln 2 as two floats, and as it is taken off again. */
-static const double LN2 = (double)0.69314718246459960938f + (double)-1.904654323148236017e-09f;
-static const double LN2_HIGH = 0.693145751953125f, LN2_LOW = 1.428606765330187045e-06f;
-
-/* ln x in more than f32, from m in [0.75, 1.5). */
-static double log_wide(float x)
+float slr_f32_pow(float x, double y)
 {
-    int e;
-    double m = frexp((double)x, &e); /* in [0.5, 1) */
-    if (m < 0.75) {
-        m *= 2;
-        e--;
-    }
-    double q = (m - 1) / (m + 1), q2 = q * q;
-    float t = 0.240320354700088500976562f;
-    t = fmaf(t, (float)q2, 0.285112679004669189453125f);
-    t = fmaf(t, (float)q2, 0.400007992982864379882812f);
-    double third = (double)0.66666662693023681640625f + (double)3.69183861259614332084311e-09f;
-    return LN2 * e + 2 * q + q2 * q * (q2 * (double)t + third);
-}
-
-float slr_f32_pow(float x, float y)
-{
-    double v = log_wide(x) * (double)y;
-    float n = rintf((float)v * 1.442695040888963407f);
-    double s = v - n * LN2_HIGH - n * LN2_LOW;
-    if (x <= 0 || fabs(v) > 80) /* nothing of a schedule */
-        return (float)pow((double)x, (double)y);
-    float t = 0.00136324646882712841033936f;
-    t = fmaf(t, (float)s, 0.00836596917361021041870117f);
-    t = fmaf(t, (float)s, 0.0416710823774337768554688f);
-    t = fmaf(t, (float)s, 0.166665524244308471679688f);
-    t = fmaf(t, (float)s, 0.499999850988388061523438f);
-    return (float)ldexp(1 + (s + s * s * (double)t), (int)n);
+    return (float)pow((double)x, y);
 }
 
 float slr_f32_line(float a, float b, int i, int n)
@@ -128,6 +97,6 @@ void slr_ladder_karras(float *out, int n, double lo, double hi, double rho)
     double a = pow(hi, 1 / rho), b = pow(lo, 1 / rho);
     for (int i = 0; i < n; i++) {
         float ramp = slr_f32_line(0, 1, i, n);
-        out[i] = slr_f32_pow((float)a + ramp * (float)(b - a), (float)rho);
+        out[i] = slr_f32_pow((float)a + ramp * (float)(b - a), rho);
     }
 }

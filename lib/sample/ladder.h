@@ -21,10 +21,10 @@ void slr_ladder_init_lcm(slr_ladder *l, const slr_schedule *s);
 float slr_ladder_t(const slr_ladder *l, float sigma);
 float slr_ladder_sigma(const slr_ladder *l, float t);
 
-/* exp and log, right to the last bit; torch's pow; and torch's i-th of n values from a to b. */
+/* Right to the last bit; and torch's i-th of n values from a to b. */
 float slr_f32_exp(float x);
 float slr_f32_log(float x);
-float slr_f32_pow(float x, float y);
+float slr_f32_pow(float x, double y);
 float slr_f32_line(float a, float b, int i, int n);
 
 /* The schedule of Karras et al., without a 0 behind it: n values. */

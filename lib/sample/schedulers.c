@@ -51,7 +51,7 @@ static int polyexponential(const slr_ladder *l, const slr_sigma_config *c, float
     (void)cap;
     double a = log(c->sigma_max), b = log(c->sigma_min);
     for (int i = 0; i < c->steps; i++) {
-        float ramp = slr_f32_pow(slr_f32_line(1, 0, i, c->steps), (float)c->rho);
+        float ramp = slr_f32_pow(slr_f32_line(1, 0, i, c->steps), c->rho);
         out[i] = slr_f32_exp(ramp * (float)(a - b) + (float)b);
     }
     return with_zero(out, c->steps);

@@ -91,15 +91,15 @@ def setup(checkout):
 
 
 def rounded(*names):
-    """Computes torch's functions of f32 by way of doubles: Intel's, which torch calls, differ in the last bit between processors,
-    and the noise of SDE samplers would differ with it."""
+    """Computes torch's functions of f32 (and powers) by way of doubles: their last bit depends on the processor and on the length
+    of the array, and the noise of SDE samplers would depend on it too."""
     for name in names:
         def exact(x, plain=getattr(torch, name)):
             return plain(x.double()).float() if x.dtype == torch.float32 else plain(x)
         setattr(torch, name, exact)
         setattr(torch.Tensor, name, exact)
     power = torch.Tensor.__pow__
-    torch.Tensor.__pow__ = lambda x, y: x.sqrt() if isinstance(y, float) and y == 0.5 else power(x, y)
+    torch.Tensor.__pow__ = lambda x, y: power(x.double(), y).float() if x.dtype == torch.float32 else power(x, y)
 
 
 def callbacks():

@@ -21,12 +21,8 @@
 #define TOL_LATENTS 1e-4
 /* The step sizes of this one hang on the differences of two orders. */
 #define TOL_ADAPTIVE 3e-4
-/* Tables: torch's own loops round differently by vector width, 1 ulp; what lies behind exp and tan
- * has a few. */
+/* Tables are the same bits where the C library's doubles are; another one may round otherwise. */
 #define TOL_SIGMA 5e-7
-
-/* Cases in which a sigma differs in its last bit: Brownian noise is then that of another moment. */
-enum { OTHER_NOISE = 1 };
 
 enum { C = 4, H = 4, W = 8, N = C * H * W, SEED = 7 };
 static const double MEAN = 0.8, EMPTY = 0.5, S = 0.3, CFG = 3;
@@ -257,7 +253,7 @@ static void every_case(void **state)
     }
     print_message("%zu cases, worst %.2g\n", json_array_size(cases), worst);
     assert_true(json_array_size(cases) >= 450);
-    assert_true(bad <= OTHER_NOISE);
+    assert_int_equal(bad, 0);
     json_decref(cases);
 }
 
@@ -307,7 +303,7 @@ static void every_schedule(void **state)
     }
     print_message("%d tables, %d of %d values differ in the last bits\n", seen, off, values);
     assert_true(seen >= 160);
-    assert_true(off * 50 <= values);
+    assert_true(off * 1000 <= values); /* none was seen */
 }
 
 int main(void)
