@@ -5,6 +5,7 @@
 #include "api/finder.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "base/map.h"
 #include "base/status.h"
@@ -75,6 +76,11 @@ int slr_finder_add(slr_finder *f, const char *dir)
     return SDLORA_OK;
 }
 
+const slr_list *slr_finder_dirs(const slr_finder *f)
+{
+    return &f->dirs;
+}
+
 void slr_finder_skip(slr_finder *f, bool skip, const slr_log *log)
 {
     f->config = (slr_open_config){.skip = skip, .log = log};
@@ -87,6 +93,7 @@ typedef struct search {
     const char *name;
     int (*match)(struct search *s, const char *path); /* 1: it is this one; negative: it failed */
     char *found;                                      /* NULL: not yet */
+    char *alias;                                      /* the file that goes by this name */
 } search;
 
 static bool is_network_file(const char *path)
@@ -139,12 +146,21 @@ static int hashed_matches(search *s, const char *path)
     return !memcmp(full, open + 1, digits) || (digits == 8 && !memcmp(legacy, open + 1, 8));
 }
 
-/* A file that can't be read is no match; opening it by its stem will say why. */
+static bool same_file(const char *a, const char *b)
+{
+    slr_file_id first, second;
+
+    return slr_file_identify(a, &first) && slr_file_identify(b, &second) &&
+           slr_file_same(&first, &second);
+}
+
+/* A name that two files carry is nobody's, as in AUTOMATIC1111, nor is "none".  A file that can't
+ * be read is no match; opening it by its stem will say why. */
 static int alias_matches(search *s, const char *path)
 {
     slr_safetensors *f;
 
-    if (!is_safetensors(path))
+    if (!is_safetensors(path) || !strcasecmp(s->name, "none"))
         return 0;
     int rc = slr_safetensors_open(&f, s->m, path, false);
     if (rc < 0)
@@ -152,7 +168,14 @@ static int alias_matches(search *s, const char *path)
     const char *alias = slr_safetensors_meta(f, "ss_output_name");
     bool same = alias && !strcmp(alias, s->name);
     slr_safetensors_close(f);
-    return same;
+    if (!same || (s->alias && same_file(s->alias, path)))
+        return 0;
+    if (s->alias)
+        return slr_fail(SDLORA_ENOTFOUND, __func__,
+                        "<lora:%s>: both %s and %s have this ss_output_name: name the file",
+                        s->name, s->alias, path);
+    s->alias = slr_strdup(s->m, path);
+    return s->alias ? 0 : SDLORA_ENOMEM;
 }
 
 static int walk(search *s, const char *dir, int depth)
@@ -196,17 +219,20 @@ static int locate(slr_finder *f, const char *kind, const char *name, char **path
                                                                   lora_matches};
     int (*const *ways)(search *, const char *) = is_hypernet(kind) ? hypernet : lora;
 
-    for (size_t w = 0; w < WAYS; w++)
-        for (size_t d = 0; d < f->dirs.n; d++) {
-            search s = {.m = f->m, .name = name, .match = ways[w]};
-
-            SLR_TRY(walk(&s, f->dirs.item[d], 0));
-            if (s.found) {
-                slr_clear(); /* of files that the walk could not read */
-                *path = s.found;
-                return SDLORA_OK;
-            }
-        }
+    search s = {.m = f->m, .name = name};
+    int rc = SDLORA_OK;
+    for (size_t w = 0; rc >= 0 && !s.found && w < WAYS; w++) {
+        s.match = ways[w];
+        for (size_t d = 0; rc >= 0 && !s.found && d < f->dirs.n; d++)
+            rc = walk(&s, f->dirs.item[d], 0);
+    }
+    if (rc >= 0 && (s.found || s.alias)) {
+        slr_clear(); /* of files that the walk could not read */
+        *path = s.found ? s.found : s.alias;
+        return SDLORA_OK;
+    }
+    slr_free(f->m, s.alias);
+    SLR_TRY(rc);
     if (!f->dirs.n)
         return slr_generator_no_dirs(kind, name);
     return slr_fail(SDLORA_ENOTFOUND, __func__,

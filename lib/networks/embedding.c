@@ -167,6 +167,7 @@ static int take_pair(const slr_named *const pair[2], const slr_checkpoint *base,
 {
     const slr_family *family = slr_checkpoint_family(base);
     char first[96], second[96];
+    int64_t width = 0;
     for (int e = 0; e < family->n_text; e++) {
         int part = family->text[e].part;
         if (family->n_text == 2 || part == SLR_PART_TE2)
@@ -174,13 +175,13 @@ static int take_pair(const slr_named *const pair[2], const slr_checkpoint *base,
     }
     if (*count)
         return SDLORA_OK;
+    SLR_TRY(width_of(base, family->text[0].part, &width));
     return slr_fail(SDLORA_ENOTSUP, __func__,
                     "%s: %s %s and %s %s are an embedding for the two text encoders of SDXL; "
-                    "%s has one",
-                    label, pair[0]->key,
-                    slr_shape_text(pair[0]->t.dim, pair[0]->t.rank, first), pair[1]->key,
-                    slr_shape_text(pair[1]->t.dim, pair[1]->t.rank, second),
-                    slr_checkpoint_path(base));
+                    "%s has one of width %lld",
+                    label, pair[0]->key, slr_shape_text(pair[0]->t.dim, pair[0]->t.rank, first),
+                    pair[1]->key, slr_shape_text(pair[1]->t.dim, pair[1]->t.rank, second),
+                    slr_checkpoint_path(base), (long long)width);
 }
 
 /* The only embedding of a file that is none of a pair; NULL: the file is something else. */
@@ -225,8 +226,7 @@ static int find_rows(const slr_named *tensor, size_t n, const slr_checkpoint *ba
         return slr_fail(SDLORA_EINVAL, __func__,
                         "%s: %s is %s, an embedding for one text encoder; %s takes clip_l and "
                         "clip_g, rows for each of its two",
-                        label, single->key,
-                        slr_shape_text(single->t.dim, single->t.rank, shape),
+                        label, single->key, slr_shape_text(single->t.dim, single->t.rank, shape),
                         slr_checkpoint_path(base));
     list[(*count)++] = (rows){.part = family->text[0].part, .t = single};
     return SDLORA_OK;
@@ -239,9 +239,9 @@ static const char *owner(int64_t width)
         int64_t width;
         const char *of;
     } table[] = {{768, " (SD 1)"},
-                {1024, " (SD 2)"},
-                {1280, " (SDXL's second text encoder)"},
-                {2048, " (SDXL's two text encoders together)"}};
+                 {1024, " (SD 2)"},
+                 {1280, " (SDXL's second text encoder)"},
+                 {2048, " (SDXL's two text encoders together)"}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].width == width)
             return table[i].of;

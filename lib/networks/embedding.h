@@ -34,8 +34,8 @@ bool slr_embedding_wanted(slr_opt o);
 int slr_embedding_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
                        uint64_t seed);
 
-/* emb_params in safetensors, or clip_l and clip_g; what AUTOMATIC1111 writes when path ends in ".pt"
- * or ".bin", which holds one encoder's rows only. */
+/* emb_params in safetensors, or clip_l and clip_g; what AUTOMATIC1111 writes when path ends in
+ * ".pt" or ".bin", which holds one encoder's rows only. */
 int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dtype,
                        const slr_meta *meta);
 

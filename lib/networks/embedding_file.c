@@ -188,8 +188,7 @@ int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dty
     for (size_t i = 0; rc >= 0 && i < count; i++)
         rc = convert_rows(n, n->module[i].target.part, save_dtype, &t[i]);
     if (rc >= 0)
-        rc = torch ? write_torch(n, path, t, meta)
-                   : write_safetensors(n->m, path, t, count, meta);
+        rc = torch ? write_torch(n, path, t, meta) : write_safetensors(n->m, path, t, count, meta);
     for (size_t i = 0; i < count; i++)
         slr_free(n->m, (void *)(uintptr_t)t[i].data);
     return rc;

@@ -154,26 +154,3 @@ void slr_chunks_free(slr_chunks *c)
     slr_free(c->m, c->weights);
     *c = (slr_chunks){0};
 }
-
-static double mean(const float *x, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += x[i];
-    return sum / (double)n;
-}
-
-void slr_chunks_emphasise(const slr_chunks *c, float *states, int64_t width)
-{
-    size_t floats = ROW * (size_t)width;
-    for (size_t k = 0; k < c->n; k++) {
-        float *chunk = states + k * floats;
-        double before = mean(chunk, floats);
-        for (size_t i = 0; i < ROW; i++)
-            for (int64_t d = 0; d < width; d++)
-                chunk[i * (size_t)width + (size_t)d] *= c->weights[k * ROW + i];
-        float restore = (float)(before / mean(chunk, floats));
-        for (size_t i = 0; i < floats; i++)
-            chunk[i] *= restore;
-    }
-}

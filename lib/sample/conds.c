@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs the text encoders of a model over chunks of 77 tokens, one chunk at a time, so that any prompt
- * uses the same graphs.  Knows batches of texts, embeddings and which state goes where; refuses to
- * know grammars (script.h) and what weights mean (weigh.h). */
+/* Runs the text encoders of a model over chunks of 77 tokens, one chunk at a time, so that any
+ * prompt uses the same graphs.  Knows batches of texts, embeddings and which state goes where;
+ * refuses to know grammars (script.h) and what weights mean (weigh.h). */
 #include "sample/conds.h"
 
 #include <string.h>
@@ -183,8 +183,8 @@ static void build(void *user, slr_graph *g, const slr_engine_key *k)
         adapter.tokens = slr_words_tokens;
     slr_val ids = slr_input(g, "ids", SDLORA_I32, 2, row);
     slr_graph_push(g, "text_encoder");
-    slr_val out = slr_text_build(&nn, c->family, &c->shape, e, ids, (int)k->b, end,
-                                 pools ? &pooled : NULL);
+    slr_val out =
+        slr_text_build(&nn, c->family, &c->shape, e, ids, (int)k->b, end, pools ? &pooled : NULL);
     slr_graph_pop(g);
     slr_output(g, slr_cast(g, out, SDLORA_F32), "out");
     if (pools)
@@ -197,17 +197,18 @@ static int run(slr_conds *c, int e, int clip_skip, const int32_t *chunk,
 {
     static const int kinds[SLR_TEXT_ENCODERS] = {SLR_ENGINE_TEXT, SLR_ENGINE_TEXT2};
     int part = c->shape.part[e];
+    const slr_family_text *row = slr_family_text_of(c->family, part);
     int32_t ids[ROW];
     bool any = slr_words_any(chunk, ROW);
     slr_engine_key key = {kinds[e], e, clip_skip, any};
     SLR_TRY(slr_engine_plan(c->engine, &key, build, c, cancel, out));
     memcpy(ids, chunk, sizeof ids);
     if (any)
-        slr_words_split_part(c->words, part, ids, ROW,
-                             slr_engine_memory(*out, "text_encoder.put"),
+        slr_words_split_part(c->words, part, ids, ROW, slr_engine_memory(*out, "text_encoder.put"),
                              slr_engine_memory(*out, "text_encoder.rows"), c->shape.clip[e].width);
-    slr_text_pad(c->family, part, ids, 1);
-    if (slr_family_text_of(c->family, part)->pooled)
+    if (row->pad != c->family->eos) /* else what a text's own end token stands before is kept */
+        slr_text_pad(c->family, part, ids, 1);
+    if (row->pooled)
         slr_text_ends(ids, 1, slr_engine_memory(*out, "end"));
     memcpy(slr_engine_memory(*out, "ids"), ids, sizeof ids);
     return slr_plan_run(*out, cancel);
@@ -246,7 +247,7 @@ static int make_chunks(slr_conds *c, batch *b)
         return SDLORA_ENOMEM;
     for (size_t i = 0; i < b->n; i++) {
         SLR_TRY(slr_prompt_chunks_by(&b->chunks[i], c->m, c->bpe, c->words, c->family, b->text[i],
-                                  &how));
+                                     &how));
         if (b->chunks[i].n > b->n_chunks)
             b->n_chunks = b->chunks[i].n;
     }
@@ -288,8 +289,8 @@ static void copy_pooled(const slr_conds *c, batch *b, size_t to, const float *fr
            (size_t)c->shape.pooled * sizeof *from);
 }
 
-/* One chunk of one text; the same chunk as before is copied.  First chunks come first, so that their
- * pooled states are there to be copied too. */
+/* One chunk of one text; the same chunk as before is copied.  First chunks come first, so that
+ * their pooled states are there to be copied too. */
 static int encode_chunk(slr_conds *c, batch *b, int e, size_t text, size_t chunk,
                         const slr_cancel_flag *cancel, slr_buf *key)
 {

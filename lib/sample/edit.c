@@ -246,9 +246,9 @@ static size_t nested_ends(const slr_edit *e, size_t i)
 
 /* Stray brackets and colons behind an element make two readings of the text, and the original's
  * parser does not always take the one with the element: seen from the end, elements that end one
- * around the other are text where their closing brackets and the stray characters behind them are
- * an odd number together.  (Found by trying; two thousand drawn texts agree.)  Alternatives always
- * stay, since bars would be no text. */
+ * around the other are text where their closing brackets and all that stands behind them without a
+ * word between, stray characters among it, are an odd number together.  (Found by trying: 2999 of
+ * 3000 drawn texts agree.)  Alternatives always stay, since bars would be no text. */
 static void open_elements(slr_edit *e, size_t *work)
 {
     size_t run = 0; /* stray characters behind the token at hand */
@@ -256,8 +256,9 @@ static void open_elements(slr_edit *e, size_t *work)
         const token *t = &e->at[i];
         if (t->role != LITERAL) {
             size_t n = run ? nested_ends(e, i) : 0;
+            bool empty = n && e->at[i + 1 - n].next == i - n; /* "()", which is text either way */
             *work += n;
-            if (!n || (run + n) % 2 == 0) {
+            if (!n || (!empty && (run + n) % 2 == 0)) {
                 i = t->next; /* to where the element begins */
                 run = 0;
                 continue;

@@ -57,9 +57,6 @@ int slr_prompt_chunks_by(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const 
 int slr_prompt_chunks(slr_chunks *out, slr_mem *m, const slr_bpe *bpe, const slr_words *words,
                       const slr_family *family, const char *prompt);
 void slr_chunks_free(slr_chunks *c);
-/* Applies weights to states [n,77,width] in place: mode Original restores the mean per chunk
- * position (§2.5). */
-void slr_chunks_emphasise(const slr_chunks *c, float *states, int64_t width);
 /* Adds empty chunks until there are n. */
 int slr_chunks_extend(slr_chunks *c, const slr_family *family, size_t n);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "api/api.h"
@@ -81,6 +82,29 @@ static void names_and_aliases(void **state)
     slr_network_unref(a);
     slr_network_unref(b);
     slr_finder_free(f);
+}
+
+/* A name in two files is nobody's; the same file by another way is one file. */
+static void aliases_of_two(void **state)
+{
+    const setup *s = *state;
+    slr_finder *f;
+
+    save(s, "api-finder/sub/twin.safetensors", "twin of both", 4);
+    assert_int_equal(slr_finder_new(&f, NULL, s->ckpt->base), SDLORA_OK);
+    assert_int_equal(slr_finder_add(f, "api-finder"), SDLORA_OK);
+    assert_int_equal(slr_finder_add(f, "api-finder/sub"), SDLORA_OK);
+    assert_int_equal(rank_of(f, "twin of both"), 4);
+    save(s, "api-finder/other.safetensors", "None", 5);
+    assert_int_equal(rank_of(f, "None"), -1); /* A1111's word for no network */
+    save(s, "api-finder/other.safetensors", "twin of all", 5);
+    save(s, "api-finder/sub/twin.safetensors", "twin of all", 4);
+    assert_int_equal(rank_of(f, "twin of all"), -1);
+    assert_non_null(strstr(sdlora_last_error()->message, "sub/twin.safetensors"));
+    assert_int_equal(rank_of(f, "twin"), 4);
+    slr_finder_free(f);
+    unlink("api-finder/other.safetensors");
+    unlink("api-finder/sub/twin.safetensors");
 }
 
 /* A LoRA and a hypernetwork may share a directory and a name; a hash picks among files. */
@@ -159,6 +183,7 @@ int main(void)
     save(&s, "api-finder/sub/three.safetensors", "its other name", 3);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(names_and_aliases, &s),
+        cmocka_unit_test_prestate(aliases_of_two, &s),
         cmocka_unit_test_prestate(hypernets_beside_loras, &s),
         cmocka_unit_test_prestate(a_look_at_a_network, &s),
     };
