@@ -22,6 +22,7 @@ typedef struct cli_verb {
 int cli_train(int argc, char **argv);
 int cli_plan(int argc, char **argv);
 int cli_generate(int argc, char **argv);
+int cli_grid(int argc, char **argv);
 int cli_eval(int argc, char **argv);
 int cli_sheet(int argc, char **argv);
 int cli_info(int argc, char **argv);

@@ -11,6 +11,7 @@ static const cli_verb verbs[] = {
     {"generate", cli_generate, "draw pictures from a prompt"},
     {"eval", cli_eval, "measure the held-out loss of a model with networks"},
     {"sheet", cli_sheet, "draw prompts at several strengths onto one labelled sheet"},
+    {"grid", cli_grid, "draw combinations of settings onto one labelled sheet"},
     {"info", cli_info, "tell what a file is"},
     {"metadata", cli_metadata, "show, set, remove or copy what a safetensors header says"},
     {"hash", cli_hash, "tell the digests that a file is known by"},

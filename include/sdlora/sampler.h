@@ -11,6 +11,7 @@
 #define SDLORA_SAMPLER_H
 
 #include <sdlora/image.h>
+#include <sdlora/trainer.h>
 #include <sdlora/types.h>
 
 SDLORA_BEGIN_DECLS
@@ -54,6 +55,20 @@ SDLORA_API int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoi
 /** Called after each sampling step.  @return 0 to go on; anything else cancels. */
 typedef int (*sdlora_sample_fn)(int64_t step, int64_t total, void *user);
 SDLORA_API int sdlora_generator_set_progress(sdlora_generator *g, sdlora_sample_fn fn, void *user);
+
+/**
+ * Called as a run goes on: phase "prepare" (packing weights, reading texts), "sample" after each
+ * step, "decode"; step and total count sampling steps over all pictures, phase_done and phase_total
+ * those of the picture (0 before its first step), eta is for the whole run.  Non-zero cancels.
+ * @param fn  NULL ends it.
+ */
+SDLORA_API int sdlora_generator_set_watch(sdlora_generator *g, sdlora_progress_fn fn, void *user);
+/**
+ * What the picture is becoming, one pixel for each latent (8 x 8 pixels of the picture), by a
+ * linear map of the latents.  Inside the function of sdlora_generator_set_watch() only, from the
+ * first step on.
+ */
+SDLORA_API int sdlora_generator_preview(sdlora_image **out, sdlora_generator *g);
 
 /**
  * Makes `count` pictures; picture k uses seed + k.

@@ -16,6 +16,7 @@
 #include <sdlora/image.h>
 #include <sdlora/trainer.h>
 #include <sdlora/sampler.h>
+#include <sdlora/grid.h>
 #include <sdlora/merge.h>
 #include <sdlora/bench.h>
 #include <sdlora/tools.h>

@@ -54,6 +54,7 @@ typedef struct sdlora_network sdlora_network;
 typedef struct sdlora_dataset sdlora_dataset;
 typedef struct sdlora_trainer sdlora_trainer;
 typedef struct sdlora_generator sdlora_generator;
+typedef struct sdlora_grid sdlora_grid;
 typedef struct sdlora_image sdlora_image;
 
 /** The last failure on this thread. */

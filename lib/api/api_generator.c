@@ -137,9 +137,12 @@ int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoint *refiner
 
 static int pass_progress(void *user, const slr_run_progress *p)
 {
-    const sdlora_generator *g = user;
+    sdlora_generator *g = user;
+    int answer = slr_api_watch_tell(g, p);
 
-    return p->phase == SLR_RUN_SAMPLE ? g->progress(p->done, p->total, g->user) : 0;
+    if (answer || !g->progress || p->phase != SLR_RUN_SAMPLE)
+        return answer;
+    return g->progress(p->done, p->total, g->user);
 }
 
 /* One image per picture; what was made before a failure is dropped. */
@@ -177,7 +180,7 @@ int slr_api_request(slr_request *out, sdlora_generator *g, const sdlora_options 
         .vae_tiling = slr_opt_bool(o, "vae_tiling"),
         .networks = g->items,
         .n_networks = g->n,
-        .progress = g->progress ? pass_progress : NULL,
+        .progress = g->progress || g->watch.fn ? pass_progress : NULL,
         .progress_user = g,
         .cancel = &g->cancel,
     };
@@ -205,6 +208,7 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
     if (!pictures)
         return SDLORA_ENOMEM;
     atomic_store(&g->cancel, 0);
+    slr_api_watch_begin(g);
     int rc = slr_generator_run(g->gen, &r, pictures);
     if (rc >= 0)
         rc = to_images(g, pictures, count, images);

@@ -7,6 +7,18 @@
 #include "api/finder.h"
 #include "sample/generator.h"
 
+/* Who looks on. */
+typedef struct slr_api_draw_watch {
+    sdlora_progress_fn fn; /* Nullable */
+    void *user;
+    const slr_run_progress *now; /* during fn, else NULL */
+    bool started;
+    double start, last;         /* clock at the run's first report, and at the last one */
+    double seconds[3];          /* spent by phase */
+    int phase, steps, pictures; /* where it is; steps made and pictures decoded so far */
+    int done, total;            /* steps of the picture at hand; total 0: not known yet */
+} slr_api_draw_watch;
+
 struct sdlora_generator {
     slr_refs refs;
     sdlora_checkpoint *ckpt;
@@ -19,10 +31,15 @@ struct sdlora_generator {
     size_t n, items_cap, nets_cap;
     sdlora_sample_fn progress;
     void *user;
+    slr_api_draw_watch watch;
     slr_cancel_flag cancel;
 };
 
 /* A request of the options, the handle's networks, progress and cancel flag. */
 int slr_api_request(slr_request *out, sdlora_generator *g, const sdlora_options *opts);
+
+/* Who looks on at a run: before it, and at each of its reports (non-zero: it is to end). */
+void slr_api_watch_begin(sdlora_generator *g);
+int slr_api_watch_tell(sdlora_generator *g, const slr_run_progress *p);
 
 #endif

@@ -48,6 +48,9 @@ expect 1 'nothing is left' extract --model_org "$model" --model_tuned "$model" -
 expect 0 '"family": "sd1"' info "$model" --json
 expect 0 '^kind: checkpoint$' info "$model"
 expect 0 'p\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --out "$out/p.png"
+expect 0 'g\.png$' grid --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --x_type Seed --x_values 1-2 \
+    --y_type 'Prompt S/R' --y_values 'cat, dog' --out "$out/g.png"
+expect 1 "nearest is 'Seed'" grid --ckpt "$model" --prompt cat --x_type Sead --x_values 1
 expect 1 'no directory of networks' generate --ckpt "$model" --prompt '<lora:x:1>' --steps 1 --width 64 --height 64 --out "$out/q.png"
 expect 2 'too large for --count 2' generate --ckpt "$model" --prompt cat --seed 9223372036854775807 --count 2 --out "$out"
 expect 2 'there are 1 --weight for 0 --lora' eval --ckpt "$model" --data "$data" --weight 0.5

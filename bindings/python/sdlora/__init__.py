@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint, Vae
 from .context import Context, DeviceInfo
 from .dataset import Dataset, DatasetItem
 from .generator import Generator, samplers, schedulers
+from .grid import Grid, axes
 from .image import Image
 from .network import Network, dialects
 from .options import OptionInfo, Options, option_rows
@@ -28,9 +29,9 @@ __version__ = _lib.lib.sdlora_version().decode()
 
 __all__ = [
     "BackendError", "CanceledError", "Checkpoint", "Context", "Dataset", "DatasetItem",
-    "DeviceInfo", "Error", "FormatError", "Generator", "Image", "InputOutputError", "InvalidError",
+    "DeviceInfo", "Error", "FormatError", "Generator", "Grid", "Image", "InputOutputError", "InvalidError",
     "Network", "NotFiniteError", "NotFoundError", "NotSupportedError", "OptionInfo", "Options",
-    "OutOfMemoryError", "Progress", "Trainer", "Vae", "VersionError", "dialects", "evaluate", "option_rows",
+    "OutOfMemoryError", "Progress", "Trainer", "Vae", "VersionError", "axes", "dialects", "evaluate", "option_rows",
     "plan", "samplers", "schedulers",
     "tools",
 ]

@@ -60,6 +60,7 @@ STRUCTS = {"sdlora_error": Error, "sdlora_device_info": DeviceInfo,
 log_fn = CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 progress_fn = CFUNCTYPE(c_int, POINTER(Progress), c_void_p)
 sample_fn = CFUNCTYPE(c_int, c_int64, c_int64, c_void_p)
+grid_model_fn = CFUNCTYPE(c_int, out, c_char_p, c_void_p)
 
 FUNCTIONS = [
     # types.h
@@ -169,10 +170,25 @@ FUNCTIONS = [
     ("sdlora_generator_set_network", status, [handle, handle, c_double, c_double]),
     ("sdlora_generator_set_refiner", status, [handle, handle]),
     ("sdlora_generator_set_progress", status, [handle, sample_fn, c_void_p]),
+    ("sdlora_generator_set_watch", status, [handle, progress_fn, c_void_p]),
+    ("sdlora_generator_preview", status, [out, handle]),
     ("sdlora_generator_run", status, [handle, handle, handles, c_size_t]),
     ("sdlora_generator_cancel", None, [handle]),
     ("sdlora_sampler_name", c_char_p, [c_size_t]),
     ("sdlora_scheduler_name", c_char_p, [c_size_t]),
+    # grid.h
+    ("sdlora_grid_new", status, [out, handle, handle, handle]),
+    ("sdlora_grid_ref", handle, [handle]),
+    ("sdlora_grid_unref", None, [handle]),
+    ("sdlora_grid_set_models", status, [handle, grid_model_fn, c_void_p]),
+    ("sdlora_grid_size", c_size_t, [handle, c_int]),
+    ("sdlora_grid_label", c_char_p, [handle, c_int, c_size_t]),
+    ("sdlora_grid_step", status, [handle]),
+    ("sdlora_grid_run", status, [handle, progress_fn, c_void_p]),
+    ("sdlora_grid_cancel", None, [handle]),
+    ("sdlora_grid_cell", handle, [handle, c_size_t, c_size_t, c_size_t]),
+    ("sdlora_grid_sheet", status, [out, handle, c_int64]),
+    ("sdlora_grid_axis_name", c_char_p, [c_size_t]),
     # tools.h
     ("sdlora_file_convert", status, [handle, c_char_p, c_char_p, handle, progress_fn, c_void_p,
                                      POINTER(c_void_p)]),

@@ -9,6 +9,7 @@ from . import _decl
 from ._handle import Handle, encode, need, pointer_of, texts
 from ._job import Kept, interruptible
 from ._lib import lib
+from ._progress import Progress, progress_of
 from .checkpoint import Checkpoint, Vae
 from .image import Image
 from .network import Network
@@ -18,18 +19,30 @@ from .options import Options
 class Generator(Handle):
     """Keeps text states and graphs, so that the next picture pays only for its steps.
 
-    progress(step, total) is called after each sampling step, on a helper thread; a true result
-    cancels."""
+    progress(step, total) is called after each sampling step, on a helper thread, and watch(now),
+    a Progress, also as weights are packed and pictures decoded; a true result cancels."""
 
     _kind = "generator"
 
     def __init__(self, checkpoint: Checkpoint, vae: Optional[Vae] = None,
-                 progress: Optional[Callable[[int, int], Any]] = None) -> None:
+                 progress: Optional[Callable[[int, int], Any]] = None,
+                 watch: Optional[Callable[[Progress], Any]] = None) -> None:
         kept = self._kept = Kept()
         self._callback = _decl.sample_fn(
             lambda step, total, _: kept.guard(progress, step, total) if progress else 0)
         self._make(lib.sdlora_generator_new, need(checkpoint, Checkpoint), pointer_of(vae, Vae))
         lib.sdlora_generator_set_progress(self._ptr, self._callback, None)
+        if watch:
+            look = watch
+            self._watch = _decl.progress_fn(
+                lambda now, _: kept.guard(look, progress_of(now.contents)))
+            lib.sdlora_generator_set_watch(self._ptr, self._watch, None)
+
+    def preview(self) -> Image:
+        """What the picture is becoming, one pixel for each latent.  Inside watch only."""
+        pointer = ctypes.c_void_p()
+        lib.sdlora_generator_preview(ctypes.byref(pointer), self._ptr)
+        return Image._own(pointer.value)
 
     def add_lora_dir(self, path: Any) -> None:
         """A directory that <lora:name> and <hypernet:name> tags of prompts are looked up in."""

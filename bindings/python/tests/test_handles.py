@@ -219,6 +219,44 @@ class Pictures(Case):
         with self.assertRaises(ValueError):
             sdlora.Image.sheet(self.ctx, [[one]], ["a", "b"])
 
+    def test_grid(self):
+        generator, seen = sdlora.Generator(self.ckpt), []
+        pictures = dict(prompt="cat", width=64, height=64, steps=1)
+        grid = sdlora.Grid(generator, {"x_type": "Seed", "x_values": "7, 8"},
+                           progress=lambda now: seen.append(now.phase_done), **pictures)
+        self.assertEqual(grid.labels(0), ["Seed: 7", "Seed: 8"])
+        self.assertIsNone(grid.cell(0))
+        grid.run()
+        self.assertEqual(seen[-1], 2)
+        alone = generator.run(seed=8, **pictures)[0]
+        self.assertEqual(grid.cell(1).data.tobytes(), alone.data.tobytes())
+        self.assertIn("X Values: \"7, 8\"", grid.sheet().text)
+        models = sdlora.Grid(generator, {"x_type": "Checkpoint name", "x_values": "a, b"},
+                             models=lambda name: sdlora.Generator(self.ckpt), seed=8, **pictures)
+        models.run()
+        self.assertEqual(models.cell(1).data.tobytes(), alone.data.tobytes())
+        broken = sdlora.Grid(generator, {"x_type": "Checkpoint name", "x_values": "a"},
+                             models=lambda name: 1 / 0, **pictures)
+        with self.assertRaises(ZeroDivisionError):
+            broken.run()
+        with self.fails(FileNotFoundError, -7, "Seed"):
+            sdlora.Grid(generator, {"x_type": "Sead", "x_values": "1"})
+        self.assertIn("Prompt S/R", sdlora.axes())
+
+    def test_preview(self):
+        seen = []
+
+        def look(now):
+            if now.phase == "sample" and now.phase_done:
+                seen.append(generator.preview())
+
+        generator = sdlora.Generator(self.ckpt, watch=look)
+        generator.run("cat", width=64, height=64, steps=2)
+        self.assertEqual([(i.width, i.height) for i in seen], [(8, 8)] * 2)
+        self.assertNotEqual(seen[0].data.tobytes(), seen[1].data.tobytes())
+        with self.fails(ValueError, -3):
+            generator.preview()
+
     @unittest.skipUnless(numpy, "numpy is not installed")
     def test_numpy(self):
         pixels = numpy.arange(2 * 5 * 3, dtype=numpy.uint8).reshape(2, 5, 3)
