@@ -122,8 +122,8 @@ const slr_network_slot *slr_module_slot(const slr_module *mod, const slr_network
 bool slr_module_has(const slr_module *mod, int leaf);
 /* Ones of the given shape with Bernoulli zeros; the kept are 1/(1-p).  which: 0 to 3. */
 slr_val slr_drop_mask(const slr_apply *a, int rank, const int64_t *dim, double p, int which);
-/* rank_dropout of all kinds but LoRA: rows of D, which are channels of its output; `axis` is where d
- * has them. */
+/* rank_dropout of all kinds but LoRA: rows of D, which are channels of its output; `axis` is where
+ * d has them. */
 slr_val slr_drop_rows(const slr_apply *a, const slr_module *mod, slr_val d, int axis);
 /* module_dropout: the whole module is left out of this pass, and the others are not made larger. */
 slr_val slr_drop_module(const slr_apply *a, const slr_module *mod, slr_val d);
@@ -152,11 +152,13 @@ bool slr_rebuild_by_output(const slr_module *mod);
 int slr_merge_layers(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base,
                      int part, const slr_stack_item *items, size_t n,
                      bool (*which)(void *user, int part, const char *path), void *user);
-/* One tensor of a layer, SLR_LEAF_WEIGHT or SLR_LEAF_BIAS, with the networks in it, in f32: *out holds
- * it alone, or nothing when no network changes it. */
+/* One tensor of a layer, SLR_LEAF_WEIGHT or SLR_LEAF_BIAS, with the networks in it, in f32: *out
+ * holds it alone, or nothing when no network changes it. */
 int slr_merge_leaf(slr_weights **out, slr_mem *m, slr_devices *devices, slr_weights *base, int part,
                    const slr_stack_item *items, size_t n, const char *path, int leaf);
 double slr_item_strength(const slr_stack_item *item, int part);
+/* The same for a layer, with the weight of its block. */
+double slr_item_strength_at(const slr_stack_item *item, int part, const char *path);
 
 struct slr_network {
     slr_refs refs;

@@ -27,6 +27,20 @@ double slr_item_strength(const slr_stack_item *item, int part)
     return part == SLR_PART_UNET ? item->unet : item->te;
 }
 
+double slr_item_strength_at(const slr_stack_item *item, int part, const char *path)
+{
+    double strength = slr_item_strength(item, part);
+    return item->blocks.n ? strength * slr_blocks_weight(&item->blocks, part, path) : strength;
+}
+
+bool slr_item_same_strength(const slr_stack_item *a, const slr_stack_item *b)
+{
+    bool same = a->te == b->te && a->unet == b->unet && a->blocks.n == b->blocks.n;
+    for (size_t i = 0; same && i < a->blocks.n; i++)
+        same = a->blocks.weight[i] == b->blocks.weight[i];
+    return same;
+}
+
 /* A network that was opened against another checkpoint must not be taken for one that fits. */
 static int check_fit(const slr_network *n, const slr_target *want, int leaf, const char *name,
                      const slr_tensor *t)
@@ -64,7 +78,7 @@ static slr_val apply(const merging *w, slr_graph *g, size_t item, const slr_modu
                    .network = n,
                    .layer = &layer,
                    .seed = SLR_NONE,
-                   .strength = slr_item_strength(&w->items[item], w->part)};
+                   .strength = slr_item_strength_at(&w->items[item], w->part, t->path)};
     for (int i = 0; i < SLR_KIND_LEAVES; i++) {
         const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
         a.param[i] = s ? param(g, item, s) : SLR_NONE;
@@ -113,7 +127,7 @@ static int build(const merging *w, slr_graph *g, const char *path, const slr_tar
     slr_val in = present ? slr_input(g, "w", SDLORA_F32, rank, dim) : SLR_NONE, v = in;
     for (size_t i = 0; i < w->n; i++) {
         const slr_module *mod = module_of(w, i, path);
-        if (mod && slr_item_strength(&w->items[i], w->part) != 0)
+        if (mod && slr_item_strength_at(&w->items[i], w->part, path) != 0)
             v = apply(w, g, i, mod, leaf, v);
     }
     if (slr_graph_status(g) < 0 || v == SLR_NONE || v == in)

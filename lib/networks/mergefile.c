@@ -92,7 +92,7 @@ static bool split_name(const char *name, char path[SLR_LAYER_KEY], int *leaf)
 static bool adapted(const writing *w, int part, const char *path)
 {
     for (size_t i = 0; i < w->n_items; i++)
-        if (slr_item_strength(&w->items[i], part) != 0 &&
+        if (slr_item_strength_at(&w->items[i], part, path) != 0 &&
             slr_network_find(w->items[i].network, part, path))
             return true;
     return false;

@@ -83,7 +83,7 @@ typedef struct slr_network_slot {
     int rank;
     int64_t dim[SLR_MAX_RANK];
     size_t offset,
-        count; /* in floats within the block; offsets are multiples of 16 (gaps are zero) */
+        count;       /* in floats within the block; offsets are multiples of 16 (gaps are zero) */
     double lr_scale; /* on the rate of its part; 0: it stays as it is */
 } slr_network_slot;
 size_t slr_network_slots(const slr_network *n);
@@ -119,12 +119,12 @@ void slr_network_keep_ranks(const slr_network *n, const uint8_t *touched, const 
  * slot's layer was not built. */
 typedef struct slr_train_hook {
     slr_network *network;
-    slr_val seed;  /* i32[2], feeds dropout; SLR_NONE: no dropout (validation) */
-    slr_val *vals; /* one per slot; the caller's array */
+    slr_val seed;        /* i32[2], feeds dropout; SLR_NONE: no dropout (validation) */
+    slr_val *vals;       /* one per slot; the caller's array */
     slr_val delta;       /* of the layer that is being built, in bypass_mode with dropout */
     slr_val ranks, live; /* what slr_network_draw_ranks() gives, f32, and a module's part of it;
                           * the caller may set the first after slr_train_hook_init() */
-    int64_t calls; /* of the context hook so far */
+    int64_t calls;       /* of the context hook so far */
     slr_adapter adapter;
 } slr_train_hook;
 void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr_val *vals);
@@ -134,11 +134,26 @@ void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr
  * into `up`), so that the layer pays one thin pass.  Other layers get new weights, to which the
  * networks were applied one after the other, as in AUTOMATIC1111. */
 typedef struct slr_stack slr_stack;
+
+/* Block weights: 12, 17, 20 or 26 numbers for as many blocks of a model (training.md, appendix B).
+ */
+struct slr_unet_map;
+typedef struct slr_blocks {
+    size_t n; /* 0: every layer counts once */
+    double weight[26];
+    const struct slr_unet_map *map; /* of SDXL's numbers */
+} slr_blocks;
+int slr_blocks_parse(slr_blocks *out, const char *text);
+double slr_blocks_weight(const slr_blocks *b, int part, const char *path);
+
 typedef struct slr_stack_item {
     slr_network *network;
-    double te, unet; /* strengths */
-    int64_t dyn;     /* use this many ranks at most; 0: all */
+    double te, unet;   /* strengths */
+    int64_t dyn;       /* use this many ranks at most; 0: all */
+    slr_blocks blocks; /* what strengths are multiplied by; the stack knows the map */
 } slr_stack_item;
+/* Whether two items differ in their network and ranks at most. */
+bool slr_item_same_strength(const slr_stack_item *a, const slr_stack_item *b);
 /* Checks every item against base first: EINVAL/EFORMAT names file and key, and nothing is applied.
  * Takes references. */
 int slr_stack_new(slr_stack **out, slr_mem *m, slr_devices *devices, slr_checkpoint *base,

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "graph/exec.h"
+#include "models/keymap.h"
 #include "networks/hypernet.h"
 
 /* One adapted layer. */
@@ -35,6 +36,8 @@ struct slr_stack {
     stack_layer *layer;
     size_t n_layers, layer_cap;
     slr_map *by_path; /* "<part>:<path>" */
+    slr_unet_map map; /* of the base, once block weights ask for it */
+    bool mapped;
     float *block;
     float *strength; /* [n_items][STRENGTH_FLOATS]: of hypernetworks, whose graphs read it */
 };
@@ -137,7 +140,8 @@ static void write_module(const slr_stack_item *item, const slr_module *mod, cons
 {
     const slr_network *n = item->network;
     int64_t rank = rank_of(item, mod), rows = l->target->out;
-    float *up = l->up + at, strength = (float)slr_item_strength(item, mod->target.part);
+    float *up = l->up + at,
+          strength = (float)slr_item_strength_at(item, mod->target.part, mod->target.path);
     mod->kind->factors(mod, &n->slot[mod->slot], n->params, rank,
                        l->down + at * slr_target_fan_in(l->target), up, l->rank);
     for (int64_t o = 0; o < rows; o++)
@@ -208,6 +212,18 @@ static int rebuild(slr_stack *s)
     return SDLORA_OK;
 }
 
+static int take_blocks(slr_stack *s, size_t item, const slr_blocks *blocks)
+{
+    slr_weights *unet = slr_checkpoint_part(s->base, SLR_PART_UNET);
+    if (blocks->n && !s->mapped && unet) {
+        SLR_TRY(slr_unet_map_read(&s->map, unet));
+        s->mapped = true;
+    }
+    s->item[item].blocks = *blocks;
+    s->item[item].blocks.map = s->mapped ? &s->map : NULL;
+    return SDLORA_OK;
+}
+
 static int fill(slr_stack *s, const slr_stack_item *items, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -221,6 +237,7 @@ static int fill(slr_stack *s, const slr_stack_item *items, size_t n)
         s->item[i] = items[i];
         slr_network_ref(items[i].network);
         s->n_items = i + 1;
+        SLR_TRY(take_blocks(s, i, &items[i].blocks));
         for (size_t k = 0; k < items[i].network->n_modules; k++)
             if (!slr_network_is_hyper(items[i].network))
                 SLR_TRY(add_module(s, &items[i], &items[i].network->module[k]));
@@ -308,6 +325,7 @@ int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n)
     for (size_t i = 0; i < n; i++) {
         s->item[i].te = items[i].te;
         s->item[i].unet = items[i].unet;
+        SLR_TRY(take_blocks(s, i, &items[i].blocks));
     }
     return write_factors(s);
 }

@@ -31,14 +31,4 @@ int slr_merge_file(const slr_tool *t, const slr_stack_item *items, size_t n, slr
 int slr_checkpoint_for_network(slr_checkpoint **out, const char *path,
                                const slr_checkpoint_config *config);
 
-/* Block weights: 12, 17, 20 or 26 numbers for as many blocks of a model (training.md, appendix B).
- */
-typedef struct slr_blocks {
-    size_t n; /* 0: every layer counts once */
-    double weight[26];
-    const slr_unet_map *map; /* of SDXL's numbers */
-} slr_blocks;
-int slr_blocks_parse(slr_blocks *out, const char *text);
-double slr_blocks_weight(const slr_blocks *b, int part, const char *path);
-
 #endif

@@ -148,7 +148,7 @@ static bool same_networks(const slr_engine *e, const slr_stack_item *items, size
 static bool same_strengths(const slr_engine *e, const slr_stack_item *items, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (items[i].te != e->item[i].te || items[i].unet != e->item[i].unet)
+        if (!slr_item_same_strength(&items[i], &e->item[i]))
             return false;
     return true;
 }
@@ -208,8 +208,7 @@ static bool same_key(const slr_engine_key *a, const slr_engine_key *b)
 }
 
 static int plan_graph(slr_engine *e, slr_engine_build_fn build, void *user,
-                      const slr_engine_key *key, const slr_cancel_flag *cancel,
-                      slr_plan **out)
+                      const slr_engine_key *key, const slr_cancel_flag *cancel, slr_plan **out)
 {
     slr_graph *g;
     SLR_TRY(slr_graph_new(&g, e->m, e->policy));

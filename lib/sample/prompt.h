@@ -7,14 +7,16 @@
 #include "backend/registry.h"
 #include "models/bpe.h"
 #include "models/clip.h"
+#include "networks/network.h"
 #include "networks/words.h"
 
 /* A <kind:args> tag cut out of the prompt. */
 typedef struct slr_prompt_tag {
     char *kind, *name; /* "lora" */
     double te, unet;
-    int dyn;   /* rank limit, 0: none */
-    char *bad; /* text that is no number: the tag is to be skipped; NULL otherwise */
+    int dyn;           /* rank limit, 0: none */
+    slr_blocks blocks; /* lbw=1,0,...; n 0: none */
+    char *bad;         /* text that is no number: the tag is to be skipped; NULL otherwise */
 } slr_prompt_tag;
 /* The text without tags, and the tags in order. */
 typedef struct slr_prompt_tags {

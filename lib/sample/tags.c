@@ -76,6 +76,24 @@ static bool take_number(numbers *n, slr_str item)
     return read_number(item, which, &n->value[eq != NULL][which]);
 }
 
+/* "lbw=" and 12, 17, 20 or 26 numbers, as the extension that is called so takes them.  0: it is
+ * another item; negative: the numbers are not in order. */
+static int take_blocks(slr_prompt_tag *tag, slr_str item)
+{
+    static const char key[] = "lbw=";
+    enum { KEY = sizeof key - 1 };
+    char text[1024];
+    if (item.n < KEY || memcmp(item.p, key, KEY) || item.n - KEY >= sizeof text)
+        return 0;
+    memcpy(text, item.p + KEY, item.n - KEY);
+    text[item.n - KEY] = '\0';
+    if (slr_blocks_parse(&tag->blocks, text) >= 0)
+        return 1;
+    slr_clear(); /* the tag will be named as bad */
+    tag->blocks.n = 0;
+    return -1;
+}
+
 static double number_or(const numbers *n, int which, double otherwise)
 {
     return n->given[1][which]   ? n->value[1][which]
@@ -95,9 +113,12 @@ static int parse_tag(slr_prompt_tags *out, const char *p, size_t colon, size_t l
     tag->name = slr_strndup(out->m, item.p, item.n);
     if (!tag->kind || !tag->name)
         return SDLORA_ENOMEM;
-    while (!tag->bad && slr_str_next(&rest, ':', &item))
-        if (!take_number(&n, item) && !(tag->bad = slr_strndup(out->m, item.p, item.n)))
+    while (!tag->bad && slr_str_next(&rest, ':', &item)) {
+        int blocks = take_blocks(tag, item);
+        bool good = blocks > 0 || (blocks == 0 && take_number(&n, item));
+        if (!good && !(tag->bad = slr_strndup(out->m, item.p, item.n)))
             return SDLORA_ENOMEM;
+    }
     tag->te = number_or(&n, TE, 1.0);
     tag->unet = number_or(&n, UNET, tag->te);
     tag->dyn = (int)number_or(&n, DYN, 0);

@@ -59,7 +59,8 @@ static int add_tag(slr_wording *w, const slr_generator *g, const slr_prompt_tag 
                       (slr_stack_item){.network = network,
                                        .te = tag->te,
                                        .unet = hyper ? tag->te : tag->unet,
-                                       .dyn = hyper ? 0 : tag->dyn});
+                                       .dyn = hyper ? 0 : tag->dyn,
+                                       .blocks = tag->blocks});
     slr_network_unref(network);
     return rc;
 }

@@ -175,7 +175,7 @@ static void third_party_file(void **state)
     assert_string_equal(slr_meta_get(slr_network_meta(net), "ss_output_name"), "openmoji");
     for (size_t i = 0; i < slr_network_modules(net); i++)
         assert_true(slr_network_rank(net, i) == 16 && slr_network_alpha(net, i) == 8);
-    const slr_stack_item item = {net, 1, 1, 0};
+    const slr_stack_item item = {net, 1, 1, 0, {0}};
     double change =
         distance(stacked(unet_pass, unet, &item, 1, &n), once(unet_pass, unet, NULL, &n), &n);
     double text = distance(stacked(text_pass, te, &item, 1, &n), once(text_pass, te, NULL, &n), &n);
@@ -193,7 +193,7 @@ static void merged_and_live(void **state)
 {
     (void)state;
     slr_network *net = make(base, LOCON, 4, 0.15);
-    const slr_stack_item item = {net, 0.8, 0.8, 0};
+    const slr_stack_item item = {net, 0.8, 0.8, 0, {0}};
     size_t n;
     char before[65], after[65];
     base_hash(base, before);
@@ -225,7 +225,8 @@ static void sums(void **state)
                     base,
                     (const char *[]){"network_dim", "1", "network_train_unet_only", "true", NULL},
                     6, 0.1);
-    const slr_stack_item items[] = {{a, 1, 0.5, 0}, {b, 1, -1.5, 0}, {c, 1, 2, 0}, {a, 1, 0.25, 0}};
+    const slr_stack_item items[] = {
+        {a, 1, 0.5, 0, {0}}, {b, 1, -1.5, 0, {0}}, {c, 1, 2, 0, {0}}, {a, 1, 0.25, 0, {0}}};
     size_t n;
     double e = distance(stacked(unet_pass, unet32, items, 4, &n),
                         merged(unet_pass, unet32, SLR_PART_UNET, items, 4, &n), &n);
@@ -241,7 +242,7 @@ static void sums(void **state)
         distance(stacked(unet_pass, unet32, items, 4, &n), once(unet_pass, w, NULL, &n), &n);
     double twice = 0, part = distance(stacked(unet_pass, unet32, items, 3, &n),
                                       stacked(unet_pass, unet32, items, 4, &n), &n);
-    const slr_stack_item three_quarters = {a, 1, 0.75, 0}, a_twice[] = {items[0], items[3]};
+    const slr_stack_item three_quarters = {a, 1, 0.75, 0, {0}}, a_twice[] = {items[0], items[3]};
     twice = distance(stacked(unet_pass, unet32, a_twice, 2, &n),
                      stacked(unet_pass, unet32, &three_quarters, 1, &n), &n);
     print_message("four at once: %.3g, one by one %.3g, one twice %.3g\n", e, one_by_one, twice);
@@ -272,11 +273,11 @@ static void strengths(void **state)
 {
     (void)state;
     slr_network *a = make(base, LOCON, 4, 0.1), *b = make(base, NULL, 5, 0.1);
-    const slr_stack_item first[] = {{a, 1, 1, 0}, {b, 1, 1, 0}},
-                         second[] = {{a, 0.3, -2, 0}, {b, 0, 0.5, 0}},
-                         none[] = {{a, 0, 0, 0}, {b, 0, 0, 0}},
-                         text[] = {{a, 0.7, 0, 0}, {b, 0.7, 0, 0}},
-                         picture[] = {{a, 0, 0.7, 0}, {b, 0, 0.7, 0}};
+    const slr_stack_item first[] = {{a, 1, 1, 0, {0}}, {b, 1, 1, 0, {0}}},
+                         second[] = {{a, 0.3, -2, 0, {0}}, {b, 0, 0.5, 0, {0}}},
+                         none[] = {{a, 0, 0, 0, {0}}, {b, 0, 0, 0, {0}}},
+                         text[] = {{a, 0.7, 0, 0, {0}}, {b, 0.7, 0, 0, {0}}},
+                         picture[] = {{a, 0, 0.7, 0, {0}}, {b, 0, 0.7, 0, {0}}};
     slr_stack *s;
     size_t n, tn;
     ok(slr_stack_new(&s, NULL, devices, base, first, 2));
@@ -308,7 +309,7 @@ static void strengths(void **state)
     ok(slr_stack_set(s, picture, 2));
 
     /* the stack is of these networks, in this order */
-    const slr_stack_item swapped[] = {{b, 1, 1, 0}, {a, 1, 1, 0}};
+    const slr_stack_item swapped[] = {{b, 1, 1, 0, {0}}, {a, 1, 1, 0, {0}}};
     assert_int_equal(slr_stack_set(s, swapped, 2), SDLORA_EINVAL);
     assert_int_equal(slr_stack_set(s, first, 1), SDLORA_EINVAL);
     assert_same(run(&t), once(text_pass, te, NULL, &tn), &tn);
@@ -325,8 +326,9 @@ static void another_epoch(void **state)
     (void)state;
     slr_network *a = make(base, LOCON, 4, 0.1), *b = make(base, LOCON, 5, 0.1),
                 *c = make(base, (const char *[]){"network_dim", "7", NULL}, 5, 0.1);
-    const slr_stack_item first = {a, 1, 1, 0}, second = {b, 0.5, -0.7, 0}, wide = {c, 1, 1, 0},
-                         few = {b, 1, 1, 1}, both[] = {first, second};
+    const slr_stack_item first = {a, 1, 1, 0, {0}}, second = {b, 0.5, -0.7, 0, {0}},
+                         wide = {c, 1, 1, 0, {0}}, few = {b, 1, 1, 1, {0}},
+                         both[] = {first, second};
     const struct {
         const slr_stack_item *item;
         size_t n;
@@ -362,13 +364,59 @@ static void removal(void **state)
     size_t n;
     float *before = once(unet_pass, unet, NULL, &n);
     slr_network *a = make(base, LOCON, 4, 0.1);
-    const slr_stack_item item = {a, 1, 1, 0};
+    const slr_stack_item item = {a, 1, 1, 0, {0}};
     slr_weights *w;
     slr_free(NULL, stacked(unet_pass, unet, &item, 1, &n));
     ok(slr_merge_part(&w, NULL, devices, unet, SLR_PART_UNET, &item, 1));
     slr_weights_unref(w);
     slr_network_unref(a);
     assert_same(once(unet_pass, unet, NULL, &n), before, &n);
+}
+
+/* Block weights by layer: numbers that are all alike are a strength, and a layer of a block that
+ * weighs nothing is as if the network had no such module. */
+static void block_weights(void **state)
+{
+    (void)state;
+    size_t n;
+    slr_network *a = make(base, LOCON, 4, 0.1);
+    slr_stack_item half = {.network = a, .te = 0.5, .unet = 0.5},
+                   even = {.network = a, .te = 1, .unet = 1}, none = even, middle = even;
+    even.blocks.n = none.blocks.n = middle.blocks.n = 26;
+    for (int i = 0; i < 26; i++)
+        even.blocks.weight[i] = 0.5;
+    middle.blocks.weight[13] = 1;
+    assert_same(stacked(unet_pass, unet, &half, 1, &n), stacked(unet_pass, unet, &even, 1, &n), &n);
+    assert_same(stacked(text_pass, te, &half, 1, &n), stacked(text_pass, te, &even, 1, &n), &n);
+    assert_same(once(unet_pass, unet, NULL, &n),
+                merged(unet_pass, unet, SLR_PART_UNET, &none, 1, &n), &n);
+    slr_weights *w;
+    ok(slr_merge_part(&w, NULL, devices, unet, SLR_PART_UNET, &middle, 1));
+    for (size_t i = 0; i < slr_network_modules(a); i++) {
+        const slr_target *t = slr_network_target(a, i);
+        const slr_tensor *is, *was;
+        char name[256];
+        if (t->part != SLR_PART_UNET)
+            continue;
+        snprintf(name, sizeof name, "%s.weight", t->path);
+        ok(slr_weights_get(w, name, &is));
+        ok(slr_weights_get(unet, name, &was));
+        bool same = !memcmp(is->data, was->data, slr_tensor_bytes(was));
+        assert_int_equal(same, strncmp(t->path, "mid_block.", 10) != 0);
+    }
+    slr_weights_unref(w);
+
+    /* other numbers serve a stack that stands */
+    slr_stack *s;
+    ok(slr_stack_new(&s, NULL, devices, base, &none, 1));
+    pass p = unet_pass(unet, s);
+    assert_same(run(&p), once(unet_pass, unet, NULL, &n), &n);
+    assert_false(slr_item_same_strength(&none, &even));
+    ok(slr_stack_set(s, &even, 1));
+    assert_same(run(&p), stacked(unet_pass, unet, &half, 1, &n), &n);
+    slr_plan_free(p.plan);
+    slr_stack_free(s);
+    slr_network_unref(a);
 }
 
 /* The first two ranks of four at the scale of four, against a network that holds only these. */
@@ -389,8 +437,8 @@ static void rank_limit(void **state)
         for (size_t k = 0; k < to->count; k++)
             dst[k] = src[up ? k / 2 * 4 + k % 2 : k];
     }
-    const slr_stack_item limited = {four, 1, 0.7, 2}, whole = {four, 1, 0.7, 0},
-                         small = {two, 1, 0.7, 0};
+    const slr_stack_item limited = {four, 1, 0.7, 2, {0}}, whole = {four, 1, 0.7, 0, {0}},
+                         small = {two, 1, 0.7, 0, {0}};
     double same = distance(stacked(unet_pass, unet, &limited, 1, &n),
                            stacked(unet_pass, unet, &small, 1, &n), &n);
     double other = distance(stacked(unet_pass, unet, &limited, 1, &n),
@@ -410,7 +458,7 @@ static void another_shape(void **state)
     ok(slr_checkpoint_shapes(&other, "sd15", &CONFIG));
     slr_network *good = make(base, NULL, 4, 0.1),
                 *bad = make(other, (const char *[]){"network_dim", "1", NULL}, 4, 0.1);
-    const slr_stack_item items[] = {{good, 1, 1, 0}, {bad, 1, 1, 0}};
+    const slr_stack_item items[] = {{good, 1, 1, 0, {0}}, {bad, 1, 1, 0, {0}}};
     assert_int_equal(slr_stack_new(&s, NULL, devices, base, items, 2), SDLORA_EINVAL);
     assert_null(s);
     says("lora_te_text_model_encoder_layers_0_"); /* a name that both have */
@@ -643,6 +691,7 @@ int main(void)
         cmocka_unit_test(strengths),
         cmocka_unit_test(another_epoch),
         cmocka_unit_test(removal),
+        cmocka_unit_test(block_weights),
         cmocka_unit_test(rank_limit),
         cmocka_unit_test(another_shape),
         cmocka_unit_test(elements),

@@ -370,7 +370,7 @@ static void tucker(void **state)
     net = make(base, pairs, 5, 0.2);
     ok(save_as(net, temp_file(a), "diffusers", SDLORA_F32));
     ok(slr_network_open(&back, NULL, base, a));
-    const slr_stack_item items[] = {{net, 1, 1, 0}, {back, 1, 1, 0}};
+    const slr_stack_item items[] = {{net, 1, 1, 0, {0}}, {back, 1, 1, 0, {0}}};
     ok(slr_merge_part(&one, NULL, devices, unet, SLR_PART_UNET, &items[0], 1));
     ok(slr_merge_part(&two, NULL, devices, unet, SLR_PART_UNET, &items[1], 1));
     for (size_t i = 0; i < slr_weights_count(one); i++) {

@@ -406,7 +406,7 @@ static int open_apply_save(slr_mem *m, const char *path, const char *copy)
     slr_weights *merged = NULL;
     slr_meta *meta = NULL;
     int rc = slr_network_open(&n, m, base, path);
-    const slr_stack_item items[] = {{n, 1, 1, 0}, {n, 0.5, 0.5, 0}};
+    const slr_stack_item items[] = {{n, 1, 1, 0, {0}}, {n, 0.5, 0.5, 0, {0}}};
     if (rc >= 0)
         rc = slr_stack_new(&s, m, devices, base, items, 2);
     if (rc >= 0)

@@ -411,7 +411,7 @@ static void is_not_merged(void **state)
     (void)state;
     slr_weights *out = NULL;
     slr_network *n = open_file(FILES "relu.pt");
-    const slr_stack_item item = {n, 1, 1, 0};
+    const slr_stack_item item = {n, 1, 1, 0, {0}};
     assert_int_equal(slr_merge_part(&out, NULL, devices, slr_checkpoint_part(base, SLR_PART_UNET),
                                     SLR_PART_UNET, &item, 1),
                      SDLORA_ENOTSUP);

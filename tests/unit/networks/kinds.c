@@ -209,7 +209,7 @@ static void old_glora(void **state)
     for (size_t i = 0; i < slr_network_modules(old); i++)
         assert_true(old->module[i].marked && !now->module[i].marked);
     slr_weights *a, *b;
-    const slr_stack_item x = {now, 1, 1, 0}, y = {old, 1, 1, 0};
+    const slr_stack_item x = {now, 1, 1, 0, {0}}, y = {old, 1, 1, 0, {0}};
     ok(slr_merge_part(&a, NULL, devices, unet, SLR_PART_UNET, &x, 1));
     ok(slr_merge_part(&b, NULL, devices, unet, SLR_PART_UNET, &y, 1));
     for (size_t i = 0; i < slr_weights_count(a); i++) {

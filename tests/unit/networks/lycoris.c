@@ -266,7 +266,7 @@ static double merged(const char *key, slr_network *n, const struct layer *l, con
 {
     char name[128];
     slr_weights *w;
-    const slr_stack_item item = {n, 1, 1, 0};
+    const slr_stack_item item = {n, 1, 1, 0, {0}};
     snprintf(name, sizeof name, "%s.%s", l->path, leaf);
     ok(slr_merge_layers(&w, NULL, devices, unet, SLR_PART_UNET, &item, 1, is_path,
                         (void *)l->path));

@@ -165,7 +165,7 @@ static void each_kind(void **state)
     slr_network *net[N_KINDS];
     open_all(net);
     for (size_t k = 0; k < N_KINDS; k++) {
-        const slr_stack_item item = {net[k], 1, 0.8, 0};
+        const slr_stack_item item = {net[k], 1, 0.8, 0, {0}};
         slr_weights *unet = slr_checkpoint_part(base, SLR_PART_UNET), *m;
         size_t n;
         ok(slr_merge_part(&m, NULL, devices, unet, SLR_PART_UNET, &item, 1));
@@ -189,13 +189,13 @@ static void any_order(void **state)
     open_all(net);
     for (size_t k = 0; k < N_KINDS; k++)
         if (KINDS[k].adds)
-            there[held++] = (slr_stack_item){net[k], 1, 0.5, 0};
+            there[held++] = (slr_stack_item){net[k], 1, 0.5, 0, {0}};
     for (size_t i = 0; i < held; i++)
         back[held - 1 - i] = there[i];
     double commute = distance(with(there, held, &n), with(back, held, &n), &n);
     /* a turn of the sum is not the sum of a turned one */
-    const slr_stack_item first[] = {{net[0], 1, 1, 0}, {net[5], 1, 1, 0}},
-                         last[] = {{net[5], 1, 1, 0}, {net[0], 1, 1, 0}};
+    const slr_stack_item first[] = {{net[0], 1, 1, 0, {0}}, {net[5], 1, 1, 0, {0}}},
+                         last[] = {{net[5], 1, 1, 0, {0}}, {net[0], 1, 1, 0, {0}}};
     double turned = distance(with(first, 2, &n), with(last, 2, &n), &n);
     print_message("reversed: %.3g; OFT before and after LoRA: %.3g\n", commute, turned);
     assert_true(commute < 1e-4 &&

@@ -344,7 +344,7 @@ static void tags_are_networks(void **state)
     slr_network *n = network_of(&common, 0.05f);
     slr_request r = request("red , apple");
     render(&common, &r, plain);
-    const slr_stack_item items[] = {{n, 0.5, 0.25, 0}};
+    const slr_stack_item items[] = {{n, 0.5, 0.25, 0, {0}}};
     r.networks = items;
     r.n_networks = 1;
     render(&common, &r, item);
@@ -401,7 +401,7 @@ static void hypernets_are_networks(void **state)
     ok(slr_generator_run(common.gen, &r, &p));
     assert_null(strstr(p.infotext, "Hypernet:"));
     slr_picture_free(common.m, &p);
-    const slr_stack_item items[] = {{a, 1, 0.4, 0}, {b, 1, 0.7, 0}, {lora, 0.5, 0.5, 0}};
+    const slr_stack_item items[] = {{a, 1, 0.4, 0, {0}}, {b, 1, 0.7, 0, {0}}, {lora, 0.5, 0.5, 0, {0}}};
     r.set.prompt = "red , apple";
     r.networks = items;
     r.n_networks = 1;
@@ -442,7 +442,7 @@ static void parameters_text(void **state)
     slr_picture p;
     slr_network *n;
     ok(slr_network_open(&n, common.m, common.base, LORA));
-    const slr_stack_item items[] = {{n, 1, 1, 0}};
+    const slr_stack_item items[] = {{n, 1, 1, 0, {0}}};
     slr_request r = request("red apple\n(fruit:1.2)");
     r.set.negative = "food";
     r.set.cfg = 7.5;
@@ -468,7 +468,7 @@ static void what_is_not_finite_is_told(void **state)
     slr_request r = request("red apple");
     render(&common, &r, before);
     slr_network *n = network_of(&common, 1e30f);
-    const slr_stack_item items[] = {{n, 0, 1, 0}};
+    const slr_stack_item items[] = {{n, 0, 1, 0, {0}}};
     r.networks = items;
     r.n_networks = 1;
     refused(&common, &r, SDLORA_ENAN, "finite");

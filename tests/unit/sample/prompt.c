@@ -128,6 +128,23 @@ static void tags_keep_their_order(void **state)
     slr_prompt_tags_free(&t);
 }
 
+static void tags_with_block_weights(void **state)
+{
+    (void)state;
+    slr_prompt_tags t;
+    ok(slr_prompt_cut_tags(&t, NULL,
+                           "<lora:x:1:lbw=1,0,0,0,0,0,0,0,0,0,.5,0,0,0,0,0,-1><lora:y:lbw=1,2:0.5>"
+                           "<lora:z:0.5:lbw=1,1,1,1,1,1,1,1,1,1,1,1>"));
+    assert_int_equal(t.n, 3);
+    assert_true(!t.tag[0].bad && t.tag[0].te == 1 && t.tag[0].unet == 1);
+    assert_int_equal(t.tag[0].blocks.n, 17);
+    assert_true(t.tag[0].blocks.weight[10] == 0.5 && t.tag[0].blocks.weight[16] == -1);
+    assert_string_equal(t.tag[1].bad, "lbw=1,2");
+    assert_int_equal(t.tag[2].blocks.n, 12);
+    assert_true(t.tag[2].te == 0.5);
+    slr_prompt_tags_free(&t);
+}
+
 /* --- emphasis and chunks --- */
 
 static void emphasis_like_the_original(void **state)
@@ -472,6 +489,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tags_one_by_one),
         cmocka_unit_test(tags_keep_their_order),
+        cmocka_unit_test(tags_with_block_weights),
         cmocka_unit_test(emphasis_like_the_original),
         cmocka_unit_test(chunks_like_the_original),
         cmocka_unit_test(breaks),

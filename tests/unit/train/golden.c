@@ -190,7 +190,7 @@ static void strengths(void **state)
         char name[80];
         slr_network *net = golden_network(&g, base, which[i]);
         slr_stack *stack;
-        slr_stack_item item = {net, 0.6, 0.6, 0};
+        slr_stack_item item = {net, 0.6, 0.6, 0, {0}};
         ok(slr_stack_new(&stack, slr_checkpoint_mem(base), devices, base, &item, 1));
         slr_step *s = golden_step(base, devices, NULL, stack, 0);
         golden_fill(&g, s, which[i], 0);

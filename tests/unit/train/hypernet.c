@@ -88,10 +88,10 @@ static void outputs(void **state)
                              *const chain[] = {"chain.eps", NULL};
     static const double at[] = {1, 0.6, -0.5};
     slr_network *r = open_net("relu"), *d = open_net("deep"), *o = open_net("nai");
-    stacked((slr_stack_item[]){{r, 9, 1, 0}}, 1, relu, at);
-    stacked((slr_stack_item[]){{d, 9, 1, 0}}, 1, deep, at);
-    stacked((slr_stack_item[]){{o, 9, 1, 0}}, 1, nai, at);
-    stacked((slr_stack_item[]){{d, 9, 0.8, 0}, {r, 9, 0.5, 0}, {o, 9, 0.7, 0}}, 3, chain, at);
+    stacked((slr_stack_item[]){{r, 9, 1, 0, {0}}}, 1, relu, at);
+    stacked((slr_stack_item[]){{d, 9, 1, 0, {0}}}, 1, deep, at);
+    stacked((slr_stack_item[]){{o, 9, 1, 0, {0}}}, 1, nai, at);
+    stacked((slr_stack_item[]){{d, 9, 0.8, 0, {0}}, {r, 9, 0.5, 0, {0}}, {o, 9, 0.7, 0, {0}}}, 3, chain, at);
     slr_network_unref(r);
     slr_network_unref(d);
     slr_network_unref(o);

@@ -66,7 +66,7 @@ static double change_error(const char *which, slr_network *net, size_t *modules)
 {
     double sum = 0, norm = 0;
     slr_weights *merged[SLR_PART_COUNT] = {0};
-    const slr_stack_item item = {net, 1, 1, 0};
+    const slr_stack_item item = {net, 1, 1, 0, {0}};
     for (int p = SLR_PART_UNET; p <= SLR_PART_TE; p++)
         ok(slr_merge_part(&merged[p], NULL, devices, wide[p], p, &item, 1));
     for (size_t i = 0; i < slr_network_modules(net); i++) {

@@ -201,7 +201,7 @@ static void held_out_loss_is_that_of_eval(void **state)
     const char *file = in_scratch("eval.safetensors");
     assert_ok(slr_trainer_save(j.t, file));
     assert_ok(slr_network_open(&saved, slr_checkpoint_mem(base), base, file));
-    const slr_stack_item item = {saved, 1, 1, 0};
+    const slr_stack_item item = {saved, 1, 1, 0, {0}};
     const slr_trainer_config config = {.mem = slr_checkpoint_mem(base),
                                        .devices = devices,
                                        .base = base,
