@@ -1,36 +1,48 @@
 /* SPDX-License-Identifier: MIT */
-/* sdlora generate: pictures from a prompt, with networks by tag or by file. */
+/* sdlora generate: pictures from a prompt, or again from a picture's parameters, with networks by
+ * tag or by file. */
 #include "draw.h"
 
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct job {
-    const char *ckpt, *vae, *out;
+    const char *ckpt, *vae, *out, *from, *quality;
     cli_list lora_dirs, loras, embeddings;
     bool json;
     cli_model m;
     sdlora_generator *g;
 } job;
 
-static bool is_png(const char *path)
+/* Where the ending of a picture's file begins; NULL: `path` is a directory. */
+static const char *ending(const char *path)
 {
+    static const char *const ends[] = {".png", ".jpg", ".jpeg", ".webp"};
     size_t n = strlen(path);
 
-    return n > 4 && !strcmp(path + n - 4, ".png");
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        size_t k = strlen(ends[i]);
+        if (n > k && !strcasecmp(path + n - k, ends[i]))
+            return path + n - k;
+    }
+    return NULL;
 }
 
 /* "out.png", "out-002.png" for further ones, or "DIR/00000-SEED.png" with the first free number. */
 static void file_name(const job *j, long long k, long long seed, char *path, size_t size)
 {
-    if (is_png(j->out) && k == 0) {
+    const char *end = ending(j->out);
+
+    if (end && k == 0) {
         snprintf(path, size, "%s", j->out);
-    } else if (is_png(j->out)) {
-        snprintf(path, size, "%.*s-%03lld.png", (int)strlen(j->out) - 4, j->out, k + 1);
+    } else if (end) {
+        snprintf(path, size, "%.*s-%03lld%s", (int)(end - j->out), j->out, k + 1, end);
     } else {
         long long number = k;
 
@@ -38,6 +50,41 @@ static void file_name(const job *j, long long k, long long seed, char *path, siz
             snprintf(path, size, "%s/%05lld-%lld.png", j->out, number++, seed);
         while (access(path, F_OK) == 0);
     }
+}
+
+/* --- parameters of a picture --- */
+
+static void tell_notes(const char *notes)
+{
+    for (const char *end; *notes; notes = end + (*end != '\0')) {
+        end = notes + strcspn(notes, "\n");
+        fprintf(stderr, "sdlora: %.*s\n", (int)(end - notes), notes);
+    }
+}
+
+/* Options that no flag set come from --from's picture or text file. */
+static int read_from(job *j, sdlora_options *o, char **text)
+{
+    char *notes = NULL;
+    int rc = sdlora_image_read_text(j->m.ctx, j->from, text);
+
+    if (rc >= 0)
+        rc = sdlora_options_from_infotext(o, j->m.ctx, *text, &notes);
+    if (rc >= 0)
+        tell_notes(notes);
+    sdlora_text_free(j->m.ctx, notes);
+    return rc;
+}
+
+static int match_from(job *j, sdlora_options *o, const char *text)
+{
+    char *notes = NULL;
+    int rc = sdlora_generator_match(j->g, o, text, &notes);
+
+    if (rc >= 0)
+        tell_notes(notes);
+    sdlora_text_free(j->m.ctx, notes);
+    return rc;
 }
 
 static int apply_loras(job *j, const sdlora_options *o)
@@ -58,6 +105,11 @@ static int apply_loras(job *j, const sdlora_options *o)
     return rc;
 }
 
+static int32_t quality_of(const job *j)
+{
+    return j->quality ? (int32_t)strtol(j->quality, NULL, 10) : SDLORA_QUALITY_DEFAULT;
+}
+
 static int draw_one(job *j, sdlora_options *o, long long k, long long count, long long seed)
 {
     char what[64], path[4096];
@@ -70,7 +122,7 @@ static int draw_one(job *j, sdlora_options *o, long long k, long long count, lon
         rc = cli_draw(j->g, o, what, &image);
     file_name(j, k, seed + k, path, sizeof path);
     if (rc >= 0)
-        rc = sdlora_image_save(image, path);
+        rc = sdlora_image_save_as(image, path, quality_of(j));
     sdlora_image_unref(image);
     if (rc < 0)
         return rc;
@@ -86,28 +138,42 @@ static int draw_one(job *j, sdlora_options *o, long long k, long long count, lon
     return SDLORA_OK;
 }
 
-static int run(job *j, const cli_args *a)
+static int draw_all(job *j, sdlora_options *o)
 {
-    sdlora_options *o = cli_options(a, "generate");
     int64_t count = 1;
     long long seed = cli_seed(o);
-    int rc;
+    int rc = SDLORA_OK;
 
     sdlora_options_get_int(o, "count", &count);
     if (seed > INT64_MAX - (count - 1))
         return cli_usage("--seed %lld is too large for --count %lld: picture k has the seed plus k",
                          seed, (long long)count);
-    if (!is_png(j->out) && mkdir(j->out, 0777) < 0 && errno != EEXIST)
-        return cli_usage("--out %s: %s", j->out, strerror(errno));
     sdlora_options_set_int(o, "count", 1); /* each is saved as soon as it is done */
+    for (int64_t k = 0; rc >= 0 && k < count; k++)
+        rc = draw_one(j, o, k, count, seed);
+    return rc < 0 ? cli_failed() : CLI_OK;
+}
+
+static int run(job *j, const cli_args *a)
+{
+    sdlora_options *o = cli_options(a, "generate");
+    char *text = NULL;
+    int rc, status;
+
+    if (!ending(j->out) && mkdir(j->out, 0777) < 0 && errno != EEXIST)
+        return cli_usage("--out %s: %s", j->out, strerror(errno));
     rc = cli_open(&j->m, a, j->ckpt, j->vae);
+    if (rc >= 0 && j->from)
+        rc = read_from(j, o, &text);
     if (rc >= 0)
         rc = sdlora_generator_new(&j->g, j->m.ckpt, j->m.vae);
     if (rc >= 0)
         rc = apply_loras(j, o);
-    for (int64_t k = 0; rc >= 0 && k < count; k++)
-        rc = draw_one(j, o, k, count, seed);
-    return rc < 0 ? cli_failed() : CLI_OK;
+    if (rc >= 0 && text)
+        rc = match_from(j, o, text);
+    status = rc < 0 ? cli_failed() : draw_all(j, o);
+    sdlora_text_free(j->m.ctx, text);
+    return status;
 }
 
 int cli_generate(int argc, char **argv)
@@ -122,7 +188,11 @@ int cli_generate(int argc, char **argv)
         {"lora", CLI_FLAG_LIST, &j.loras, "FILE:WEIGHT: a network for every picture"},
         {"embeddings", CLI_FLAG_LIST, &j.embeddings,
          "embeddings that prompts may name: a file or a directory"},
-        {"out", CLI_FLAG_TEXT, &j.out, "a .png file, or a directory"},
+        {"from", CLI_FLAG_TEXT, &j.from,
+         "a picture, or a .txt file, whose parameters count where no flag says otherwise"},
+        {"out", CLI_FLAG_TEXT, &j.out, "a .png, .jpg or .webp file, or a directory"},
+        {"quality", CLI_FLAG_TEXT, &j.quality,
+         "of .jpg and .webp: 1 to 100, 101 for WebP without loss"},
         {"json", CLI_FLAG_BOOL, &j.json, "print one JSON object per picture"},
     };
     cli_args a = {.usage = "generate --ckpt MODEL --prompt TEXT [--out FILE_OR_DIR] ...",
@@ -135,6 +205,8 @@ int cli_generate(int argc, char **argv)
         status = cli_usage("generate takes flags only; '%s' is none", a.words.item[0]);
     if (status < 0 && !j.ckpt)
         status = cli_usage("generate wants --ckpt MODEL");
+    if (status < 0 && j.quality && (quality_of(&j) < 1 || quality_of(&j) > 101))
+        status = cli_usage("--quality %s is not from 1 to 101", j.quality);
     if (status < 0)
         status = run(&j, &a);
     sdlora_generator_unref(j.g);

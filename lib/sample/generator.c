@@ -84,6 +84,12 @@ int slr_generator_add_embedding(slr_generator *g, slr_network *embedding)
     return slr_known_add(&g->known, embedding);
 }
 
+slr_network *const *slr_generator_embeddings(const slr_generator *g, size_t *n)
+{
+    *n = g->known.n;
+    return g->known.at;
+}
+
 int slr_generator_set_refiner(slr_generator *g, slr_checkpoint *refiner)
 {
     slr_model *model = NULL;

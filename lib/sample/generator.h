@@ -34,6 +34,8 @@ void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *us
 /* An embedding whose name prompts may use from now on, besides those among a request's networks and
  * in the files of those.  Takes a reference. */
 int slr_generator_add_embedding(slr_generator *g, slr_network *embedding);
+/* Those; borrowed until the next is added. */
+slr_network *const *slr_generator_embeddings(const slr_generator *g, size_t *n);
 
 /* The checkpoint that finishes pictures (refiner_switch_at); NULL: none. */
 int slr_generator_set_refiner(slr_generator *g, slr_checkpoint *refiner);

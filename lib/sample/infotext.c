@@ -43,13 +43,18 @@ void slr_infotext_int(slr_infotext *t, const char *key, int64_t value)
     slr_infotext_add(t, key, text);
 }
 
+void slr_infotext_number(double value, char out[32])
+{
+    if (value == floor(value) && fabs(value) < 1e15)
+        snprintf(out, 32, "%.0f", value);
+    else
+        slr_real_repr(value, out);
+}
+
 void slr_infotext_real(slr_infotext *t, const char *key, double value)
 {
     char text[32];
-    if (value == floor(value) && fabs(value) < 1e15)
-        snprintf(text, sizeof text, "%.0f", value);
-    else
-        slr_real_repr(value, text);
+    slr_infotext_number(value, text);
     slr_infotext_add(t, key, text);
 }
 

@@ -24,6 +24,7 @@ void slr_infotext_add(slr_infotext *t, const char *key, const char *value);
 void slr_infotext_int(slr_infotext *t, const char *key, int64_t value);
 /* Whole numbers without a decimal point. */
 void slr_infotext_real(slr_infotext *t, const char *key, double value);
+void slr_infotext_number(double value, char out[32]); /* that spelling */
 /* An item as it shall stand, "key: value". */
 void slr_infotext_raw(slr_infotext *t, const char *item);
 /* The text becomes the caller's; NULL (ENOMEM) when memory ran out. */

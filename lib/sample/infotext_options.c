@@ -35,6 +35,8 @@ static const word contents[] = {
     {"fill", "0"}, {"original", "1"}, {"latent noise", "2"}, {"latent nothing", "3"}, {NULL, NULL}};
 static const word skips[] = {{"0", "1"}, {NULL, NULL}}; /* as some programs count */
 
+static const word halves[] = {{"full", "true"}, {NULL, NULL}};
+
 static const row rows[] = {
     {.key = "Steps", .option = "steps"},
     {.key = "Sampler", .option = "sampler"},
@@ -124,7 +126,7 @@ static const row rows[] = {
     {.key = "Pad conds v0", .option = "pad_cond_uncond_v0", .words = truth},
     {.key = "CFG rescale", .option = "cfg_rescale"},
     {.key = "Precision", .option = "mixed_precision"},
-    {.key = "VAE precision", .option = "no_half_vae"},
+    {.key = "VAE precision", .option = "no_half_vae", .words = halves},
     {.key = "VAE tiling", .option = "vae_tiling", .words = truth},
     {.key = "First pass size", .own = true},
     {.key = "Batch size", .own = true},

@@ -100,6 +100,10 @@ static const row rows[] = {
     ROW(REAL, "refiner_switch_at", refiner_at),
     ROW(BOOL, "refiner_switch_by_sample_steps", refiner_by_steps),
     ROW(CHOICE, "hires_fix_refiner_pass", hr_refine),
+    ROW(TEXT, "infotext_extra", extra),
+    ROW(TEXT, "mixed_precision", precision),
+    ROW(BOOL, "no_half_vae", full_vae),
+    ROW(BOOL, "vae_tiling", vae_tiling),
 };
 
 /* Which of "a|b|c" a text is. */

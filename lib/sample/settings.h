@@ -15,7 +15,7 @@ typedef struct slr_settings {
     /* words */
     const char *prompt, *negative;
     const char *styles, *styles_file; /* names; files that have them: one a line */
-    int emphasis;       /* SLR_EMPHASIS_* */
+    int emphasis;                     /* SLR_EMPHASIS_* */
     int clip_skip, backtrack;
     bool comments, old_scheduling, clip_l_skip;
     /* sampler and schedule */
@@ -61,6 +61,10 @@ typedef struct slr_settings {
     double refiner_at; /* part of the noise that is gone when it takes over */
     bool refiner_by_steps;
     int hr_refine; /* SLR_HR_REFINE_* */
+    /* the parameters text */
+    const char *extra;     /* items to be added, one a line */
+    const char *precision; /* mixed_precision as it was asked for */
+    bool full_vae, vae_tiling;
 } slr_settings;
 
 /* o.o NULL: all defaults. */

@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import struct
+import sys
 import zipfile
 
 import numpy as np
@@ -37,6 +38,14 @@ def exif():
             name = f"{kind}_{'little' if order == '<' else 'big'}"
             put("exif", name, head + struct.pack(order + "H", 2) + other + entry + b"\0" * 4)
             put("exif", name + "_headed", b"Exif\0\0" + head + struct.pack(order + "H", 1) + entry)
+
+
+def infotext():
+    """Some of each program's words; the goldens have the rest."""
+    sys.path.insert(0, str(HERE.parents[1] / "golden"))
+    from infotext_corpus import CORPUS
+    for i, text in enumerate(CORPUS[::4]):
+        put("infotext", f"corpus_{4 * i:02}", text.encode())
 
 
 def pictures():
@@ -117,6 +126,7 @@ def toml():
 
 if __name__ == "__main__":
     exif()
+    infotext()
     pictures()
     texts()
     prompts()

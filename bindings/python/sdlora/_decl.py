@@ -172,6 +172,7 @@ FUNCTIONS = [
     ("sdlora_generator_set_progress", status, [handle, sample_fn, c_void_p]),
     ("sdlora_generator_set_watch", status, [handle, progress_fn, c_void_p]),
     ("sdlora_generator_preview", status, [out, handle]),
+    ("sdlora_generator_match", status, [handle, handle, c_char_p, POINTER(c_void_p)]),
     ("sdlora_generator_run", status, [handle, handle, handles, c_size_t]),
     ("sdlora_generator_cancel", None, [handle]),
     ("sdlora_sampler_name", c_char_p, [c_size_t]),

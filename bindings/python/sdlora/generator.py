@@ -6,11 +6,12 @@ import ctypes
 from typing import Any, Callable, List, Optional
 
 from . import _decl
-from ._handle import Handle, encode, need, pointer_of, texts
+from ._handle import Handle, encode, need, pointer_of, take_text, texts
 from ._job import Kept, interruptible
 from ._lib import lib
 from ._progress import Progress, progress_of
 from .checkpoint import Checkpoint, Vae
+from .context import Context
 from .image import Image
 from .network import Network
 from .options import Options
@@ -52,6 +53,22 @@ class Generator(Handle):
         """An embedding file, or a directory of them, whose names prompts may use."""
         lib.sdlora_generator_add_embeddings(self._ptr, encode(path))
 
+    def add_vae_dir(self, path: Any) -> None:
+        """A directory that the option sd_vae finds VAE files in."""
+        lib.sdlora_generator_add_vae_dir(self._ptr, encode(path))
+
+    def add_upscaler_dir(self, path: Any) -> None:
+        """A directory that the option hr_upscaler finds ESRGAN networks in."""
+        lib.sdlora_generator_add_upscaler_dir(self._ptr, encode(path))
+
+    def set_init_image(self, image: Optional[Image]) -> None:
+        """The picture that runs start from; None: they start from noise."""
+        lib.sdlora_generator_set_init_image(self._ptr, pointer_of(image, Image))
+
+    def set_mask(self, mask: Optional[Image]) -> None:
+        """What of that picture changes: where the mask is white; None: everything."""
+        lib.sdlora_generator_set_mask(self._ptr, pointer_of(mask, Image))
+
     def set_network(self, network: Network, te: float = 1.0, unet: float = 1.0) -> None:
         """Applies a network to every picture from now on; both strengths 0 removes it."""
         lib.sdlora_generator_set_network(self._ptr, need(network, Network), te, unet)
@@ -60,18 +77,34 @@ class Generator(Handle):
         """A checkpoint that finishes pictures from refiner_switch_at on; None: no longer."""
         lib.sdlora_generator_set_refiner(self._ptr, pointer_of(refiner, Checkpoint))
 
-    def run(self, prompt: str = "", **options: Any) -> List[Image]:
-        """`count` pictures; picture k uses seed + k.  Options: kind "generate"."""
-        pointer = self._ptr
-        with Options("generate", prompt=prompt, **options) as opts:
-            count = int(opts["count"] or 1)
+    def match(self, context: Context, settings: Options, text: str) -> List[str]:
+        """Compares model, VAE, networks and embeddings with those that a picture's generation
+        parameters name, and renames tags of networks that go by another name here.  One line for
+        each difference.  settings: what took the same text by from_infotext()."""
+        notes = ctypes.c_void_p()
+        lib.sdlora_generator_match(self._ptr, need(settings, Options), encode(text),
+                                   ctypes.byref(notes))
+        return take_text(context, notes).splitlines()
 
-            def draw() -> List[Image]:
-                images = (ctypes.c_void_p * count)()
-                lib.sdlora_generator_run(pointer, opts._ptr, images, count)
-                return [Image._own(p) for p in images]  # here, where no interrupt can strike
+    def run(self, prompt: Optional[str] = None, settings: Optional[Options] = None,
+            **options: Any) -> List[Image]:
+        """`count` pictures; picture k uses seed + k.  Options: kind "generate"; they are set over
+        those that stand in `settings`, which keeps them."""
+        if settings is None:
+            with Options("generate") as settings:
+                return self.run(prompt, settings, **options)
+        for name, value in options.items():
+            settings[name] = value
+        if prompt is not None:
+            settings["prompt"] = prompt
+        pointer, opts, count = self._ptr, need(settings, Options), int(settings["count"] or 1)
 
-            pictures: List[Image] = interruptible(lambda: self._kept.run(draw), self.cancel)
+        def draw() -> List[Image]:
+            images = (ctypes.c_void_p * count)()
+            lib.sdlora_generator_run(pointer, opts, images, count)
+            return [Image._own(p) for p in images]  # here, where no interrupt can strike
+
+        pictures: List[Image] = interruptible(lambda: self._kept.run(draw), self.cancel)
         return pictures
 
     def close(self) -> None:

@@ -200,6 +200,40 @@ class Pictures(Case):
         with self.assertRaises(TypeError):
             image.data[0, 0, 0] = 1
 
+    def test_texts(self):
+        image = sdlora.Image(self.ctx, memoryview(bytes(192)).cast("B", (8, 8, 3)))
+        told = image.with_text("a cat, 猫\nSteps: 5, Sampler: Euler, Seed: 7, Other: 1")
+        self.assertEqual((image.text, told.texts), ("", {}))
+        for name in ("t.png", "t.jpg", "t.webp"):
+            told.save(self.path(name), quality=90)
+            self.assertEqual(sdlora.Image.open(self.ctx, self.path(name)).text, told.text)
+            self.assertEqual(sdlora.Image.read_text(self.ctx, self.path(name)), told.text)
+        with self.assertRaises(sdlora.Error):
+            told.save(self.path("t.gif"))
+        with self.assertRaises(sdlora.Error):
+            sdlora.Image.read_text(self.ctx, self.path("none.png"))
+        options = sdlora.Options("generate")
+        options["steps"] = 3
+        notes = options.from_infotext(self.ctx, told.text + ", Face restoration: GFPGAN")
+        self.assertEqual((options["prompt"], options["steps"], options["seed"]),
+                         ("a cat, 猫", "3", "7"))
+        self.assertEqual(options["infotext_extra"], "Other: 1")
+        self.assertEqual(len(notes), 1)
+        self.assertIn("GFPGAN", notes[0])
+
+    @unittest.skipUnless(PilImage, "Pillow is not installed")
+    def test_texts_as_pillow_reads_them(self):
+        image = sdlora.Image(self.ctx, memoryview(bytes(192)).cast("B", (8, 8, 3)))
+        image.with_text("café 猫").save(self.path("p.png"))
+        with PilImage.open(self.path("p.png")) as picture:
+            self.assertEqual(picture.text["parameters"], "café 猫")
+        for name in ("p.jpg", "p.webp"):
+            image.with_text("café 猫").save(self.path(name))
+            with PilImage.open(self.path(name)) as picture:
+                comment = picture.getexif().get_ifd(0x8769)[0x9286]
+                self.assertEqual(comment, b"UNICODE\0" + "café 猫".encode("utf-16-be"))
+                picture.load()
+
     def test_memory_outlives_the_handle(self):
         image = sdlora.Image(self.ctx, memoryview(bytes(range(12))).cast("B", (2, 2, 3)))
         view = image.data

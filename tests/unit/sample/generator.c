@@ -451,12 +451,13 @@ static void parameters_text(void **state)
     r.networks = items;
     r.n_networks = 1;
     ok(slr_generator_run(common.gen, &r, &p));
-    assert_string_equal(
-        p.infotext, "red apple\n(fruit:1.2)\nNegative prompt: food\nSteps: 4, Sampler: Euler a, "
-                    "Schedule type: Automatic, CFG scale: 7.5, Seed: 5, Size: 64x64, Model "
-                    "hash: 48dc8ae778, Model: tinysd, Clip skip: 2, RNG: CPU, Eta: 0.5, Lora "
-                    "hashes: \"torch-openmoji-lora: 605d96dc2092\", Version: "
-                    "libsdlora-" SDLORA_VERSION_STRING);
+    assert_string_equal(p.infotext,
+                        "<lora:torch-openmoji-lora:1>red apple\n(fruit:1.2)\nNegative prompt: "
+                        "food\nSteps: 4, Sampler: Euler a, "
+                        "Schedule type: Automatic, CFG scale: 7.5, Seed: 5, Size: 64x64, Model "
+                        "hash: 48dc8ae778, Model: tinysd, Clip skip: 2, RNG: CPU, Lora hashes: "
+                        "\"torch-openmoji-lora: 605d96dc2092\", Eta: 0.5, Version: "
+                        "libsdlora-" SDLORA_VERSION_STRING);
     slr_picture_free(common.m, &p);
     slr_network_unref(n);
 }

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* Whether what a parameters text names is what a generator has: model, VAE, networks, embeddings,
+ * by their hashes.  Tags of networks that go by another name here are renamed, as AUTOMATIC1111
+ * does when a text is pasted. */
+#include "api/generator.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "api/byhash.h"
+#include "base/status.h"
+#include "sample/infotext.h"
+
+typedef struct matching {
+    sdlora_generator *g;
+    slr_mem *m;
+    sdlora_options *o;
+    const slr_info *info;
+    slr_buf *notes;
+    int rc; /* of a callback */
+} matching;
+
+static void note(matching *k, const char *what, slr_str name, const char *why)
+{
+    slr_buf_printf(k->notes, "%s%.*s: %s\n", what, (int)(name.n < 200 ? name.n : 200), name.p, why);
+}
+
+/* --- model and VAE --- */
+
+static bool first_hash(void *user, slr_info_hash h)
+{
+    snprintf(user, 65, "%.*s", (int)(h.hash.n < 65 ? h.hash.n : 0), h.hash.p);
+    return false;
+}
+
+/* What a text says of a file's hash: in a field of its own, or in "Hashes". */
+static bool find_hash(const slr_info *i, const char *field, const char *kind, char out[65])
+{
+    const char *value = slr_info_get(i, field);
+    out[0] = '\0';
+    if (value)
+        first_hash(out, (slr_info_hash){{"", 0}, slr_str_trim(slr_str_of(value))});
+    else
+        slr_info_hashes(i, kind, first_hash, out);
+    return out[0] != '\0';
+}
+
+static int match_file(matching *k, const char *what, const char *key, const char *kind,
+                      const char *field, const char *path)
+{
+    char digits[65];
+    bool same = true;
+    const char *name = slr_info_get(k->info, key);
+    slr_buf why;
+    if (!find_hash(k->info, field, kind, digits))
+        return SDLORA_OK;
+    if (path)
+        SLR_TRY(slr_byhash_is(k->m, path, slr_str_of(digits), &same));
+    if (path && same)
+        return SDLORA_OK;
+    slr_buf_init(&why, k->m);
+    slr_buf_printf(&why, "the picture's %s has the hash %s%s%s, ", what, digits,
+                   name ? ", its name is " : "", name ? name : "");
+    if (path)
+        slr_buf_printf(&why, "%s is another", path);
+    else
+        slr_buf_puts(&why, "here is none but the model's own");
+    int rc = slr_buf_ok(&why);
+    if (rc >= 0)
+        note(k, key, slr_str_of(""), why.data);
+    slr_buf_free(&why);
+    return rc;
+}
+
+/* --- networks --- */
+
+/* "<lora:NAME" with what ends the name behind it, from `at` on. */
+static const char *find_tag(const char *at, slr_str name)
+{
+    static const char open[] = "<lora:";
+    while ((at = strstr(at, open))) {
+        at += sizeof open - 1;
+        if (!strncmp(at, name.p, name.n) && (at[name.n] == ':' || at[name.n] == '>'))
+            return at;
+    }
+    return NULL;
+}
+
+static int rename_in(matching *k, const char *option, slr_str from, const char *to)
+{
+    const char *text = slr_opt_text((slr_opt){k->o, "generate"}, option), *at = text, *tag;
+    slr_buf b;
+    if (!text || !find_tag(text, from))
+        return SDLORA_OK;
+    slr_buf_init(&b, k->m);
+    while ((tag = find_tag(at, from))) {
+        slr_buf_add(&b, at, (size_t)(tag - at));
+        slr_buf_puts(&b, to);
+        at = tag + from.n;
+    }
+    slr_buf_puts(&b, at);
+    int rc = slr_buf_ok(&b);
+    if (rc >= 0)
+        rc = slr_options_set_text(k->o, option, b.data);
+    slr_buf_free(&b);
+    return rc;
+}
+
+/* What goes by this name here; *path is the caller's, NULL: nothing does. */
+static int by_name(matching *k, slr_str name, char **path)
+{
+    slr_network *n = NULL;
+    char *text = slr_strndup(k->m, name.p, name.n);
+    *path = NULL;
+    if (!text)
+        return SDLORA_ENOMEM;
+    int rc = slr_finder_find(k->g->finder, "lora", text, &n);
+    slr_free(k->m, text);
+    if (rc == SDLORA_ENOMEM)
+        return rc;
+    slr_clear();
+    if (rc >= 0 && slr_network_path(n) && !(*path = slr_strdup(k->m, slr_network_path(n))))
+        rc = SDLORA_ENOMEM;
+    slr_network_unref(n);
+    return rc == SDLORA_ENOMEM ? rc : SDLORA_OK;
+}
+
+static int match_lora(matching *k, slr_info_hash h, const char *path)
+{
+    char *stem;
+    bool same = false;
+    slr_buf why;
+    if (path)
+        SLR_TRY(slr_byhash_is(k->m, path, h.hash, &same));
+    if (same)
+        return SDLORA_OK;
+    SLR_TRY(slr_byhash_find(k->m, slr_finder_dirs(k->g->finder), h.hash, &stem));
+    slr_buf_init(&why, k->m);
+    if (stem)
+        slr_buf_printf(&why, "goes by the name %s here", stem);
+    else if (path)
+        slr_buf_printf(&why, "%s is another file than the picture's, whose hash is %.*s", path,
+                       (int)h.hash.n, h.hash.p);
+    else
+        slr_buf_printf(&why, "is not in the directories, neither by name nor by its hash %.*s",
+                       (int)h.hash.n, h.hash.p);
+    int rc = slr_buf_ok(&why);
+    if (rc >= 0)
+        note(k, "lora ", h.name, why.data);
+    if (rc >= 0 && stem)
+        rc = rename_in(k, "prompt", h.name, stem);
+    if (rc >= 0 && stem)
+        rc = rename_in(k, "hr_prompt", h.name, stem);
+    slr_free(k->m, stem);
+    slr_buf_free(&why);
+    return rc;
+}
+
+static bool each_lora(void *user, slr_info_hash h)
+{
+    matching *k = user;
+    const char *prompt = slr_opt_text((slr_opt){k->o, "generate"}, "prompt");
+    char *path;
+    if (!prompt || !find_tag(prompt, h.name))
+        return true;
+    k->rc = by_name(k, h.name, &path);
+    if (k->rc >= 0)
+        k->rc = match_lora(k, h, path);
+    slr_free(k->m, path);
+    return k->rc >= 0;
+}
+
+/* --- embeddings --- */
+
+static bool each_embedding(void *user, slr_info_hash h)
+{
+    matching *k = user;
+    size_t n;
+    slr_network *const *known = slr_generator_embeddings(k->g->gen, &n);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = slr_network_name(known[i]), *path = slr_network_path(known[i]);
+        bool same = true;
+        if (strlen(name) != h.name.n || memcmp(name, h.name.p, h.name.n))
+            continue;
+        if (path)
+            k->rc = slr_byhash_is(k->m, path, h.hash, &same);
+        if (k->rc >= 0 && !same)
+            note(k, "embedding ", h.name, "is another file than the picture's");
+        return k->rc >= 0;
+    }
+    note(k, "embedding ", h.name, "is not here");
+    return true;
+}
+
+static int match_all(matching *k)
+{
+    sdlora_generator *g = k->g;
+    SLR_TRY(
+        match_file(k, "model", "Model", "model", "Model hash", slr_checkpoint_path(g->ckpt->base)));
+    SLR_TRY(match_file(k, "VAE", "VAE", "vae", "VAE hash", g->vae ? g->vae->path : NULL));
+    slr_info_hashes(k->info, "lora", each_lora, k);
+    SLR_TRY(k->rc);
+    slr_info_hashes(k->info, "embed", each_embedding, k);
+    SLR_TRY(k->rc);
+    return slr_buf_ok(k->notes);
+}
+
+int sdlora_generator_match(sdlora_generator *g, sdlora_options *o, const char *text, char **notes)
+{
+    slr_info info;
+    slr_buf lines;
+
+    slr_clear();
+    if (notes)
+        *notes = NULL;
+    SLR_TRY(slr_api_given(g, "g", __func__));
+    SLR_TRY(slr_api_given(text, "text", __func__));
+    SLR_TRY(slr_api_given(o, "o", __func__));
+    SLR_TRY(slr_api_kind(o, "generate", __func__));
+    if (slr_utf8_valid(text, strlen(text)) != strlen(text))
+        return slr_fail(SDLORA_EINVAL, __func__, "the text is not UTF-8");
+    slr_mem *m = g->ckpt->ctx->mem;
+    SLR_TRY(slr_info_read(&info, m, text));
+    slr_buf_init(&lines, m);
+    matching k = {.g = g, .m = m, .o = o, .info = &info, .notes = &lines};
+    int rc = slr_info_complete(&info, m);
+    if (rc >= 0)
+        rc = match_all(&k);
+    if (rc >= 0 && notes && !(*notes = slr_buf_take(&lines)))
+        rc = SDLORA_ENOMEM;
+    slr_buf_free(&lines);
+    slr_info_free(&info);
+    return rc;
+}
