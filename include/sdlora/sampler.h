@@ -52,6 +52,26 @@ SDLORA_API int sdlora_generator_set_network(sdlora_generator *g, sdlora_network 
  */
 SDLORA_API int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoint *refiner);
 
+/**
+ * The picture that runs start from (img2img), until another one is set; a copy is kept.  A camera's
+ * orientation mark is applied, and transparency shows `img2img_background_color`.  Pictures of
+ * another size are fitted by `resize_mode`.
+ * @param image  Nullable: runs start from noise.
+ */
+SDLORA_API int sdlora_generator_set_init_image(sdlora_generator *g, const sdlora_image *image);
+/**
+ * What of that picture changes (inpainting): where the mask is white, or not transparent when it has
+ * transparency.  Of the same size as the picture.
+ * @param mask  Nullable: everything changes.
+ */
+SDLORA_API int sdlora_generator_set_mask(sdlora_generator *g, const sdlora_image *mask);
+/** Adds a directory, with those below it, in which the option sd_vae finds VAE files.  A VAE that
+ * the generator was made with is used whatever the option says. */
+SDLORA_API int sdlora_generator_add_vae_dir(sdlora_generator *g, const char *dir);
+/** Adds a directory, with those below it, in which the option hr_upscaler finds files of ESRGAN
+ * networks, by name or stem. */
+SDLORA_API int sdlora_generator_add_upscaler_dir(sdlora_generator *g, const char *dir);
+
 /** Called after each sampling step.  @return 0 to go on; anything else cancels. */
 typedef int (*sdlora_sample_fn)(int64_t step, int64_t total, void *user);
 SDLORA_API int sdlora_generator_set_progress(sdlora_generator *g, sdlora_sample_fn fn, void *user);

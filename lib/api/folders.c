@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT */
+/* Directories are walked anew for each name, so that files may appear between pictures.  Knows
+ * endings of weights and which VAE belongs to a checkpoint; refuses to know what is in files, but
+ * for the line of user metadata that names a VAE. */
+#include "api/folders.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "base/status.h"
+#include "base/str.h"
+#include "io/json.h"
+
+enum { MAX_DEPTH = 16, MAX_METADATA = 1 << 20 };
+
+void slr_folders_init(slr_folders *f, slr_mem *m)
+{
+    *f = (slr_folders){.m = m, .dirs = {.m = m}};
+}
+
+void slr_folders_free(slr_folders *f)
+{
+    slr_list_free(&f->dirs);
+}
+
+int slr_folders_add(slr_folders *f, const char *dir)
+{
+    if (!slr_dir_exists(dir))
+        return slr_fail(SDLORA_ENOTFOUND, __func__, "%s is not a directory", dir);
+    SLR_TRY(slr_grow(f->m, &f->dirs.item, &f->dirs.cap, f->dirs.n + 1, sizeof *f->dirs.item));
+    char *copy = slr_strdup(f->m, dir);
+    if (!copy)
+        return SDLORA_ENOMEM;
+    f->dirs.item[f->dirs.n++] = copy;
+    return SDLORA_OK;
+}
+
+/* --- the walk --- */
+
+typedef struct search {
+    slr_mem *m;
+    slr_folders_fn match;
+    const void *user;
+    char *found; /* NULL: not yet */
+} search;
+
+static int visit(search *s, const char *dir, const char *name, int depth, bool folders);
+
+static int walk(search *s, const char *dir, int depth)
+{
+    slr_list list = {0};
+    int rc = slr_dir_list(&list, s->m, dir);
+
+    for (int folders = 0; folders < 2; folders++)
+        for (size_t i = 0; rc >= 0 && !s->found && i < list.n; i++)
+            rc = visit(s, dir, list.item[i], depth, folders);
+    slr_list_free(&list);
+    return rc;
+}
+
+static int visit(search *s, const char *dir, const char *name, int depth, bool folders)
+{
+    int rc = SDLORA_OK;
+    char *path = slr_path_join(s->m, dir, name);
+
+    if (!path)
+        return SDLORA_ENOMEM;
+    if (folders && depth < MAX_DEPTH && slr_dir_exists(path)) {
+        rc = walk(s, path, depth + 1);
+    } else if (!folders && s->match(s->user, name) && slr_file_exists(path)) {
+        s->found = path;
+        return SDLORA_OK;
+    }
+    slr_free(s->m, path);
+    return rc;
+}
+
+int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *user, char **path)
+{
+    search s = {.m = f->m, .match = match, .user = user};
+    int rc = SDLORA_OK;
+
+    for (size_t i = 0; rc >= 0 && !s.found && i < f->dirs.n; i++)
+        rc = walk(&s, f->dirs.item[i], 0);
+    *path = s.found;
+    return rc;
+}
+
+/* --- names --- */
+
+static bool is_weights(const char *base)
+{
+    static const char *const ends[] = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"};
+
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (slr_ends(base, ends[i]))
+            return true;
+    return false;
+}
+
+static bool is_named(const void *user, const char *base)
+{
+    const char *name = user;
+    size_t n = slr_path_stem(base);
+
+    return is_weights(base) &&
+           (!strcmp(base, name) || (strlen(name) == n && !strncmp(base, name, n)));
+}
+
+int slr_folders_named(const slr_folders *f, const char *what, const char *name, char **path)
+{
+    *path = NULL;
+    if (strchr(name, '/') && slr_file_exists(name)) {
+        *path = slr_strdup(f->m, name);
+        return *path ? SDLORA_OK : SDLORA_ENOMEM;
+    }
+    SLR_TRY(slr_folders_find(f, is_named, name, path));
+    if (*path)
+        return SDLORA_OK;
+    if (!f->dirs.n)
+        return slr_fail(SDLORA_ENOTFOUND, __func__,
+                        "there is no %s '%s': no directory of them was given", what, name);
+    return slr_fail(SDLORA_ENOTFOUND, __func__, "there is no %s '%s' in %s%s", what, name,
+                    f->dirs.item[0], f->dirs.n > 1 ? " or the other directories" : "");
+}
+
+/* --- the VAE of a checkpoint --- */
+
+typedef struct beside {
+    const char *stem; /* of the checkpoint */
+    size_t n;
+    bool exact; /* nothing but ".vae" may follow it */
+    bool vae;   /* ".vae" must stand in front of the ending */
+} beside;
+
+static bool is_beside(const void *user, const char *base)
+{
+    const beside *b = user;
+    size_t n = slr_path_stem(base);
+    bool vae = n > 4 && !strncmp(base + n - 4, ".vae", 4);
+
+    if (!is_weights(base) || strncmp(base, b->stem, b->n) || (b->vae && !vae))
+        return false;
+    return b->exact ? n - (vae ? 4 : 0) == b->n : base[b->n] == '.';
+}
+
+/* "vae" of <stem>.json, or "": a file that is something else says nothing. */
+static int metadata_name(slr_mem *m, const char *ckpt, slr_buf *name)
+{
+    json_t *root;
+    slr_buf path;
+
+    slr_buf_init(&path, m);
+    slr_buf_printf(
+        &path, "%.*s.json",
+        (int)(strlen(ckpt) - strlen(slr_path_base(ckpt)) + slr_path_stem(slr_path_base(ckpt))),
+        ckpt);
+    int rc = slr_buf_ok(&path);
+    if (rc >= 0 && slr_file_exists(path.data) &&
+        slr_json_read(&root, m, path.data, MAX_METADATA) >= 0) {
+        const char *vae = json_string_value(json_object_get(root, "vae"));
+        if (vae)
+            slr_buf_printf(name, "%s", vae);
+        json_decref(root);
+        rc = slr_buf_ok(name);
+    }
+    slr_buf_free(&path);
+    if (rc >= 0)
+        slr_clear();
+    return rc;
+}
+
+/* Beside the checkpoint, not below. */
+static int find_near(const slr_folders *f, const beside *b, const char *ckpt, char **path)
+{
+    slr_list list;
+    size_t n = strlen(ckpt) - strlen(slr_path_base(ckpt));
+    char *dir = n ? slr_strndup(f->m, ckpt, n) : slr_strdup(f->m, ".");
+
+    *path = NULL;
+    if (!dir)
+        return SDLORA_ENOMEM;
+    int rc = slr_dir_exists(dir) ? slr_dir_list(&list, f->m, dir) : SDLORA_ENOTFOUND;
+    if (rc >= 0) {
+        for (size_t i = 0; rc >= 0 && !*path && i < list.n; i++)
+            if (is_beside(b, list.item[i]) && !(*path = slr_path_join(f->m, dir, list.item[i])))
+                rc = SDLORA_ENOMEM;
+        slr_list_free(&list);
+    }
+    slr_free(f->m, dir);
+    return rc == SDLORA_ENOTFOUND ? SDLORA_OK : rc;
+}
+
+static bool is_same(const char *a, const char *b)
+{
+    slr_file_id ia, ib;
+
+    return slr_file_identify(a, &ia) && slr_file_identify(b, &ib) && slr_file_same(&ia, &ib);
+}
+
+static int find_beside(const slr_folders *f, const char *ckpt, char **path)
+{
+    const char *base = slr_path_base(ckpt);
+
+    for (int exact = 1; exact >= 0; exact--) {
+        beside b = {.stem = base, .n = slr_path_stem(base), .exact = exact, .vae = true};
+        SLR_TRY(find_near(f, &b, ckpt, path));
+        if (*path)
+            return SDLORA_OK;
+        b.vae = false;
+        SLR_TRY(slr_folders_find(f, is_beside, &b, path));
+        if (*path && is_same(*path, ckpt)) { /* both lie in one directory */
+            slr_free(f->m, *path);
+            *path = NULL;
+        }
+        if (*path)
+            return SDLORA_OK;
+    }
+    return SDLORA_OK;
+}
+
+static bool is_word(const char *text, const char *word)
+{
+    return !strcasecmp(text, word);
+}
+
+int slr_folders_vae(const slr_folders *f, const char *setting, const char *ckpt, char **path)
+{
+    slr_buf name;
+
+    *path = NULL;
+    if (is_word(setting, "None"))
+        return SDLORA_OK;
+    if (!is_word(setting, "Automatic") && !is_word(setting, "auto"))
+        return slr_folders_named(f, "VAE", setting, path);
+    slr_buf_init(&name, f->m);
+    int rc = metadata_name(f->m, ckpt, &name);
+    bool given = rc >= 0 && name.len && !is_word(name.data, "Automatic");
+    bool none = given && is_word(name.data, "None");
+    if (given && !none)
+        rc = slr_folders_find(f, is_named, name.data, path);
+    slr_buf_free(&name);
+    if (rc < 0 || *path || none)
+        return rc;
+    return find_beside(f, ckpt, path);
+}

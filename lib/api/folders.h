@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* Files that callers name and that lie in directories which they gave: VAEs and upscalers. */
+#ifndef SLR_API_FOLDERS_H
+#define SLR_API_FOLDERS_H
+
+#include "io/file.h"
+
+typedef struct slr_folders {
+    slr_mem *m;
+    slr_list dirs;
+} slr_folders;
+
+void slr_folders_init(slr_folders *f, slr_mem *m);
+void slr_folders_free(slr_folders *f);
+int slr_folders_add(slr_folders *f, const char *dir); /* ENOTFOUND: it is none */
+
+/* Whether a file, by its name without directories, is the one. */
+typedef bool (*slr_folders_fn)(const void *user, const char *base);
+/* The first such file of the directories and those below them, nearer to the top first and then in
+ * byte order; *path NULL: there is none.  The caller frees it. */
+int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *user, char **path);
+
+/* What `name` means: a file's path as it is, else a file of the directories with this name or this
+ * stem and an ending of weights.  ENOTFOUND: "there is no <what> '<name>' ...". */
+int slr_folders_named(const slr_folders *f, const char *what, const char *name, char **path);
+
+/* The file of the option sd_vae for a checkpoint, by AUTOMATIC1111's rule: "None" and nothing found
+ * by "Automatic" give *path NULL, which is the checkpoint's own.  "Automatic" looks at the
+ * checkpoint's user metadata (<stem>.json), for <stem>.vae.* beside it, and in the directories for
+ * <stem>.* (inference.md §1.8). */
+int slr_folders_vae(const slr_folders *f, const char *setting, const char *ckpt, char **path);
+
+#endif
