@@ -23,8 +23,8 @@ SDLORA_API sdlora_generator *sdlora_generator_ref(sdlora_generator *g);
 SDLORA_API void sdlora_generator_unref(sdlora_generator *g);
 
 /**
- * Adds a directory, with those below it, that <lora:name> and <hypernet:name> tags are looked up in:
- * by file stem, then by ss_output_name (a hypernetwork by "name(hash)"), in the order in which
+ * Adds a directory, with those below it, that <lora:name> and <hypernet:name> tags are looked up
+ * in: by file stem, then by ss_output_name (a hypernetwork by "name(hash)"), in the order in which
  * directories were added.  What was found stays open.
  */
 SDLORA_API int sdlora_generator_add_lora_dir(sdlora_generator *g, const char *dir);

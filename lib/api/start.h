@@ -9,10 +9,10 @@
 #include "sample/generator.h"
 
 typedef struct slr_api_start {
-  slr_pixels init, mask; /* upright, RGB or RGBA; data NULL: none */
-  slr_folders vaes, upscalers;
-  char *vae_path; /* in force; NULL: the one that the generator was made with */
-  char *upscaler_path; /* of the last run; NULL: none */
+    slr_pixels init, mask; /* upright, RGB or RGBA; data NULL: none */
+    slr_folders vaes, upscalers;
+    char *vae_path;      /* in force; NULL: the one that the generator was made with */
+    char *upscaler_path; /* of the last run; NULL: none */
 } slr_api_start;
 
 void slr_api_start_init(slr_api_start *s, slr_mem *m);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Prompts to pictures.  Keeps text states by string and graphs by shape, so
- * that the next picture pays only for its steps.  One thread at a time. */
+/* Prompts to pictures.  Keeps text states by string and graphs by shape, so that the next picture
+ * pays only for its steps.  One thread at a time. */
 #ifndef SLR_SAMPLE_GENERATOR_H
 #define SLR_SAMPLE_GENERATOR_H
 
@@ -14,33 +14,30 @@
 
 typedef struct slr_generator slr_generator;
 
-/* vae Nullable: the checkpoint's own; vae_path names it in the parameters text.
- * bpe Nullable: made here. */
-int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log,
-                      slr_checkpoint *base, slr_weights *vae,
-                      const char *vae_path, slr_devices *devices, slr_bpe *bpe);
+/* vae Nullable: the checkpoint's own; vae_path names it in the parameters text.  bpe Nullable: made
+ * here. */
+int slr_generator_new(slr_generator **out, slr_mem *m, slr_log log, slr_checkpoint *base,
+                      slr_weights *vae, const char *vae_path, slr_devices *devices, slr_bpe *bpe);
 void slr_generator_free(slr_generator *g);
-/* Gives back graphs, states, networks and the autoencoder's memory until the
- * next run; what was read of files, as their hashes, stays. */
+/* Gives back graphs, states, networks and the autoencoder's memory until the next run; what was
+ * read of files, as their hashes, stays. */
 void slr_generator_rest(slr_generator *g);
 
-/* Finds the network of a <lora:name> or <hypernet:name> tag, kind being "lora"
- * or "hypernet": returns a reference in *out, or ENOTFOUND. */
-typedef int (*slr_find_network_fn)(void *user, const char *kind,
-                                   const char *name, slr_network **out);
+/* Finds the network of a <lora:name> or <hypernet:name> tag, kind being "lora" or "hypernet":
+ * returns a reference in *out, or ENOTFOUND. */
+typedef int (*slr_find_network_fn)(void *user, const char *kind, const char *name,
+                                   slr_network **out);
 /* That error, where there is nowhere to look. */
 int slr_generator_no_dirs(const char *kind, const char *name);
-void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn,
-                              void *user);
+void slr_generator_set_finder(slr_generator *g, slr_find_network_fn fn, void *user);
 
-/* An embedding whose name prompts may use from now on, besides those among a
- * request's networks and in the files of those.  Takes a reference. */
+/* An embedding whose name prompts may use from now on, besides those among a request's networks and
+ * in the files of those.  Takes a reference. */
 int slr_generator_add_embedding(slr_generator *g, slr_network *embedding);
 /* Those; borrowed until the next is added. */
 slr_network *const *slr_generator_embeddings(const slr_generator *g, size_t *n);
 
-/* Another VAE from now on; NULL: the checkpoint's own.  path names it in the
- * parameters text. */
+/* Another VAE from now on; NULL: the checkpoint's own.  path names it in the parameters text. */
 int slr_generator_set_vae(slr_generator *g, slr_weights *vae, const char *path);
 
 /* The checkpoint that finishes pictures (refiner_switch_at); NULL: none. */
@@ -49,48 +46,41 @@ int slr_generator_set_refiner(slr_generator *g, slr_checkpoint *refiner);
 /* Where a run is. */
 enum { SLR_RUN_PREPARE = 0, SLR_RUN_SAMPLE, SLR_RUN_DECODE };
 typedef struct slr_run_progress {
-  int phase;               /* SLR_RUN_* */
-  int picture, n_pictures; /* counted from 0 */
-  int pass, n_passes;
-  int step, steps; /* of the pass, done; before the first step 0, 0 */
-  int done,
-      total; /* steps of the picture, over its passes; total is an estimate */
-  const float
-      *x0; /* [h,w,c], scaled: what the picture is thought to become; or NULL */
-  int64_t h, w, c;
+    int phase;               /* SLR_RUN_* */
+    int picture, n_pictures; /* counted from 0 */
+    int pass, n_passes;
+    int step, steps; /* of the pass, done; before the first step 0, 0 */
+    int done, total; /* steps of the picture, over its passes; total is an estimate */
+    const float *x0; /* [h,w,c], scaled: what the picture is thought to become; or NULL */
+    int64_t h, w, c;
 } slr_run_progress;
-typedef int (*slr_run_progress_fn)(
-    void *user, const slr_run_progress *p); /* non-zero cancels */
+typedef int (*slr_run_progress_fn)(void *user, const slr_run_progress *p); /* non-zero cancels */
 
 typedef struct slr_request {
-  slr_settings set;
-  const slr_pixels
-      *init; /* Nullable: picture to start from, RGB or RGBA, upright */
-  const slr_pixels *mask;        /* Nullable: of init, white where it changes */
-  const char *upscaler_path;     /* network that set.hr_upscaler names; NULL: it
-                                    needs none */
-  slr_policy policy, vae_policy; /* zeros: f32 */
-  bool vae_tiling;               /* large pictures are decoded in tiles */
-  const slr_stack_item *networks; /* besides those of the prompt's tags */
-  size_t n_networks;
-  const float *latents_in; /* Nullable: initial noise instead of the seed's,
-                              [count,4,h,w] NCHW (tests) */
-  slr_run_progress_fn
-      progress; /* Nullable; called for each phase and after each step */
-  void *progress_user;
-  const slr_cancel_flag *cancel;
+    slr_settings set;
+    const slr_pixels *init;         /* Nullable: picture to start from, RGB or RGBA, upright */
+    const slr_pixels *mask;         /* Nullable: of init, white where it changes */
+    const char *upscaler_path;      /* network that set.hr_upscaler names; NULL: it needs none */
+    slr_policy policy, vae_policy;  /* zeros: f32 */
+    bool vae_tiling;                /* large pictures are decoded in tiles */
+    const slr_stack_item *networks; /* besides those of the prompt's tags */
+    size_t n_networks;
+    const float *latents_in; /* Nullable: initial noise instead of the seed's, [count,4,h,w] NCHW
+                                (tests) */
+    slr_run_progress_fn progress; /* Nullable; called for each phase and after each step */
+    void *progress_user;
+    const slr_cancel_flag *cancel;
 } slr_request;
 
 typedef struct slr_picture {
-  slr_pixels pixels;
-  char *infotext; /* A1111's parameters text */
-  int64_t seed;
-  float *latents; /* [h/8,w/8,4] final, scaled */
+    slr_pixels pixels;
+    char *infotext; /* A1111's parameters text */
+    int64_t seed;
+    float *latents; /* [h/8,w/8,4] final, scaled */
 } slr_picture;
 
 /* pictures: array of set.count, filled; free each with slr_picture_free. */
-int slr_generator_run(slr_generator *g, const slr_request *r,
-                      slr_picture *pictures);
+int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures);
 void slr_picture_free(slr_mem *m, slr_picture *p);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of one run share: the generator's insides, a run, and the
- * texts of a pass.  For lib/sample only. */
+/* What the files of one run share: the generator's insides, a run, and the texts of a pass.  For
+ * lib/sample only. */
 #ifndef SLR_SAMPLE_GENERATOR_IMPL_H
 #define SLR_SAMPLE_GENERATOR_IMPL_H
 
@@ -10,55 +10,53 @@
 #include "sample/model.h"
 #include "sample/pass.h"
 #include "sample/prompt.h"
-#include "sample/styles.h"
 #include "sample/upscaler.h"
+#include "sample/styles.h"
 
 struct slr_generator {
-  slr_mem *m;
-  slr_log log;
-  slr_model *model, *refiner; /* refiner NULL: none */
-  slr_weights *vae;
-  char *vae_path; /* NULL: the checkpoint's own */
-  slr_devices *devices;
-  slr_bpe *bpe;
-  slr_vae_runner *decoder; /* NULL: resting */
-  slr_upscaler *upscaler;  /* of the last hires fix that needed one; NULL */
-  char *upscaler_name;
-  slr_find_network_fn find;
-  void *find_user;
-  slr_known known; /* embeddings of every picture */
-  char model_hash[11], vae_hash[11],
-      refiner_hash[11]; /* "": not computed yet */
+    slr_mem *m;
+    slr_log log;
+    slr_model *model, *refiner; /* refiner NULL: none */
+    slr_weights *vae;
+    char *vae_path; /* NULL: the checkpoint's own */
+    slr_devices *devices;
+    slr_bpe *bpe;
+    slr_vae_runner *decoder; /* NULL: resting */
+    slr_upscaler *upscaler;  /* of the last hires fix that needed one; NULL */
+    char *upscaler_name;
+    slr_find_network_fn find;
+    void *find_user;
+    slr_known known;                                     /* embeddings of every picture */
+    char model_hash[11], vae_hash[11], refiner_hash[11]; /* "": not computed yet */
 };
 
-/* The texts of one pass, and the networks that its tags and the request name.
- */
+/* The texts of one pass, and the networks that its tags and the request name. */
 typedef struct slr_wording {
-  char *full, *negative; /* after styles and comments, with tags: as the
-                            parameters text has them */
-  slr_prompt_tags tags;  /* cut out of full */
-  slr_script positive, uncond;
-  slr_stack_item *item; /* references */
-  size_t n_items;
-  size_t n_given;  /* of them: the request's, which stand first */
-  slr_known known; /* embeddings */
+    char *full,
+        *negative; /* after styles and comments, with tags: as the parameters text has them */
+    slr_prompt_tags tags; /* cut out of full */
+    slr_script positive, uncond;
+    slr_stack_item *item; /* references */
+    size_t n_items;
+    size_t n_given;  /* of them: the request's, which stand first */
+    slr_known known; /* embeddings */
 } slr_wording;
 
 typedef struct slr_modes slr_modes; /* modes.h */
 
 typedef struct slr_run {
-  slr_generator *g;
-  const slr_request *r;
-  slr_settings set;  /* of the first pass; seeds are drawn */
-  slr_styles styles; /* of styles_file */
-  slr_wording words;
-  int factor; /* log2 of pixels per latent */
-  int k;      /* the picture that is made */
-  int64_t seed, subseed;
-  int pass, n_passes, done; /* done: steps of earlier passes */
-  int later;                /* steps of later passes, as far as is known */
-  slr_modes *modes;         /* pictures to start from, and the second pass */
-  slr_pass last;            /* the pass that ran last: what became of it */
+    slr_generator *g;
+    const slr_request *r;
+    slr_settings set;  /* of the first pass; seeds are drawn */
+    slr_styles styles; /* of styles_file */
+    slr_wording words;
+    int factor; /* log2 of pixels per latent */
+    int k;      /* the picture that is made */
+    int64_t seed, subseed;
+    int pass, n_passes, done; /* done: steps of earlier passes */
+    int later;                /* steps of later passes, as far as is known */
+    slr_modes *modes;         /* pictures to start from, and the second pass */
+    slr_pass last;            /* the pass that ran last: what became of it */
 } slr_run;
 
 /* --- generator.c --- */
@@ -68,10 +66,10 @@ int slr_generator_wake(slr_generator *g);
 
 /* --- wording.c --- */
 
-/* evaluations: of the first pass; hr_evaluations: of the second, when this is
- * its wording, else 0. Finds the networks. */
-int slr_wording_new(slr_wording *out, slr_run *s, const char *prompt,
-                    const char *negative, int evaluations, int hr_evaluations);
+/* evaluations: of the first pass; hr_evaluations: of the second, when this is its wording, else 0.
+ * Finds the networks. */
+int slr_wording_new(slr_wording *out, slr_run *s, const char *prompt, const char *negative,
+                    int evaluations, int hr_evaluations);
 void slr_wording_free(slr_wording *w, slr_mem *m);
 /* Makes its networks and embeddings those of the models. */
 int slr_wording_apply(const slr_wording *w, slr_run *s);
@@ -82,8 +80,8 @@ int slr_wording_apply(const slr_wording *w, slr_run *s);
 int slr_run_tell(slr_run *s, int phase);
 /* Random numbers of picture k for latents of this size. */
 int slr_run_noise(const slr_run *s, int64_t h, int64_t w, slr_noise **out);
-/* Runs p with these words: model, refiner, scripts, progress and cancel are
- * filled in; set, size, noise, x and what p starts from are the caller's. */
+/* Runs p with these words: model, refiner, scripts, progress and cancel are filled in; set, size,
+ * noise, x and what p starts from are the caller's. */
 int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p);
 
 /* --- picture.c --- */

@@ -11,144 +11,141 @@
 #include "sample/steps.h"
 
 /* "#rgb" or "#rrggbb". */
-static int colour_of(const char *text, uint8_t out[3]) {
-  unsigned v[3];
-  int used = 0;
-  size_t n = strlen(text);
-  if ((n == 7 &&
-       sscanf(text, "#%2x%2x%2x%n", &v[0], &v[1], &v[2], &used) == 3 &&
-       used == 7) ||
-      (n == 4 &&
-       sscanf(text, "#%1x%1x%1x%n", &v[0], &v[1], &v[2], &used) == 3 &&
-       used == 4)) {
-    for (int i = 0; i < 3; i++)
-      out[i] = (uint8_t)(n == 4 ? v[i] * 17 : v[i]);
-    return SDLORA_OK;
-  }
-  return slr_fail(SDLORA_EINVAL, __func__,
-                  "img2img_background_color '%s' is not written as #rrggbb",
-                  text);
+static int colour_of(const char *text, uint8_t out[3])
+{
+    unsigned v[3];
+    int used = 0;
+    size_t n = strlen(text);
+    if ((n == 7 && sscanf(text, "#%2x%2x%2x%n", &v[0], &v[1], &v[2], &used) == 3 && used == 7) ||
+        (n == 4 && sscanf(text, "#%1x%1x%1x%n", &v[0], &v[1], &v[2], &used) == 3 && used == 4)) {
+        for (int i = 0; i < 3; i++)
+            out[i] = (uint8_t)(n == 4 ? v[i] * 17 : v[i]);
+        return SDLORA_OK;
+    }
+    return slr_fail(SDLORA_EINVAL, __func__,
+                    "img2img_background_color '%s' is not written as #rrggbb", text);
 }
 
-static slr_encoder encoder_of(const slr_run *s) {
-  return (slr_encoder){
-      .m = s->g->m,
-      .vae = s->g->decoder,
-      .factor = s->factor,
-      .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels,
-      .cancel = s->r->cancel};
+static slr_encoder encoder_of(const slr_run *s)
+{
+    return (slr_encoder){.m = s->g->m,
+                         .vae = s->g->decoder,
+                         .factor = s->factor,
+                         .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels,
+                         .cancel = s->r->cancel};
 }
 
-static int begin_picture(slr_run *s, slr_modes *m) {
-  const slr_settings *set = &s->set;
-  slr_canvas_config c = {.width = set->width,
-                         .height = set->height,
-                         .resize_mode = set->resize_mode,
-                         .blur_x = set->mask_blur,
-                         .blur_y = set->mask_blur,
-                         .sharp = set->mask_round,
-                         .invert = set->mask_invert,
-                         .content = set->fill,
-                         .only_masked = set->full_res,
-                         .padding = set->full_res_padding,
-                         .correct = set->color_correction};
-  slr_start_config start = {.h = set->height >> s->factor,
-                            .w = set->width >> s->factor,
-                            .content = set->fill,
-                            .sharp = set->mask_round,
-                            .extra = slr_model_extra(s->g->model) > 0,
-                            .mask_weight = set->mask_weight};
-  slr_encoder e = encoder_of(s);
-  SLR_TRY(
-      colour_of(set->background ? set->background : "#ffffff", c.background));
-  m->from_picture = true;
-  SLR_TRY(slr_canvas_open(&m->canvas, s->g->m, &c, s->r->init, s->r->mask));
-  if (m->canvas.blank)
-    slr_logf(&s->g->log, SLR_LOG_WARN,
-             "the mask is black: the whole picture is drawn anew");
-  SLR_TRY(slr_run_tell(s, SLR_RUN_PREPARE));
-  return slr_start_new(&m->start, &e, &m->canvas, &start);
+static int begin_picture(slr_run *s, slr_modes *m)
+{
+    const slr_settings *set = &s->set;
+    slr_canvas_config c = {.width = set->width,
+                           .height = set->height,
+                           .resize_mode = set->resize_mode,
+                           .blur_x = set->mask_blur,
+                           .blur_y = set->mask_blur,
+                           .sharp = set->mask_round,
+                           .invert = set->mask_invert,
+                           .content = set->fill,
+                           .only_masked = set->full_res,
+                           .padding = set->full_res_padding,
+                           .correct = set->color_correction};
+    slr_start_config start = {.h = set->height >> s->factor,
+                              .w = set->width >> s->factor,
+                              .content = set->fill,
+                              .sharp = set->mask_round,
+                              .extra = slr_model_extra(s->g->model) > 0,
+                              .mask_weight = set->mask_weight};
+    slr_encoder e = encoder_of(s);
+    SLR_TRY(colour_of(set->background ? set->background : "#ffffff", c.background));
+    m->from_picture = true;
+    SLR_TRY(slr_canvas_open(&m->canvas, s->g->m, &c, s->r->init, s->r->mask));
+    if (m->canvas.blank)
+        slr_logf(&s->g->log, SLR_LOG_WARN, "the mask is black: the whole picture is drawn anew");
+    SLR_TRY(slr_run_tell(s, SLR_RUN_PREPARE));
+    return slr_start_new(&m->start, &e, &m->canvas, &start);
 }
 
 /* Keeps the network of the last run, if it has the same file. */
-static int wake_upscaler(slr_run *s, const char *name) {
-  slr_generator *g = s->g;
-  const char *path = s->r->upscaler_path;
-  if (g->upscaler && !strcmp(g->upscaler_name, path ? path : name))
-    return SDLORA_OK;
-  slr_upscaler_free(g->upscaler);
-  slr_free(g->m, g->upscaler_name);
-  g->upscaler = NULL;
-  g->upscaler_name = slr_strdup(g->m, path ? path : name);
-  if (!g->upscaler_name)
-    return SDLORA_ENOMEM;
-  return slr_upscaler_new(&g->upscaler, g->m, g->devices, name, path);
+static int wake_upscaler(slr_run *s, const char *name)
+{
+    slr_generator *g = s->g;
+    const char *path = s->r->upscaler_path;
+    if (g->upscaler && !strcmp(g->upscaler_name, path ? path : name))
+        return SDLORA_OK;
+    slr_upscaler_free(g->upscaler);
+    slr_free(g->m, g->upscaler_name);
+    g->upscaler = NULL;
+    g->upscaler_name = slr_strdup(g->m, path ? path : name);
+    if (!g->upscaler_name)
+        return SDLORA_ENOMEM;
+    return slr_upscaler_new(&g->upscaler, g->m, g->devices, name, path);
 }
 
-static const char *either(const char *a, const char *b) {
-  return a && *a ? a : b;
+static const char *either(const char *a, const char *b)
+{
+    return a && *a ? a : b;
 }
 
-static int begin_hires(slr_run *s, slr_modes *m, int evaluations) {
-  const slr_settings *set = &s->set;
-  const char *name = either(set->hr_upscaler, "Latent");
-  slr_steps second = {0};
-  m->hires = true;
-  m->set = *set;
-  m->set.sampler = either(set->hr_sampler, set->sampler);
-  m->set.scheduler = either(set->hr_scheduler, set->scheduler);
-  m->set.steps = set->hr_steps ? set->hr_steps : set->steps;
-  SLR_TRY(slr_hires_fit(&m->size, set->width, set->height, set->hr_scale,
-                        set->hr_width, set->hr_height, s->factor));
-  m->latent = slr_latent_find(name);
-  if (!m->latent)
-    SLR_TRY(wake_upscaler(s, name));
-  SLR_TRY(slr_sampler_choose(either(m->set.sampler, "Euler a"),
-                             m->set.scheduler, &second.sampler,
-                             &second.scheduler, &second.automatic));
-  return slr_wording_new(&m->words, s, either(set->hr_prompt, set->prompt),
-                         either(set->hr_negative, set->negative), evaluations,
-                         slr_steps_evaluations(second.sampler, m->set.steps));
+static int begin_hires(slr_run *s, slr_modes *m, int evaluations)
+{
+    const slr_settings *set = &s->set;
+    const char *name = either(set->hr_upscaler, "Latent");
+    slr_steps second = {0};
+    m->hires = true;
+    m->set = *set;
+    m->set.sampler = either(set->hr_sampler, set->sampler);
+    m->set.scheduler = either(set->hr_scheduler, set->scheduler);
+    m->set.steps = set->hr_steps ? set->hr_steps : set->steps;
+    SLR_TRY(slr_hires_fit(&m->size, set->width, set->height, set->hr_scale, set->hr_width,
+                          set->hr_height, s->factor));
+    m->latent = slr_latent_find(name);
+    if (!m->latent)
+        SLR_TRY(wake_upscaler(s, name));
+    SLR_TRY(slr_sampler_choose(either(m->set.sampler, "Euler a"), m->set.scheduler, &second.sampler,
+                               &second.scheduler, &second.automatic));
+    return slr_wording_new(&m->words, s, either(set->hr_prompt, set->prompt),
+                           either(set->hr_negative, set->negative), evaluations,
+                           slr_steps_evaluations(second.sampler, m->set.steps));
 }
 
-static int begin_plain(slr_run *s, slr_modes *m) {
-  slr_encoder e = encoder_of(s);
-  int64_t h = s->set.height >> s->factor, w = s->set.width >> s->factor;
-  m->plain = slr_calloc(s->g->m, (size_t)(h * w),
-                        (size_t)(1 + e.c) * sizeof *m->plain);
-  return m->plain ? slr_plain_extra(&e, h, w, m->plain) : SDLORA_ENOMEM;
+static int begin_plain(slr_run *s, slr_modes *m)
+{
+    slr_encoder e = encoder_of(s);
+    int64_t h = s->set.height >> s->factor, w = s->set.width >> s->factor;
+    m->plain = slr_calloc(s->g->m, (size_t)(h * w), (size_t)(1 + e.c) * sizeof *m->plain);
+    return m->plain ? slr_plain_extra(&e, h, w, m->plain) : SDLORA_ENOMEM;
 }
 
-int slr_modes_begin(slr_run *s, int evaluations) {
-  slr_modes *m = slr_calloc(s->g->m, 1, sizeof *m);
-  if (!m)
-    return SDLORA_ENOMEM;
-  s->modes = m;
-  m->canvas.m = m->start.m = m->words.known.m = s->g->m;
-  if (s->r->mask && !s->r->init)
-    return slr_fail(SDLORA_EINVAL, __func__,
-                    "there is a mask and no picture that it is for");
-  if (s->r->init && s->set.hr)
-    return slr_fail(
-        SDLORA_EINVAL, __func__,
-        "enable_hr is for pictures from noise: give a larger width and height "
-        "instead");
-  if (s->r->init)
-    return begin_picture(s, m);
-  if (slr_model_extra(s->g->model) > 0)
-    SLR_TRY(begin_plain(s, m));
-  return s->set.hr ? begin_hires(s, m, evaluations) : SDLORA_OK;
+int slr_modes_begin(slr_run *s, int evaluations)
+{
+    slr_modes *m = slr_calloc(s->g->m, 1, sizeof *m);
+    if (!m)
+        return SDLORA_ENOMEM;
+    s->modes = m;
+    m->canvas.m = m->start.m = m->words.known.m = s->g->m;
+    if (s->r->mask && !s->r->init)
+        return slr_fail(SDLORA_EINVAL, __func__, "there is a mask and no picture that it is for");
+    if (s->r->init && s->set.hr)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "enable_hr is for pictures from noise: give a larger width and height "
+                        "instead");
+    if (s->r->init)
+        return begin_picture(s, m);
+    if (slr_model_extra(s->g->model) > 0)
+        SLR_TRY(begin_plain(s, m));
+    return s->set.hr ? begin_hires(s, m, evaluations) : SDLORA_OK;
 }
 
-void slr_modes_end(slr_run *s) {
-  slr_modes *m = s->modes;
-  if (!m)
-    return;
-  slr_canvas_free(&m->canvas);
-  slr_start_free(&m->start);
-  if (m->hires)
-    slr_wording_free(&m->words, s->g->m);
-  slr_free(s->g->m, m->plain);
-  slr_free(s->g->m, m);
-  s->modes = NULL;
+void slr_modes_end(slr_run *s)
+{
+    slr_modes *m = s->modes;
+    if (!m)
+        return;
+    slr_canvas_free(&m->canvas);
+    slr_start_free(&m->start);
+    if (m->hires)
+        slr_wording_free(&m->words, s->g->m);
+    slr_free(s->g->m, m->plain);
+    slr_free(s->g->m, m);
+    s->modes = NULL;
 }

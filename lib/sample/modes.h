@@ -13,17 +13,16 @@
 
 /* Made once for all pictures of a run. */
 struct slr_modes {
-  bool from_picture;
-  slr_canvas canvas;
-  slr_start start;
-  bool hires;
-  slr_hires_size size; /* of the second pass */
-  const slr_latent_row
-      *latent;      /* what enlarges latents; NULL: pictures are enlarged */
-  slr_settings set; /* of the second pass */
-  slr_wording words;
-  float *plain; /* [h,w,1+c] that inpainting models are given without a picture;
-                   NULL */
+    bool from_picture;
+    slr_canvas canvas;
+    slr_start start;
+    bool hires;
+    slr_hires_size size;          /* of the second pass */
+    const slr_latent_row *latent; /* what enlarges latents; NULL: pictures are enlarged */
+    slr_settings set;             /* of the second pass */
+    slr_wording words;
+    float *plain; /* [h,w,1+c] that inpainting models are given without a picture;
+                     NULL */
 };
 
 /* Reads the request; the run's settings and wording stand.  evaluations: of the

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* One call of the generator: checks the request, draws seeds, and makes picture
- * after picture. Refuses to know what a picture is made of (picture.c). */
+/* One call of the generator: checks the request, draws seeds, and makes picture after picture.
+ * Refuses to know what a picture is made of (picture.c). */
 #include "sample/generator_impl.h"
 
 #include <string.h>
@@ -14,180 +14,180 @@
 
 enum { MIN_SIDE = 64, MAX_SIDE = 16384 };
 
-static int check_request(const slr_settings *set) {
-  int unit = 8;
-  if (set->width < MIN_SIDE || set->height < MIN_SIDE ||
-      set->width > MAX_SIDE || set->height > MAX_SIDE || set->width % unit ||
-      set->height % unit)
-    return slr_fail(SDLORA_EINVAL, __func__,
-                    "%dx%d: width and height are multiples of %d from %d to %d",
-                    set->width, set->height, unit, MIN_SIDE, MAX_SIDE);
-  if (set->steps < 1 || set->steps > SLR_MAX_STEPS)
-    return slr_fail(SDLORA_EINVAL, __func__,
-                    "steps %d are not between 1 and %d", set->steps,
-                    SLR_MAX_STEPS);
-  if (set->count < 1)
-    return slr_fail(SDLORA_EINVAL, __func__, "count %d is less than 1",
-                    set->count);
-  if (set->seed > INT64_MAX - set->count ||
-      set->subseed > INT64_MAX - set->count)
-    return slr_fail(
-        SDLORA_EINVAL, __func__, "seed %lld is too large for %d pictures",
-        (long long)(set->seed > set->subseed ? set->seed : set->subseed),
-        set->count);
-  return SDLORA_OK;
+static int check_request(const slr_settings *set)
+{
+    int unit = 8;
+    if (set->width < MIN_SIDE || set->height < MIN_SIDE || set->width > MAX_SIDE ||
+        set->height > MAX_SIDE || set->width % unit || set->height % unit)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "%dx%d: width and height are multiples of %d from %d to %d", set->width,
+                        set->height, unit, MIN_SIDE, MAX_SIDE);
+    if (set->steps < 1 || set->steps > SLR_MAX_STEPS)
+        return slr_fail(SDLORA_EINVAL, __func__, "steps %d are not between 1 and %d", set->steps,
+                        SLR_MAX_STEPS);
+    if (set->count < 1)
+        return slr_fail(SDLORA_EINVAL, __func__, "count %d is less than 1", set->count);
+    if (set->seed > INT64_MAX - set->count || set->subseed > INT64_MAX - set->count)
+        return slr_fail(SDLORA_EINVAL, __func__, "seed %lld is too large for %d pictures",
+                        (long long)(set->seed > set->subseed ? set->seed : set->subseed),
+                        set->count);
+    return SDLORA_OK;
 }
 
 /* Random ones are drawn in the range that users know. */
-static void draw_seeds(slr_settings *set) {
-  slr_rng rng;
-  slr_rng_init(&rng, slr_clock_seed(), SLR_STREAM_EVAL, 0);
-  if (set->seed < 0)
-    set->seed = (int64_t)slr_rng_below(&rng, 4294967294u);
-  if (set->subseed < 0)
-    set->subseed = (int64_t)slr_rng_below(&rng, 4294967294u);
+static void draw_seeds(slr_settings *set)
+{
+    slr_rng rng;
+    slr_rng_init(&rng, slr_clock_seed(), SLR_STREAM_EVAL, 0);
+    if (set->seed < 0)
+        set->seed = (int64_t)slr_rng_below(&rng, 4294967294u);
+    if (set->subseed < 0)
+        set->subseed = (int64_t)slr_rng_below(&rng, 4294967294u);
 }
 
 /* --- what pictures need of a run --- */
 
-static int tell(slr_run *s, slr_run_progress *p) {
-  p->picture = s->k;
-  p->n_pictures = s->set.count;
-  p->pass = s->pass;
-  p->n_passes = s->n_passes;
-  if (!s->r->progress || !s->r->progress(s->r->progress_user, p))
+static int tell(slr_run *s, slr_run_progress *p)
+{
+    p->picture = s->k;
+    p->n_pictures = s->set.count;
+    p->pass = s->pass;
+    p->n_passes = s->n_passes;
+    if (!s->r->progress || !s->r->progress(s->r->progress_user, p))
+        return SDLORA_OK;
+    return slr_fail(SDLORA_ECANCELED, __func__, "cancelled by the progress callback");
+}
+
+int slr_run_tell(slr_run *s, int phase)
+{
+    slr_run_progress p = {.phase = phase, .done = s->done, .total = s->done + s->later};
+    return tell(s, &p);
+}
+
+static int after_step(void *user, int step, int steps, const float *x0)
+{
+    slr_run *s = user;
+    slr_run_progress p = {.phase = SLR_RUN_SAMPLE,
+                          .step = step,
+                          .steps = steps > step ? steps : step,
+                          .x0 = x0,
+                          .h = s->last.h,
+                          .w = s->last.w,
+                          .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels};
+    p.done = s->done + p.step;
+    p.total = s->done + p.steps + s->later;
+    return tell(s, &p) < 0;
+}
+
+int slr_run_noise(const slr_run *s, int64_t h, int64_t w, slr_noise **out)
+{
+    const slr_settings *set = &s->set;
+    slr_noise_config c = {.source = set->rng,
+                          .seed = (uint64_t)s->seed,
+                          .subseed = (uint64_t)s->subseed,
+                          .strength = set->subseed_strength,
+                          .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels,
+                          .h = h,
+                          .w = w,
+                          .ensd = set->ensd};
+    if (set->seed_from_w > 0 && set->seed_from_h > 0) {
+        c.from_h = set->seed_from_h >> s->factor;
+        c.from_w = set->seed_from_w >> s->factor;
+    }
+    return slr_noise_new(out, s->g->m, &c);
+}
+
+static bool refines(const slr_run *s)
+{
+    if (!s->g->refiner)
+        return false;
+    return s->n_passes == 1 || s->set.hr_refine == SLR_HR_REFINE_BOTH ||
+           (s->set.hr_refine == SLR_HR_REFINE_FIRST) == (s->pass == 0);
+}
+
+int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p)
+{
+    p->model = s->g->model;
+    p->refiner = refines(s) ? s->g->refiner : NULL;
+    p->positive = &words->positive;
+    p->negative = &words->uncond;
+    p->step = after_step;
+    p->user = s;
+    p->cancel = s->r->cancel;
+    s->last = *p;
+    SLR_TRY(slr_run_tell(s, SLR_RUN_PREPARE));
+    SLR_TRY(slr_wording_apply(words, s));
+    SLR_TRY(slr_pass_run(p, s->g->m));
+    s->last = *p;
     return SDLORA_OK;
-  return slr_fail(SDLORA_ECANCELED, __func__,
-                  "cancelled by the progress callback");
-}
-
-int slr_run_tell(slr_run *s, int phase) {
-  slr_run_progress p = {
-      .phase = phase, .done = s->done, .total = s->done + s->later};
-  return tell(s, &p);
-}
-
-static int after_step(void *user, int step, int steps, const float *x0) {
-  slr_run *s = user;
-  slr_run_progress p = {
-      .phase = SLR_RUN_SAMPLE,
-      .step = step,
-      .steps = steps > step ? steps : step,
-      .x0 = x0,
-      .h = s->last.h,
-      .w = s->last.w,
-      .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels};
-  p.done = s->done + p.step;
-  p.total = s->done + p.steps + s->later;
-  return tell(s, &p) < 0;
-}
-
-int slr_run_noise(const slr_run *s, int64_t h, int64_t w, slr_noise **out) {
-  const slr_settings *set = &s->set;
-  slr_noise_config c = {
-      .source = set->rng,
-      .seed = (uint64_t)s->seed,
-      .subseed = (uint64_t)s->subseed,
-      .strength = set->subseed_strength,
-      .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels,
-      .h = h,
-      .w = w,
-      .ensd = set->ensd};
-  if (set->seed_from_w > 0 && set->seed_from_h > 0) {
-    c.from_h = set->seed_from_h >> s->factor;
-    c.from_w = set->seed_from_w >> s->factor;
-  }
-  return slr_noise_new(out, s->g->m, &c);
-}
-
-static bool refines(const slr_run *s) {
-  if (!s->g->refiner)
-    return false;
-  return s->n_passes == 1 || s->set.hr_refine == SLR_HR_REFINE_BOTH ||
-         (s->set.hr_refine == SLR_HR_REFINE_FIRST) == (s->pass == 0);
-}
-
-int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p) {
-  p->model = s->g->model;
-  p->refiner = refines(s) ? s->g->refiner : NULL;
-  p->positive = &words->positive;
-  p->negative = &words->uncond;
-  p->step = after_step;
-  p->user = s;
-  p->cancel = s->r->cancel;
-  s->last = *p;
-  SLR_TRY(slr_run_tell(s, SLR_RUN_PREPARE));
-  SLR_TRY(slr_wording_apply(words, s));
-  SLR_TRY(slr_pass_run(p, s->g->m));
-  s->last = *p;
-  return SDLORA_OK;
 }
 
 /* --- the run --- */
 
-static int read_styles(slr_run *s) {
-  slr_mem *m = s->g->m;
-  const char *files = s->set.styles_file ? s->set.styles_file : "";
-  int rc = slr_styles_new(&s->styles, m);
-  slr_str rest = {files, strlen(files)}, one;
-  while (rc >= 0 && slr_str_next(&rest, '\n', &one)) {
-    char *path = slr_strndup(m, one.p, one.n);
-    rc = path ? slr_styles_read(&s->styles, path) : SDLORA_ENOMEM;
-    slr_free(m, path);
-  }
-  return rc;
+static int read_styles(slr_run *s)
+{
+    slr_mem *m = s->g->m;
+    const char *files = s->set.styles_file ? s->set.styles_file : "";
+    int rc = slr_styles_new(&s->styles, m);
+    slr_str rest = {files, strlen(files)}, one;
+    while (rc >= 0 && slr_str_next(&rest, '\n', &one)) {
+        char *path = slr_strndup(m, one.p, one.n);
+        rc = path ? slr_styles_read(&s->styles, path) : SDLORA_ENOMEM;
+        slr_free(m, path);
+    }
+    return rc;
 }
 
-static int begin(slr_run *s) {
-  slr_steps first = {0};
-  const slr_settings *set = &s->set;
-  slr_generator *g = s->g;
-  SLR_TRY(check_request(set));
-  SLR_TRY(slr_vae_factor(g->vae, &s->factor));
-  SLR_TRY(slr_sampler_choose(set->sampler ? set->sampler : "Euler a",
-                             set->scheduler, &first.sampler, &first.scheduler,
-                             &first.automatic));
-  slr_model_set(g->model, set, s->r->policy);
-  if (g->refiner)
-    slr_model_set(g->refiner, set, s->r->policy);
-  slr_vae_runner_set_policy(g->decoder, s->r->vae_policy);
-  SLR_TRY(slr_vae_runner_set_tiling(
-      g->decoder, s->r->vae_tiling ? slr_vae_runner_tile(g->decoder) : 0));
-  if (set->styles && *set->styles)
-    SLR_TRY(read_styles(s));
-  int evaluations = slr_steps_evaluations(first.sampler, set->steps);
-  SLR_TRY(slr_wording_new(&s->words, s, set->prompt, set->negative, evaluations,
-                          0));
-  return slr_modes_begin(s, evaluations);
+static int begin(slr_run *s)
+{
+    slr_steps first = {0};
+    const slr_settings *set = &s->set;
+    slr_generator *g = s->g;
+    SLR_TRY(check_request(set));
+    SLR_TRY(slr_vae_factor(g->vae, &s->factor));
+    SLR_TRY(slr_sampler_choose(set->sampler ? set->sampler : "Euler a", set->scheduler,
+                               &first.sampler, &first.scheduler, &first.automatic));
+    slr_model_set(g->model, set, s->r->policy);
+    if (g->refiner)
+        slr_model_set(g->refiner, set, s->r->policy);
+    slr_vae_runner_set_policy(g->decoder, s->r->vae_policy);
+    SLR_TRY(slr_vae_runner_set_tiling(g->decoder,
+                                      s->r->vae_tiling ? slr_vae_runner_tile(g->decoder) : 0));
+    if (set->styles && *set->styles)
+        SLR_TRY(read_styles(s));
+    int evaluations = slr_steps_evaluations(first.sampler, set->steps);
+    SLR_TRY(slr_wording_new(&s->words, s, set->prompt, set->negative, evaluations, 0));
+    return slr_modes_begin(s, evaluations);
 }
 
-static int make_picture(slr_run *s, int k, slr_picture *out) {
-  s->k = k;
-  s->seed = s->set.seed + (s->set.subseed_strength > 0 ? 0 : k);
-  s->subseed = s->set.subseed + k;
-  s->pass = s->done = s->later = 0;
-  s->n_passes = 1;
-  SLR_TRY(slr_run_picture(s, out));
-  out->seed = s->seed;
-  out->infotext = slr_record(s);
-  return out->infotext ? SDLORA_OK : sdlora_last_error()->code;
+static int make_picture(slr_run *s, int k, slr_picture *out)
+{
+    s->k = k;
+    s->seed = s->set.seed + (s->set.subseed_strength > 0 ? 0 : k);
+    s->subseed = s->set.subseed + k;
+    s->pass = s->done = s->later = 0;
+    s->n_passes = 1;
+    SLR_TRY(slr_run_picture(s, out));
+    out->seed = s->seed;
+    out->infotext = slr_record(s);
+    return out->infotext ? SDLORA_OK : sdlora_last_error()->code;
 }
 
-int slr_generator_run(slr_generator *g, const slr_request *r,
-                      slr_picture *pictures) {
-  slr_run s = {.g = g, .r = r, .set = r->set, .words = {.known = {.m = g->m}}};
-  int count = r->set.count > 0 ? r->set.count : 0;
-  memset(pictures, 0, (size_t)count * sizeof *pictures);
-  draw_seeds(&s.set);
-  SLR_TRY(slr_generator_wake(g));
-  int rc = begin(&s);
-  for (int k = 0; rc >= 0 && k < count; k++)
-    rc = make_picture(&s, k, &pictures[k]);
-  if (rc < 0)
-    for (int k = 0; k < count; k++)
-      slr_picture_free(g->m, &pictures[k]);
-  slr_modes_end(&s);
-  slr_wording_free(&s.words, g->m);
-  slr_styles_free(&s.styles);
-  return rc;
+int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures)
+{
+    slr_run s = {.g = g, .r = r, .set = r->set, .words = {.known = {.m = g->m}}};
+    int count = r->set.count > 0 ? r->set.count : 0;
+    memset(pictures, 0, (size_t)count * sizeof *pictures);
+    draw_seeds(&s.set);
+    SLR_TRY(slr_generator_wake(g));
+    int rc = begin(&s);
+    for (int k = 0; rc >= 0 && k < count; k++)
+        rc = make_picture(&s, k, &pictures[k]);
+    if (rc < 0)
+        for (int k = 0; k < count; k++)
+            slr_picture_free(g->m, &pictures[k]);
+    slr_modes_end(&s);
+    slr_wording_free(&s.words, g->m);
+    slr_styles_free(&s.styles);
+    return rc;
 }
