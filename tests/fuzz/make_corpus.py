@@ -79,6 +79,8 @@ def texts():
 def prompts():
     put("prompt", "tags", b"a cat <lora:style:0.8> <lora:a:te=1:unet=-2:dyn=4>, <hypernet:b:1.5> <lora:c:x> <lora:c:1:1:-1> <:> <a:> <lora:d")
     put("prompt", "emphasis", b"(a (red:1.3) [cat\\]], \\(sitting\\)] :2) ((mat)) (x: +1.5 ) [[y]:3] (z:-.5) (v:1000) (u")
+    put("prompt", "edit", b"a [b:[c|d||e:f]:0.25][:g:-1e1][h::.5 ]] ((i [j:3])()[ # k\n#l\n AND [m|n] :1.5 AND \\[o:p:2\\] [q:r:+2.] \\")
+    put("prompt", "blocks", b"<lora:a:1:lbw=1,0,0,0.5,0,0,0,0,0,0,0,-1><lyco:b:lbw=1,2>" b"<lora:c:0.5:lbw=>")
     put("prompt", "break", b"one BREAK two, BREAKthree BREAK, (four BREAK five:1.2) BREAK")
     put("prompt", "long", b", ".join(b"word%d of the prompt" % i for i in range(40)) + b", " + b"x" * 100)
     put("prompt", "unicode", "Caf\u00e9 \u2019s \ufb01ne \uff21\u3000\u732b \u0130\u0316 e\u0301 H\u0331 \U0001f600\u200d \u0345".encode())
