@@ -1,55 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* Grids: three axes over the options of a generator, cell by cell.  Knows the order of cells and
- * what is said of the whole; refuses to know what an axis does to options (grid_axes.c) and how
- * sheets look (sheet.c). */
-#include "api/api.h"
+ * which options each is drawn with; refuses to know what an axis does to options (grid_axes.c) and
+ * how the whole is shown (grid_sheet.c). */
+#include "api/grid_impl.h"
 
 #include <math.h>
 #include <string.h>
 
-#include <sdlora/grid.h>
-
 #include "api/generator.h"
-#include "api/grid_axes.h"
-#include "api/grid_text.h"
-#include "api/sheet.h"
 #include "base/clock.h"
 #include "base/rng.h"
 #include "base/status.h"
 #include "base/str.h"
 
-enum { AXES = 3, MOST_CELLS = 16384 };
+enum { AXES = SLR_GRID_AXES, MOST_CELLS = 16384 };
 
 static const char letters[AXES] = {'x', 'y', 'z'};
-
-typedef struct axis {
-    slr_grid_axis own; /* of an option's name */
-    const slr_grid_axis *row;
-    slr_grid_values v; /* one empty value for "Nothing" */
-    char *typed;       /* the values as written */
-    char **label;
-} axis;
-
-struct sdlora_grid {
-    slr_refs refs;
-    slr_mem *m;
-    sdlora_generator *g;
-    sdlora_options *axes, *opts;
-    axis axis[AXES];
-    size_t n, done;  /* cells; drawn ones, in the order of drawing */
-    int order[AXES]; /* axes, the one that changes least often first */
-    sdlora_image **cell;
-    double *steps, all_steps; /* of the cells: how long one takes */
-    sdlora_grid_model_fn models;
-    void *models_user;
-    sdlora_generator **model; /* by value of the axis that chooses it; NULL: not asked for yet */
-    slr_cancel_flag cancel;
-    _Atomic(sdlora_generator *) running; /* NULL: none */
-    sdlora_progress_fn progress;         /* of a run; NULL: none */
-    void *progress_user;
-    bool told;                              /* run() is at work: cells tell it of their steps */
-    double steps_done, steps_before, start; /* steps_before: drawn when the run began */
-};
 
 /* --- making --- */
 
@@ -61,7 +27,7 @@ static int64_t random_seed(void)
     return (int64_t)slr_rng_below(&rng, 4294967294u);
 }
 
-static bool keeps_random(const sdlora_grid *g)
+bool slr_grid_keeps_random(const sdlora_grid *g)
 {
     return slr_opt_bool((slr_opt){g->axes, "grid"}, "no_fixed_seeds");
 }
@@ -75,7 +41,7 @@ static const char *option_of(const sdlora_grid *g, int a, const char *what)
     return text ? text : "";
 }
 
-static int fix_seeds(slr_mem *m, axis *x)
+static int fix_seeds(slr_mem *m, slr_grid_side *x)
 {
     for (size_t i = 0; i < x->v.n; i++) {
         slr_grid_value *v = &x->v.at[i];
@@ -94,7 +60,7 @@ static int fix_seeds(slr_mem *m, axis *x)
     return SDLORA_OK;
 }
 
-static int make_labels(slr_mem *m, axis *x)
+static int make_labels(slr_mem *m, slr_grid_side *x)
 {
     x->label = slr_calloc(m, x->v.n, sizeof *x->label);
     if (!x->label)
@@ -105,7 +71,7 @@ static int make_labels(slr_mem *m, axis *x)
     return SDLORA_OK;
 }
 
-static bool is_nothing(const axis *x)
+bool slr_grid_is_nothing(const slr_grid_side *x)
 {
     return x->row == slr_grid_axis_at(0);
 }
@@ -113,8 +79,8 @@ static bool is_nothing(const axis *x)
 /* The values as written; "*" is all that there is to choose from. */
 static char *typed_values(const sdlora_grid *g, int a)
 {
-    const axis *x = &g->axis[a];
-    const char *text = is_nothing(x) ? "" : option_of(g, a, "values"), *one;
+    const slr_grid_side *x = &g->axis[a];
+    const char *text = slr_grid_is_nothing(x) ? "" : option_of(g, a, "values"), *one;
     slr_buf b;
 
     if (!x->row->choice || strcmp(text, "*") != 0)
@@ -127,7 +93,7 @@ static char *typed_values(const sdlora_grid *g, int a)
 
 static int make_axis(sdlora_grid *g, int a)
 {
-    axis *x = &g->axis[a];
+    slr_grid_side *x = &g->axis[a];
     bool lines = slr_opt_bool((slr_opt){g->axes, "grid"}, "raw_mode");
 
     x->row = slr_grid_axis_find(option_of(g, a, "type"), &x->own);
@@ -139,13 +105,13 @@ static int make_axis(sdlora_grid *g, int a)
     if (x->row->option && !slr_option_find("generate", x->row->option))
         return slr_fail(SDLORA_ENOTSUP, __func__, "%c_type: '%s' is not supported yet", letters[a],
                         x->row->label);
-    int rc =
-        slr_grid_values_read(&x->v, g->m, x->row->type, is_nothing(x) ? "\"\"" : x->typed, lines);
+    int rc = slr_grid_values_read(&x->v, g->m, x->row->type,
+                                  slr_grid_is_nothing(x) ? "\"\"" : x->typed, lines);
     if (rc >= 0 && !x->v.n)
         rc = slr_fail(SDLORA_EINVAL, __func__, "there is no value");
     if (rc < 0)
         return slr_wrap("%c_values of '%s'", letters[a], x->row->label);
-    if (x->row->seed && !keeps_random(g))
+    if (x->row->seed && !slr_grid_keeps_random(g))
         SLR_TRY(fix_seeds(g->m, x));
     return make_labels(g->m, x);
 }
@@ -166,14 +132,14 @@ static void order_axes(sdlora_grid *g)
 static void place_of(const sdlora_grid *g, size_t k, size_t at[AXES])
 {
     for (int i = AXES; i-- > 0;) {
-        const axis *x = &g->axis[g->order[i]];
+        const slr_grid_side *x = &g->axis[g->order[i]];
 
         at[g->order[i]] = k % x->v.n;
         k /= x->v.n;
     }
 }
 
-static size_t index_of(const sdlora_grid *g, const size_t at[AXES])
+size_t slr_grid_index(const sdlora_grid *g, const size_t at[AXES])
 {
     return at[0] + g->axis[0].v.n * (at[1] + g->axis[1].v.n * at[2]);
 }
@@ -281,7 +247,7 @@ static int make(sdlora_grid *g)
     if (!g->cell || !g->steps || !g->model)
         return SDLORA_ENOMEM;
     SLR_TRY(slr_options_set_int(g->opts, "count", 1));
-    if (!keeps_random(g) && slr_opt_int((slr_opt){g->opts, "generate"}, "seed") < 0)
+    if (!slr_grid_keeps_random(g) && slr_opt_int((slr_opt){g->opts, "generate"}, "seed") < 0)
         SLR_TRY(slr_options_set_int(g->opts, "seed", random_seed()));
     return check_cells(g);
 }
@@ -338,7 +304,7 @@ void sdlora_grid_unref(sdlora_grid *grid)
     for (size_t i = 0; grid->model && i < SLR_GRID_MOST; i++)
         sdlora_generator_unref(grid->model[i]);
     for (int a = 0; a < AXES; a++) {
-        axis *x = &grid->axis[a];
+        slr_grid_side *x = &grid->axis[a];
 
         for (size_t i = 0; x->label && i < x->v.n; i++)
             slr_free(m, x->label[i]);
@@ -366,12 +332,25 @@ int sdlora_grid_set_models(sdlora_grid *grid, sdlora_grid_model_fn fn, void *use
 
 /* --- drawing --- */
 
+/* The caller's function may fail without a text. */
+static int ask_for_model(const sdlora_grid *g, const char *name, sdlora_generator **model)
+{
+    slr_error_copy e;
+
+    slr_clear();
+    int rc = g->models(model, name, g->models_user);
+    slr_error_take(&e);
+    if (rc < 0 && e.code != rc)
+        return slr_fail(rc, __func__, "there is no generator of the model '%.200s'", name);
+    return rc;
+}
+
 /* The generator of a cell, borrowed. */
 static int generator_of(sdlora_grid *g, const size_t at[AXES], sdlora_generator **out)
 {
     *out = g->g;
     for (int a = 0; a < AXES; a++) {
-        const axis *x = &g->axis[a];
+        const slr_grid_side *x = &g->axis[a];
 
         if (!x->row->model)
             continue;
@@ -382,7 +361,7 @@ static int generator_of(sdlora_grid *g, const size_t at[AXES], sdlora_generator 
                             x->row->label);
         sdlora_generator **model = &g->model[at[a]];
         if (!*model)
-            SLR_TRY(g->models(model, x->v.at[at[a]].text, g->models_user));
+            SLR_TRY(ask_for_model(g, x->v.at[at[a]].text, model));
         *out = *model;
     }
     return slr_api_given(*out, "out of the function of sdlora_grid_set_models()", __func__);
@@ -444,7 +423,7 @@ static int draw_cell(sdlora_grid *g, const size_t at[AXES])
     SLR_TRY(generator_of(g, at, &gen));
     SLR_TRY(cell_options(&o, g, at));
     atomic_store(&g->running, gen);
-    sdlora_image **cell = &g->cell[index_of(g, at)];
+    sdlora_image **cell = &g->cell[slr_grid_index(g, at)];
     int rc = atomic_load(&g->cancel) ? canceled()
              : g->told               ? run_told(g, gen, o, cell)
                                      : sdlora_generator_run(gen, o, cell, 1);
@@ -499,138 +478,4 @@ void sdlora_grid_cancel(sdlora_grid *grid)
         return;
     atomic_store(&grid->cancel, 1);
     sdlora_generator_cancel(atomic_load(&grid->running)); /* kept alive by the grid */
-}
-
-/* --- looking --- */
-
-size_t sdlora_grid_size(const sdlora_grid *grid, int which)
-{
-    return grid && which >= 0 && which < AXES ? grid->axis[which].v.n : 0;
-}
-
-const char *sdlora_grid_label(const sdlora_grid *grid, int which, size_t i)
-{
-    return i < sdlora_grid_size(grid, which) ? grid->axis[which].label[i] : NULL;
-}
-
-sdlora_image *sdlora_grid_cell(const sdlora_grid *grid, size_t x, size_t y, size_t z)
-{
-    const size_t at[AXES] = {x, y, z};
-
-    for (int a = 0; a < AXES; a++)
-        if (at[a] >= sdlora_grid_size(grid, a))
-            return NULL;
-    return grid->cell[index_of(grid, at)];
-}
-
-const char *sdlora_grid_axis_name(size_t i)
-{
-    const slr_grid_axis *row = slr_grid_axis_at(i);
-
-    return row ? row->label : NULL;
-}
-
-/* Cells are rows of x, so each value of z has its own stretch. */
-static sdlora_image *const *cells_of(const sdlora_grid *g, size_t z)
-{
-    return g->cell + z * g->axis[0].v.n * g->axis[1].v.n;
-}
-
-static bool is_drawn(const sdlora_grid *g, size_t z)
-{
-    for (size_t i = 0; i < g->axis[0].v.n * g->axis[1].v.n; i++)
-        if (cells_of(g, z)[i])
-            return true;
-    return false;
-}
-
-/* The first cell's parameters with the axes up to `last`; NULL where there are none. */
-static int sheet_text(char **out, const sdlora_grid *g, size_t z, int last)
-{
-    const sdlora_image *first = *cells_of(g, z);
-    const char *text = sdlora_image_text(first);
-    slr_grid_words words[AXES];
-    size_t n = 0;
-
-    *out = NULL;
-    if (!*text)
-        return SDLORA_OK;
-    for (int a = 0; a <= last; a++) {
-        const axis *x = &g->axis[a];
-
-        if (!is_nothing(x))
-            words[n++] = (slr_grid_words){.letter = letters[a] - 'a' + 'A',
-                                          .type = x->row->label,
-                                          .values = x->typed,
-                                          .fixed = x->row->seed && !keeps_random(g) ? &x->v : NULL};
-    }
-    return slr_grid_text(out, g->m, text, words, n);
-}
-
-static const char *const *labels_of(const sdlora_grid *g, int a)
-{
-    bool legend = slr_opt_bool((slr_opt){g->axes, "grid"}, "draw_legend");
-
-    return legend && !is_nothing(&g->axis[a]) ? (const char *const *)g->axis[a].label : NULL;
-}
-
-static int one_sheet(sdlora_image **out, const sdlora_grid *g, size_t z, int last)
-{
-    char *text;
-    slr_sheet config = {.cells = cells_of(g, z),
-                        .rows = g->axis[1].v.n,
-                        .columns = g->axis[0].v.n,
-                        .row_labels = labels_of(g, 1),
-                        .column_labels = labels_of(g, 0),
-                        .gap = (int32_t)slr_opt_int((slr_opt){g->axes, "grid"}, "margin_size"),
-                        .mixed = true};
-
-    SLR_TRY(sheet_text(&text, g, z, last));
-    return slr_sheet_make(out, g->g->ckpt->ctx, &config, text);
-}
-
-/* Sheets side by side. */
-static int all_sheets(sdlora_image **out, const sdlora_grid *g)
-{
-    size_t n = g->axis[2].v.n;
-    char *text = NULL;
-    sdlora_image **sheet = slr_calloc(g->m, n, sizeof(sdlora_image *));
-    slr_sheet config = {.cells = sheet,
-                        .rows = 1,
-                        .columns = n,
-                        .column_labels = labels_of(g, 2),
-                        .gap = (int32_t)slr_opt_int((slr_opt){g->axes, "grid"}, "margin_size"),
-                        .mixed = true,
-                        .pixels = true};
-    int rc = sheet ? SDLORA_OK : SDLORA_ENOMEM;
-
-    for (size_t z = 0; rc >= 0 && z < n; z++)
-        if (is_drawn(g, z))
-            rc = one_sheet(&sheet[z], g, z, 1);
-    if (rc >= 0)
-        rc = sheet_text(&text, g, 0, 2);
-    if (rc >= 0)
-        rc = slr_sheet_make(out, g->g->ckpt->ctx, &config, text);
-    for (size_t z = 0; sheet && z < n; z++)
-        sdlora_image_unref(sheet[z]);
-    slr_free(g->m, sheet);
-    return rc;
-}
-
-int sdlora_grid_sheet(sdlora_image **out, const sdlora_grid *grid, int64_t z)
-{
-    slr_clear();
-    SLR_TRY(slr_api_given(out, "out", __func__));
-    *out = NULL;
-    SLR_TRY(slr_api_given(grid, "grid", __func__));
-    size_t n = grid->axis[2].v.n;
-    if (z < -1 || z >= (int64_t)n)
-        return slr_fail(SDLORA_EINVAL, __func__, "z is %lld; there are %zu values", (long long)z,
-                        n);
-    for (size_t i = 0; i < n; i++)
-        if ((z < 0 || (size_t)z == i) && is_drawn(grid, i))
-            return z >= 0   ? one_sheet(out, grid, (size_t)z, 1)
-                   : n == 1 ? one_sheet(out, grid, 0, 2)
-                            : all_sheets(out, grid);
-    return slr_fail(SDLORA_EINVAL, __func__, "nothing is drawn yet");
 }

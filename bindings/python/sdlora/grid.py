@@ -27,6 +27,7 @@ class Grid(Handle):
                  models: Optional[Callable[[str], Generator]] = None, **options: Any) -> None:
         kept, self._callback = watch(progress)
         self._kept = kept
+        generators = self._generators = [generator]  # C calls what they were given to call
         with Options("grid", **axes) as a, Options("generate", **options) as o:
             self._make(lib.sdlora_grid_new, need(generator, Generator), a._ptr, o._ptr)
         if models:
@@ -34,6 +35,7 @@ class Grid(Handle):
                 def open_it() -> None:
                     g = models(decode(name) or "")
                     out[0] = lib.sdlora_generator_ref(need(g, Generator))
+                    generators.append(g)
 
                 return -1 if kept.guard(open_it) else 0
 

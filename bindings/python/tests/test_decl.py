@@ -15,7 +15,7 @@ BORDER = {"backend.h", "ops.h"}  # of plugins; no function of the library stands
 SCALARS = {"int": ctypes.c_int, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64,
            "uint64_t": ctypes.c_uint64, "size_t": ctypes.c_size_t, "double": ctypes.c_double}
 FUNCTIONS = {"sdlora_log_fn": _decl.log_fn, "sdlora_progress_fn": _decl.progress_fn,
-             "sdlora_sample_fn": _decl.sample_fn}
+             "sdlora_sample_fn": _decl.sample_fn, "sdlora_grid_model_fn": _decl.grid_model_fn}
 
 
 def source(name):
