@@ -11,12 +11,16 @@
 #include "convert.h"
 #include "exec.h"
 #include "pack.h"
+#include "turn.h"
 
 enum { IN_A = 0, IN_B = 1, IN_BIAS = 2, IN_ADD = 3 };
 enum { ROW_STEP = 16, COL_STEP = 64, CHUNK = 512, MAX_PIECES = 32 };
 
 /* Floating-point operations that a piece should have at least: 40 us of one core without AMX. */
 #define PIECE_FLOPS 8e6
+/* Rows and weights from which on a launch turns the weights of the opposite product instead of
+ * holding its own: of SDXL's time that is 1 %, and of its memory 4 GB. */
+enum { TURN_ROWS = 1024, TURN_WEIGHTS = 1 << 20 };
 /* Below this many the core's own f32 product has the result before oneDNN has begun. */
 #define SMALL_F32 5e5
 
@@ -33,8 +37,10 @@ typedef struct product_kernel {
     dn_exec *exec[2][2][2][2];
     dn_relay relay;
     dn_pack *pack;
+    bool turns;            /* the pack is of b transposed: turned in each launch, into scratch */
     dnnl_memory_t *panels; /* of the pack, by column tile */
-    uint64_t at_b, at_bias, at_parts, at_slots, slot_bytes, tile_bytes; /* offsets into scratch */
+    uint64_t at_b, at_turned, at_bias, at_parts, at_slots, slot_bytes,
+        tile_bytes; /* offsets into scratch */
 } product_kernel;
 
 typedef struct product_job {
@@ -177,6 +183,20 @@ static const float *live_bias(const product_kernel *g, const float *bias, unsign
     return scaled;
 }
 
+static int turn_b(const product_kernel *g, unsigned char *scratch)
+{
+    sdlora_dev *dev = g->head.dev;
+    unsigned char *turned = scratch + g->at_turned;
+    dn_turn_run(dev, dn_pack_md(g->pack), &g->relay.md, dn_pack_data(g->pack), turned);
+    for (int64_t j = 0; j < g->cols; j++) {
+        dnnl_status_t rc = dnnl_memory_set_data_handle_v2(
+            g->panels[j], turned + dn_md_offset(&g->relay.md, 1, j * g->tn), dev->stream);
+        if (rc != dnnl_success)
+            return dn_fail_dnnl(dev, rc, "placing turned weights");
+    }
+    return SDLORA_OK;
+}
+
 static int product_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
 {
     const product_kernel *g = (const product_kernel *)head;
@@ -200,6 +220,8 @@ static int product_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
         dn_convert_all(head->dev, b, g->type, job.b, g->b_type, p->n * p->k);
         job.b = b;
     }
+    if (g->turns)
+        DN_TRY(turn_b(g, scratch));
     dn_spread(head->dev, g->rows * g->cols * g->chunks, run_tile, &job);
     if (job.status)
         return dn_fail_dnnl(head->dev, (dnnl_status_t)job.status, "running a product");
@@ -353,7 +375,11 @@ static int freeze_b(product_kernel *g, const sdlora_opdesc *op)
     g->relay.strides[0] = p->tb ? 1 : p->n;
     g->relay.strides[1] = p->tb ? p->k : 1;
     g->relay.axis = 1;
-    DN_TRY(dn_pack_get(&g->pack, dev, &op->consts[IN_B], &g->relay));
+    g->pack = dn_pack_find(dev, &op->consts[IN_B], &g->relay, false);
+    if (!g->pack && p->m >= TURN_ROWS && p->k * p->n >= TURN_WEIGHTS)
+        g->turns = (g->pack = dn_pack_find(dev, &op->consts[IN_B], &g->relay, true)) != NULL;
+    if (!g->pack)
+        DN_TRY(dn_pack_get(&g->pack, dev, &op->consts[IN_B], &g->relay));
     g->panels = dn_alloc(dev, (size_t)g->cols * sizeof *g->panels);
     if (!g->panels)
         return SDLORA_ENOMEM;
@@ -402,6 +428,7 @@ int dn_product_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
     const int64_t size = (int64_t)dn_size(type);
     reserve(scratch, g->a_type == type ? 0 : p->m * p->k * size);
     g->at_b = reserve(scratch, g->b_type == type ? 0 : p->k * p->n * size);
+    g->at_turned = reserve(scratch, g->turns ? dnnl_memory_desc_get_size(&g->relay.md) : 0);
     g->at_bias = reserve(scratch, g->has_bias && !g->bias ? p->n * 4 : 0);
     g->at_parts = reserve(scratch, g->chunks > 1 ? g->chunks * p->m * p->n * 4 : 0);
     g->at_slots = reserve(scratch, (int64_t)g->slot_bytes * dev->slots);

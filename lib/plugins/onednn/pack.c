@@ -12,6 +12,7 @@
 
 #include "convert.h"
 #include "exec.h"
+#include "turn.h"
 
 struct dn_pack {
     dn_pack *next;
@@ -224,6 +225,26 @@ int dn_pack_get(dn_pack **out, sdlora_dev *dev, const sdlora_const *c, const dn_
     return rc;
 }
 
+static bool turned(const dn_relay *a, const dn_relay *b)
+{
+    return a->from == b->from && a->taps == 1 && b->taps == 1 && a->strides[0] == b->strides[1] &&
+           a->strides[1] == b->strides[0] && dn_turn_fits(&a->md, &b->md);
+}
+
+dn_pack *dn_pack_find(sdlora_dev *dev, const sdlora_const *c, const dn_relay *relay,
+                      bool transposed)
+{
+    dn_pack *found = NULL;
+    pthread_mutex_lock(&dev->lock);
+    for (dn_pack *p = c->id ? dev->packs : NULL; p && !found; p = p->next)
+        if (p->id == c->id && (transposed ? turned : same_relay)(&p->relay, relay)) {
+            p->refs++;
+            found = p;
+        }
+    pthread_mutex_unlock(&dev->lock);
+    return found;
+}
+
 void dn_pack_put(sdlora_dev *dev, dn_pack *p)
 {
     if (!p)
@@ -246,6 +267,11 @@ void dn_pack_put(sdlora_dev *dev, dn_pack *p)
 void *dn_pack_data(const dn_pack *p)
 {
     return p->data;
+}
+
+const dnnl_memory_desc_t *dn_pack_md(const dn_pack *p)
+{
+    return &p->relay.md;
 }
 
 int dn_pack_panel(dnnl_memory_t *out, sdlora_dev *dev, const dn_relay *relay, void *packed,

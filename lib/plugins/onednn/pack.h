@@ -18,8 +18,13 @@ typedef struct dn_relay {
 
 /* One reference to the pack of a frozen input; making it lets the pages of a mapped file go. */
 int dn_pack_get(dn_pack **out, sdlora_dev *dev, const sdlora_const *c, const dn_relay *relay);
+/* A reference to a pack that is there already, of the same contents as they are, or transposed and
+ * such that dn_turn_run() takes it; else NULL. */
+dn_pack *dn_pack_find(sdlora_dev *dev, const sdlora_const *c, const dn_relay *relay,
+                      bool transposed);
 void dn_pack_put(sdlora_dev *dev, dn_pack *p); /* NULL does nothing */
 void *dn_pack_data(const dn_pack *p);
+const dnnl_memory_desc_t *dn_pack_md(const dn_pack *p);
 
 /* A memory object on the panel of md (n wide) that begins at n0 of a packed block. */
 int dn_pack_panel(dnnl_memory_t *out, sdlora_dev *dev, const dn_relay *relay, void *packed,
