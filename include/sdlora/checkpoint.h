@@ -18,8 +18,9 @@ SDLORA_BEGIN_DECLS
 /**
  * Opens a model.
  * @param path  a file, or a diffusers folder.  "synthetic:sd15" makes random weights of SD1.5's
- * shape (for benchmarks; no file is read).
- * @param opts  Nullable.  Kind "checkpoint": use_ema, prediction_type.
+ * shape (for benchmarks; no file is read); so do sd21 and sdxl, and in small tiny, tiny-sd2,
+ * tiny-sdxl, tiny-refiner and tiny-inpaint.
+ * @param opts  Nullable.  Kind "checkpoint": use_ema, prediction_type, ztsnr.
  * A file that is open already in this context, unchanged and with the same options, is not read
  * again: the new handle shares its weights and what kernels have packed of them.
  * Errors: SDLORA_EFORMAT names file and tensor; SDLORA_ENOTSUP for a family not supported.
@@ -29,7 +30,7 @@ SDLORA_API int sdlora_checkpoint_open(sdlora_checkpoint **out, sdlora_context *c
 SDLORA_API sdlora_checkpoint *sdlora_checkpoint_ref(sdlora_checkpoint *ckpt);
 SDLORA_API void sdlora_checkpoint_unref(sdlora_checkpoint *ckpt);
 
-/** "sd1", "sd2", "sdxl". */
+/** "sd1", "sd2", "sdxl", "sdxl-refiner". */
 SDLORA_API const char *sdlora_checkpoint_family(const sdlora_checkpoint *ckpt);
 /** "ldm", "diffusers" ...: how the file was laid out. */
 SDLORA_API const char *sdlora_checkpoint_layout(const sdlora_checkpoint *ckpt);

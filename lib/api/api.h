@@ -39,6 +39,7 @@ typedef struct slr_shelf_key {
     slr_file_id file;
     bool use_ema;
     int predict; /* as asked for; -1: detected */
+    int ztsnr;
 } slr_shelf_key;
 
 struct sdlora_checkpoint {

@@ -34,6 +34,14 @@ static int wanted_prediction(slr_opt o, int *predict)
     return SDLORA_OK;
 }
 
+/* As slr_checkpoint_config has it. */
+static int wanted_ztsnr(slr_opt o)
+{
+    const char *name = slr_opt_text(o, "ztsnr");
+
+    return !strcmp(name, "yes") ? 1 : !strcmp(name, "no") ? -1 : 0;
+}
+
 int slr_api_checkpoint(sdlora_checkpoint **out, sdlora_context *ctx, slr_checkpoint *base)
 {
     sdlora_checkpoint *c = slr_calloc(ctx->mem, 1, sizeof *c);
@@ -63,12 +71,14 @@ int sdlora_checkpoint_open(sdlora_checkpoint **out, sdlora_context *ctx, const c
     SLR_TRY(slr_api_kind(opts, "checkpoint", __func__));
     slr_checkpoint_config config = {
         .mem = ctx->mem, .log = ctx->log, .use_ema = slr_opt_bool(o, "use_ema"), .predict = -1};
+    config.ztsnr = wanted_ztsnr(o);
     SLR_TRY(wanted_prediction(o, &config.predict));
     if (slr_starts(path, SYNTHETIC)) {
         SLR_TRY(slr_checkpoint_synthetic(&base, path + strlen(SYNTHETIC), SDLORA_F16, 0, &config));
         return slr_api_checkpoint(out, ctx, base);
     }
-    slr_shelf_key key = {.use_ema = config.use_ema, .predict = config.predict};
+    slr_shelf_key key = {
+        .use_ema = config.use_ema, .predict = config.predict, .ztsnr = config.ztsnr};
     bool file = slr_file_identify(path, &key.file);
     base = file ? slr_shelf_find(ctx, &key, path) : NULL;
     if (!base)

@@ -9,7 +9,7 @@
 static bool same(const slr_shelf_key *a, const slr_shelf_key *b)
 {
     return slr_file_same(&a->file, &b->file) && a->use_ema == b->use_ema &&
-           a->predict == b->predict;
+           a->predict == b->predict && a->ztsnr == b->ztsnr;
 }
 
 slr_checkpoint *slr_shelf_find(sdlora_context *ctx, const slr_shelf_key *key, const char *path)

@@ -35,7 +35,7 @@ class Checkpoint(Handle):
 
     @property
     def family(self) -> str:
-        """"sd1", "sd2" or "sdxl"."""
+        """"sd1", "sd2", "sdxl" or "sdxl-refiner"."""
         return decode(lib.sdlora_checkpoint_family(self._ptr)) or ""
 
     @property
