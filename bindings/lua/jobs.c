@@ -375,6 +375,37 @@ static int generator_add_embeddings(lua_State *L)
     return 0;
 }
 
+static int generator_add_vae_dir(lua_State *L)
+{
+    slua_check(L, sdlora_generator_add_vae_dir(slua_to(L, 1, GENERATOR), luaL_checkstring(L, 2)));
+    return 0;
+}
+
+static int generator_add_upscaler_dir(lua_State *L)
+{
+    slua_check(L,
+               sdlora_generator_add_upscaler_dir(slua_to(L, 1, GENERATOR), luaL_checkstring(L, 2)));
+    return 0;
+}
+
+/* nil: none. */
+static const sdlora_image *image_or_nil(lua_State *L, int at)
+{
+    return lua_isnoneornil(L, at) ? NULL : slua_to(L, at, IMAGE);
+}
+
+static int generator_set_init_image(lua_State *L)
+{
+    slua_check(L, sdlora_generator_set_init_image(slua_to(L, 1, GENERATOR), image_or_nil(L, 2)));
+    return 0;
+}
+
+static int generator_set_mask(lua_State *L)
+{
+    slua_check(L, sdlora_generator_set_mask(slua_to(L, 1, GENERATOR), image_or_nil(L, 2)));
+    return 0;
+}
+
 static int generator_set_network(lua_State *L)
 {
     sdlora_generator *g = slua_to(L, 1, GENERATOR);
@@ -444,6 +475,10 @@ const luaL_Reg slua_trainer_methods[] = {
 
 const luaL_Reg slua_generator_methods[] = {{"add_lora_dir", generator_add_lora_dir},
                                            {"add_embeddings", generator_add_embeddings},
+                                           {"add_vae_dir", generator_add_vae_dir},
+                                           {"add_upscaler_dir", generator_add_upscaler_dir},
+                                           {"set_init_image", generator_set_init_image},
+                                           {"set_mask", generator_set_mask},
                                            {"set_network", generator_set_network},
                                            {"run", generator_run},
                                            {"cancel", generator_cancel},

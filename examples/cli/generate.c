@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 typedef struct job {
-    const char *ckpt, *vae, *out, *from, *quality;
-    cli_list lora_dirs, loras, embeddings;
+    const char *ckpt, *vae, *out, *from, *quality, *init_image, *mask;
+    cli_list lora_dirs, loras, embeddings, vae_dirs, upscaler_dirs;
     bool json;
     cli_model m;
     sdlora_generator *g;
@@ -105,6 +105,37 @@ static int apply_loras(job *j, const sdlora_options *o)
     return rc;
 }
 
+/* --- pictures to start from --- */
+
+typedef int (*set_picture_fn)(sdlora_generator *g, const sdlora_image *image);
+
+static int set_picture(job *j, const char *path, set_picture_fn set)
+{
+    sdlora_image *image;
+    int rc;
+
+    if (!path)
+        return SDLORA_OK;
+    rc = sdlora_image_open(&image, j->m.ctx, path);
+    if (rc >= 0)
+        rc = set(j->g, image);
+    sdlora_image_unref(image);
+    return rc;
+}
+
+static int start_from(job *j)
+{
+    int rc = set_picture(j, j->init_image, sdlora_generator_set_init_image);
+
+    if (rc >= 0)
+        rc = set_picture(j, j->mask, sdlora_generator_set_mask);
+    for (size_t i = 0; rc >= 0 && i < j->vae_dirs.n; i++)
+        rc = sdlora_generator_add_vae_dir(j->g, j->vae_dirs.item[i]);
+    for (size_t i = 0; rc >= 0 && i < j->upscaler_dirs.n; i++)
+        rc = sdlora_generator_add_upscaler_dir(j->g, j->upscaler_dirs.item[i]);
+    return rc;
+}
+
 static int32_t quality_of(const job *j)
 {
     return j->quality ? (int32_t)strtol(j->quality, NULL, 10) : SDLORA_QUALITY_DEFAULT;
@@ -169,6 +200,8 @@ static int run(job *j, const cli_args *a)
         rc = sdlora_generator_new(&j->g, j->m.ckpt, j->m.vae);
     if (rc >= 0)
         rc = apply_loras(j, o);
+    if (rc >= 0)
+        rc = start_from(j);
     if (rc >= 0 && text)
         rc = match_from(j, o, text);
     status = rc < 0 ? cli_failed() : draw_all(j, o);
@@ -188,6 +221,12 @@ int cli_generate(int argc, char **argv)
         {"lora", CLI_FLAG_LIST, &j.loras, "FILE:WEIGHT: a network for every picture"},
         {"embeddings", CLI_FLAG_LIST, &j.embeddings,
          "embeddings that prompts may name: a file or a directory"},
+        {"init_image", CLI_FLAG_TEXT, &j.init_image,
+         "a picture to start from (img2img); --width and --height say how large the new one is"},
+        {"mask", CLI_FLAG_TEXT, &j.mask, "what of it changes: white, or what is not transparent"},
+        {"vae_dir", CLI_FLAG_LIST, &j.vae_dirs, "where --sd_vae is looked up"},
+        {"upscaler_dir", CLI_FLAG_LIST, &j.upscaler_dirs,
+         "where ESRGAN networks for --hr_upscaler are looked up"},
         {"from", CLI_FLAG_TEXT, &j.from,
          "a picture, or a .txt file, whose parameters count where no flag says otherwise"},
         {"out", CLI_FLAG_TEXT, &j.out, "a .png, .jpg or .webp file, or a directory"},

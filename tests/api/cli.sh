@@ -48,6 +48,11 @@ expect 1 'nothing is left' extract --model_org "$model" --model_tuned "$model" -
 expect 0 '"family": "sd1"' info "$model" --json
 expect 0 '^kind: checkpoint$' info "$model"
 expect 0 'p\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --out "$out/p.png"
+expect 0 'i\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --init_image "$out/p.png" \
+    --mask "$out/p.png" --inpainting_fill 0 --out "$out/i.png"
+expect 0 'h\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --enable_hr --hr_scale 1.5 --out "$out/h.png"
+expect 1 "there is no VAE 'x'" generate --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --sd_vae x --out "$out/v.png"
+expect 1 'a mask and no picture' generate --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --mask "$out/p.png" --out "$out/v.png"
 expect 0 'g\.png$' grid --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --x_type Seed --x_values 1-2 \
     --y_type 'Prompt S/R' --y_values 'cat, dog' --out "$out/g.png"
 expect 1 "nearest is 'Seed'" grid --ckpt "$model" --prompt cat --x_type Sead --x_values 1

@@ -120,6 +120,15 @@ sdlora.Network(ckpt, {token_string = "applish", init_word = "apple"}):save(dir .
 g:add_embeddings(dir .. "/applish.pt")
 draw.prompt = "red applish, fruit"
 assert(g:run(draw)[1]:data() == plain:data())
+calls = 0
+g:set_init_image(plain)
+draw.denoising_strength = 0.75
+assert(g:run(draw)[1]:data() ~= plain:data() and calls == 4) -- int(0.75 * 4) + 1
+g:set_mask(plain)
+g:set_init_image(nil)
+assert(not pcall(g.run, g, draw)) -- a mask of nothing
+g:set_mask()
+assert(g:run(draw)[1]:data() == plain:data())
 draw.prompt = "heart"
 g = sdlora.Generator(ckpt, {progress = function() error("enough") end})
 ok, text = pcall(g.run, g, draw)

@@ -277,6 +277,27 @@ class Pictures(Case):
             sdlora.Grid(generator, {"x_type": "Sead", "x_values": "1"})
         self.assertIn("Prompt S/R", sdlora.axes())
 
+    def test_from_pictures(self):
+        generator = sdlora.Generator(self.ckpt)
+        how = dict(prompt="cat", width=64, height=64, steps=2, seed=1)
+        plain = generator.run(**how)[0]
+        half = bytes(64 * 32 * 3) + b"\xff" * (64 * 32 * 3)
+        generator.set_init_image(plain)
+        generator.set_mask(sdlora.Image(self.ctx, memoryview(half).cast("B", (64, 64, 3))))
+        lower = generator.run(mask_blur=0, **dict(how, seed=2))[0]
+        self.assertEqual(lower.data.tobytes()[:64 * 32 * 3], plain.data.tobytes()[:64 * 32 * 3])
+        self.assertNotEqual(lower.data.tobytes(), plain.data.tobytes())
+        self.assertIn("Denoising strength: 0.75", lower.text)
+        generator.set_init_image(None)
+        with self.fails(ValueError, -3, "mask"):
+            generator.run(**how)
+        generator.set_mask(None)
+        self.assertEqual(generator.run(**how)[0].data.tobytes(), plain.data.tobytes())
+        generator.add_vae_dir(PICTURES)
+        generator.add_upscaler_dir(PICTURES)
+        with self.fails(FileNotFoundError, -7, "4x"):
+            generator.run(enable_hr=True, hr_upscaler="4x", **how)
+
     def test_preview(self):
         seen = []
 
