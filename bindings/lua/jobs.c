@@ -375,6 +375,15 @@ static int generator_add_embeddings(lua_State *L)
     return 0;
 }
 
+/* generator:set_refiner(ckpt or nil) */
+static int generator_set_refiner(lua_State *L)
+{
+    sdlora_generator *g = slua_to(L, 1, GENERATOR);
+    slua_check(L, sdlora_generator_set_refiner(
+                      g, lua_isnoneornil(L, 2) ? NULL : slua_to(L, 2, CHECKPOINT)));
+    return 0;
+}
+
 static int generator_add_vae_dir(lua_State *L)
 {
     slua_check(L, sdlora_generator_add_vae_dir(slua_to(L, 1, GENERATOR), luaL_checkstring(L, 2)));
@@ -480,6 +489,7 @@ const luaL_Reg slua_generator_methods[] = {{"add_lora_dir", generator_add_lora_d
                                            {"set_init_image", generator_set_init_image},
                                            {"set_mask", generator_set_mask},
                                            {"set_network", generator_set_network},
+                                           {"set_refiner", generator_set_refiner},
                                            {"run", generator_run},
                                            {"cancel", generator_cancel},
                                            {NULL, NULL}};

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 typedef struct job {
-    const char *ckpt, *vae, *out, *from, *quality, *init_image, *mask;
+    const char *ckpt, *vae, *refiner, *out, *from, *quality, *init_image, *mask;
     cli_list lora_dirs, loras, embeddings, vae_dirs, upscaler_dirs;
     bool json;
     cli_model m;
@@ -105,6 +105,20 @@ static int apply_loras(job *j, const sdlora_options *o)
     return rc;
 }
 
+static int refine(job *j, const cli_args *a)
+{
+    sdlora_checkpoint *refiner;
+    int rc;
+
+    if (!j->refiner)
+        return SDLORA_OK;
+    rc = sdlora_checkpoint_open(&refiner, j->m.ctx, j->refiner, cli_options(a, "checkpoint"));
+    if (rc >= 0)
+        rc = sdlora_generator_set_refiner(j->g, refiner);
+    sdlora_checkpoint_unref(refiner);
+    return rc;
+}
+
 /* --- pictures to start from --- */
 
 typedef int (*set_picture_fn)(sdlora_generator *g, const sdlora_image *image);
@@ -141,17 +155,31 @@ static int32_t quality_of(const job *j)
     return j->quality ? (int32_t)strtol(j->quality, NULL, 10) : SDLORA_QUALITY_DEFAULT;
 }
 
-static int draw_one(job *j, sdlora_options *o, long long k, long long count, long long seed)
+/* Seeds of picture k: those of variations of one picture count up instead of its own. */
+static int set_seeds(sdlora_options *o, long long k, long long *seed, long long subseed)
+{
+    double strength = 0;
+
+    sdlora_options_get_real(o, "subseed_strength", &strength);
+    if (strength <= 0)
+        *seed += k;
+    else if (subseed >= 0 && sdlora_options_set_int(o, "subseed", subseed + k) < 0)
+        return SDLORA_EINVAL;
+    return sdlora_options_set_int(o, "seed", *seed);
+}
+
+static int draw_one(job *j, sdlora_options *o, long long k, long long count, long long seed,
+                    long long subseed)
 {
     char what[64], path[4096];
     sdlora_image *image = NULL;
     int rc;
 
     snprintf(what, sizeof what, "picture %lld/%lld", k + 1, count);
-    rc = sdlora_options_set_int(o, "seed", seed + k);
+    rc = set_seeds(o, k, &seed, subseed);
     if (rc >= 0)
         rc = cli_draw(j->g, o, what, &image);
-    file_name(j, k, seed + k, path, sizeof path);
+    file_name(j, k, seed, path, sizeof path);
     if (rc >= 0)
         rc = sdlora_image_save_as(image, path, quality_of(j));
     sdlora_image_unref(image);
@@ -163,7 +191,7 @@ static int draw_one(job *j, sdlora_options *o, long long k, long long count, lon
     } else {
         printf("{\"file\": ");
         cli_quote(path);
-        printf(", \"seed\": %lld}\n", seed + k);
+        printf(", \"seed\": %lld}\n", seed);
     }
     fflush(stdout);
     return SDLORA_OK;
@@ -171,17 +199,18 @@ static int draw_one(job *j, sdlora_options *o, long long k, long long count, lon
 
 static int draw_all(job *j, sdlora_options *o)
 {
-    int64_t count = 1;
+    int64_t count = 1, subseed = -1;
     long long seed = cli_seed(o);
     int rc = SDLORA_OK;
 
     sdlora_options_get_int(o, "count", &count);
+    sdlora_options_get_int(o, "subseed", &subseed);
     if (seed > INT64_MAX - (count - 1))
         return cli_usage("--seed %lld is too large for --count %lld: picture k has the seed plus k",
                          seed, (long long)count);
     sdlora_options_set_int(o, "count", 1); /* each is saved as soon as it is done */
     for (int64_t k = 0; rc >= 0 && k < count; k++)
-        rc = draw_one(j, o, k, count, seed);
+        rc = draw_one(j, o, k, count, seed, subseed);
     return rc < 0 ? cli_failed() : CLI_OK;
 }
 
@@ -201,6 +230,8 @@ static int run(job *j, const cli_args *a)
     if (rc >= 0)
         rc = apply_loras(j, o);
     if (rc >= 0)
+        rc = refine(j, a);
+    if (rc >= 0)
         rc = start_from(j);
     if (rc >= 0 && text)
         rc = match_from(j, o, text);
@@ -216,6 +247,8 @@ int cli_generate(int argc, char **argv)
     const cli_flag flags[] = {
         {"ckpt", CLI_FLAG_TEXT, &j.ckpt, "the model: a file or a diffusers folder"},
         {"vae", CLI_FLAG_TEXT, &j.vae, "a VAE file instead of the model's own"},
+        {"refiner", CLI_FLAG_TEXT, &j.refiner,
+         "a model that finishes pictures, from --refiner_switch_at on"},
         {"lora_dir", CLI_FLAG_LIST, &j.lora_dirs,
          "where <lora:name:1> and <hypernet:name:1> are looked up"},
         {"lora", CLI_FLAG_LIST, &j.loras, "FILE:WEIGHT: a network for every picture"},
