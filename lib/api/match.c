@@ -72,6 +72,27 @@ static int match_file(matching *k, const char *what, const char *key, const char
     return rc;
 }
 
+/* A VAE of the directories that has the name is taken, unless the caller chose one. */
+static int match_vae(matching *k)
+{
+    sdlora_generator *g = k->g;
+    const char *name = slr_info_get(k->info, "VAE");
+    char *path = NULL;
+    int rc;
+    if (g->vae)
+        return match_file(k, "VAE", "VAE", "vae", "VAE hash", g->vae->path);
+    if (name && slr_folders_named(&g->start.vaes, "VAE", slr_path_base(name), &path) < 0) {
+        if (sdlora_last_error()->code == SDLORA_ENOMEM)
+            return SDLORA_ENOMEM;
+        slr_clear();
+    }
+    rc = match_file(k, "VAE", "VAE", "vae", "VAE hash", path);
+    if (rc >= 0 && path && !slr_opt_given((slr_opt){k->o, "generate"}, "sd_vae"))
+        rc = slr_options_set_text(k->o, "sd_vae", slr_path_base(name));
+    slr_free(k->m, path);
+    return rc;
+}
+
 /* --- networks --- */
 
 /* "<lora:NAME" with what ends the name behind it, from `at` on. */
@@ -197,7 +218,7 @@ static int match_all(matching *k)
     sdlora_generator *g = k->g;
     SLR_TRY(
         match_file(k, "model", "Model", "model", "Model hash", slr_checkpoint_path(g->ckpt->base)));
-    SLR_TRY(match_file(k, "VAE", "VAE", "vae", "VAE hash", g->vae ? g->vae->path : NULL));
+    SLR_TRY(match_vae(k));
     slr_info_hashes(k->info, "lora", each_lora, k);
     SLR_TRY(k->rc);
     slr_info_hashes(k->info, "embed", each_embedding, k);

@@ -64,16 +64,12 @@ static const row rows[] = {
     {.key = "Init image hash", .own = true},
     {.key = "RNG", .option = "randn_source", .words = sources},
     {.key = "Tiling", .neutral = "False"},
-    {.key = "Downcast alphas_cumprod", .option = "use_downcasted_alpha_bar", .words = truth},
-    {.key = "Noise Schedule", .option = "sd_noise_schedule"},
     {.key = "Mask mode", .option = "inpainting_mask_invert", .words = modes},
     {.key = "Mask blur", .option = "mask_blur"},
     {.key = "Mask rounding", .option = "mask_round", .words = truth},
     {.key = "Inpaint area", .option = "inpaint_full_res", .words = areas},
     {.key = "Masked area padding", .option = "inpaint_full_res_padding"},
     {.key = "Masked content", .option = "inpainting_fill", .words = contents},
-    {.key = "Noise multiplier", .option = "initial_noise_multiplier"},
-    {.key = "Extra noise", .option = "img2img_extra_noise"},
     {.key = "Hires checkpoint", .neutral = "Use same checkpoint"},
     {.key = "Hires sampler", .option = "hr_sampler_name", .neutral = "Use same sampler"},
     {.key = "Hires prompt", .option = "hr_prompt", .text = true},
@@ -83,23 +79,18 @@ static const row rows[] = {
     {.key = "Hires resize", .option = "hr_resize_x", .second = "hr_resize_y"},
     {.key = "Hires steps", .option = "hr_second_pass_steps"},
     {.key = "Hires upscaler", .option = "hr_upscaler"},
+    {.key = "VAE Encoder", .neutral = "Full"},
     {.key = "Lora hashes", .own = true},
     {.key = "Lyco hashes", .own = true},
-    {.key = "TI hashes", .own = true},
-    {.key = "Hashes", .own = true},
     {.key = "Hypernet", .own = true},
     {.key = "Hypernet hash", .own = true},
     {.key = "Hypernet strength", .own = true},
-    {.key = "Emphasis", .option = "emphasis"},
     {.key = "Old prompt editing timelines", .option = "use_old_scheduling", .words = truth},
-    {.key = "VAE Encoder", .neutral = "Full"},
-    {.key = "VAE Decoder", .neutral = "Full"},
-    {.key = "Eta", .option = "eta"},
-    {.key = "Eta DDIM", .option = "eta"},
-    {.key = "Sigma churn", .option = "s_churn"},
-    {.key = "Sigma tmin", .option = "s_tmin"},
-    {.key = "Sigma tmax", .option = "s_tmax"},
-    {.key = "Sigma noise", .option = "s_noise"},
+    {.key = "TI hashes", .own = true},
+    {.key = "Emphasis", .option = "emphasis"},
+    {.key = "Downcast alphas_cumprod", .option = "use_downcasted_alpha_bar", .words = truth},
+    {.key = "Noise Schedule", .option = "sd_noise_schedule"},
+    {.key = "Noise multiplier", .option = "initial_noise_multiplier"},
     {.key = "Discard penultimate sigma",
      .option = "always_discard_next_to_last_sigma",
      .words = truth},
@@ -109,25 +100,34 @@ static const row rows[] = {
     {.key = "Beta schedule alpha", .option = "beta_dist_alpha"},
     {.key = "Beta schedule beta", .option = "beta_dist_beta"},
     {.key = "SGM noise multiplier", .option = "sgm_noise_multiplier", .words = truth},
+    {.key = "Extra noise", .option = "img2img_extra_noise"},
+    {.key = "Eta", .option = "eta"},
+    {.key = "Eta DDIM", .option = "eta"},
+    {.key = "Sigma churn", .option = "s_churn"},
+    {.key = "Sigma tmin", .option = "s_tmin"},
+    {.key = "Sigma tmax", .option = "s_tmax"},
+    {.key = "Sigma noise", .option = "s_noise"},
     {.key = "UniPC variant", .option = "uni_pc_variant"},
     {.key = "UniPC skip type", .option = "uni_pc_skip_type"},
     {.key = "UniPC order", .option = "uni_pc_order"},
     {.key = "UniPC lower order final", .option = "uni_pc_lower_order_final", .words = truth},
-    {.key = "Skip Early CFG", .option = "skip_early_cond"},
-    {.key = "NGMS", .option = "s_min_uncond"},
-    {.key = "NGMS all steps", .option = "s_min_uncond_all", .words = truth},
-    {.key = "Hires refiner", .option = "hires_fix_refiner_pass"},
-    {.key = "Refiner", .own = true},
-    {.key = "Refiner switch at", .option = "refiner_switch_at"},
     {.key = "Refiner switch by sampling steps",
      .option = "refiner_switch_by_sample_steps",
      .words = truth},
+    {.key = "Hires refiner", .option = "hires_fix_refiner_pass"},
+    {.key = "Refiner", .own = true},
+    {.key = "Refiner switch at", .option = "refiner_switch_at"},
+    {.key = "Skip Early CFG", .option = "skip_early_cond"},
+    {.key = "NGMS", .option = "s_min_uncond"},
+    {.key = "NGMS all steps", .option = "s_min_uncond_all", .words = truth},
+    {.key = "CFG rescale", .option = "cfg_rescale"},
     {.key = "Pad conds", .option = "pad_cond_uncond", .words = truth},
     {.key = "Pad conds v0", .option = "pad_cond_uncond_v0", .words = truth},
-    {.key = "CFG rescale", .option = "cfg_rescale"},
+    {.key = "VAE Decoder", .neutral = "Full"},
     {.key = "Precision", .option = "mixed_precision"},
     {.key = "VAE precision", .option = "no_half_vae", .words = halves},
     {.key = "VAE tiling", .option = "vae_tiling", .words = truth},
+    {.key = "Hashes", .own = true},
     {.key = "First pass size", .own = true},
     {.key = "Batch size", .own = true},
     {.key = "Batch pos", .own = true},
@@ -248,15 +248,21 @@ static int set_eta(filling *f)
     return SDLORA_OK;
 }
 
-static int set_hires(filling *f)
+static bool has_hires(const slr_info *i)
+{
+    int64_t w, h;
+    bool resize = slr_info_size(i, "Hires resize", &w, &h) && (w || h);
+    return resize || field_of(i, "Hires upscale") || field_of(i, "Hires upscaler");
+}
+
+/* A strength belongs to a second pass, or to a picture that was made of another; of those, one
+ * whose mask was blurred says so. */
+static int set_strength(filling *f)
 {
     const slr_info_field *from = field_of(f->info, "Denoising strength");
-    int64_t w, h;
-    bool resize = slr_info_size(f->info, "Hires resize", &w, &h) && (w || h);
-    if (!from ||
-        !(resize || field_of(f->info, "Hires upscale") || field_of(f->info, "Hires upscaler")))
-        return SDLORA_OK;
-    return set(f, from, "enable_hr", "true");
+    if (from && has_hires(f->info))
+        return set(f, from, "enable_hr", "true");
+    return from && !field_of(f->info, "Mask blur") ? set(f, from, "mask_blur", "0") : SDLORA_OK;
 }
 
 static bool is_addnet(const char *key)
@@ -295,7 +301,7 @@ int slr_info_options(const slr_info *i, slr_mem *m, sdlora_options *o, slr_buf *
     SLR_TRY(set(&f, &negative, "negative", i->negative));
     SLR_TRY(set_sampler(&f));
     SLR_TRY(set_eta(&f));
-    SLR_TRY(set_hires(&f));
+    SLR_TRY(set_strength(&f));
     for (size_t k = 0; k < i->n; k++) {
         const row *r = i->at[k].value ? find(i->at[k].key) : NULL;
         if (r)

@@ -15,6 +15,7 @@
 #include "networks/hypernet.h"
 #include "networks/netfile.h"
 #include "sample/infotext.h"
+#include "sample/modes.h"
 #include "sample/steps.h"
 
 #include <sdlora/version.h>
@@ -99,12 +100,8 @@ static int put_hash(slr_buf *b, const slr_run *s, const slr_network *n, const ch
     return rc < 0 ? rc : slr_buf_ok(b);
 }
 
-/* Those that no tag names first, then the tags' by the names that stand in them. */
-static int lora_hashes(const slr_run *s, slr_buf *b)
+static int tag_hashes(const slr_run *s, const slr_wording *w, slr_buf *b)
 {
-    const slr_wording *w = &s->words;
-    for (size_t i = 0; i < w->n_given; i++)
-        SLR_TRY(put_hash(b, s, w->item[i].network, slr_network_name(w->item[i].network)));
     for (size_t i = 0; i < w->tags.n; i++) {
         slr_network *n = NULL;
         const slr_prompt_tag *tag = &w->tags.tag[i];
@@ -117,6 +114,16 @@ static int lora_hashes(const slr_run *s, slr_buf *b)
     }
     slr_clear();
     return slr_buf_ok(b);
+}
+
+/* Those that no tag names first, then the tags' by the names that stand in them. */
+static int lora_hashes(const slr_run *s, slr_buf *b)
+{
+    const slr_wording *w = &s->words;
+    for (size_t i = 0; i < w->n_given; i++)
+        SLR_TRY(put_hash(b, s, w->item[i].network, slr_network_name(w->item[i].network)));
+    SLR_TRY(tag_hashes(s, w, b));
+    return s->modes->hires ? tag_hashes(s, &s->modes->words, b) : SDLORA_OK;
 }
 
 /* AUTOMATIC1111 reads these as <hypernet:name:strength>, so they are for what is in no prompt. */
@@ -211,16 +218,15 @@ static void add_size(writing *w, const char *key, int width, int height)
     slr_infotext_add(&w->t, key, text);
 }
 
-/* Whether the picture was made of another, and whether of a part of it.  A second pass also starts
- * from latents, but from its own. */
+/* Whether the picture was made of another, and whether of a part of it. */
 static bool from_picture(const writing *w)
 {
-    return !w->set->hr && w->s->last.init;
+    return w->s->modes->from_picture;
 }
 
 static bool is_masked(const writing *w)
 {
-    return from_picture(w) && w->s->last.repaint;
+    return from_picture(w) && w->s->modes->start.repaint;
 }
 
 static double eta_of(const writing *w)
@@ -390,15 +396,16 @@ static void add_guidance(writing *w)
     real_unless(w, "CFG rescale", set->cfg_rescale, 0);
 }
 
-static void add_words(writing *w)
+static void add_words(writing *w, const char *embeddings)
 {
     static const char *const modes[] = {NULL, "No norm", "Ignore", "None"};
     const slr_wording *words = &w->s->words;
     bool brackets = strpbrk(words->full, "([") || strpbrk(words->negative, "([");
-    if (brackets)
-        slr_infotext_add(&w->t, "Emphasis", modes[w->set->emphasis & 3]);
     if_true(w, "Old prompt editing timelines",
             w->set->old_scheduling && (strchr(words->full, '[') || strchr(words->negative, '[')));
+    slr_infotext_add(&w->t, "TI hashes", embeddings);
+    if (brackets)
+        slr_infotext_add(&w->t, "Emphasis", modes[w->set->emphasis & 3]);
 }
 
 /* What moves the last bits, or more, and has no words in the original. */
@@ -434,8 +441,7 @@ static int add_all(writing *w, const char *loras, const char *words)
     add_hires(w);
     slr_infotext_add(&w->t, "Lora hashes", loras);
     SLR_TRY(add_hypernet(w));
-    slr_infotext_add(&w->t, "TI hashes", words);
-    add_words(w);
+    add_words(w, words);
     add_sampling(w);
     SLR_TRY(add_refiner(w));
     add_guidance(w);

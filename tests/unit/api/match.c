@@ -8,17 +8,20 @@
 
 #include <cmocka.h>
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <sdlora/sdlora.h>
+#include "sample/infotext.h"
 
 #define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
 #define LORA   TEST_ROOT "/data/torch-openmoji-lora.safetensors"
 
-enum { SIDE = 64, BYTES = SIDE * SIDE * 3 };
+enum { SIDE = 64 };
 
 static sdlora_context *ctx;
 static sdlora_checkpoint *ckpt;
@@ -76,11 +79,18 @@ static sdlora_image *draw(sdlora_generator *g, sdlora_options *o)
     return img;
 }
 
+static bool same_pixels(const sdlora_image *a, const sdlora_image *b)
+{
+    int32_t w = sdlora_image_width(a), h = sdlora_image_height(a);
+    return w == sdlora_image_width(b) && h == sdlora_image_height(b) &&
+           !memcmp(sdlora_image_data(a), sdlora_image_data(b), (size_t)w * (size_t)h * 3);
+}
+
 static void same(const sdlora_image *a, const sdlora_image *b, const char *what)
 {
     if (strcmp(sdlora_image_text(a), sdlora_image_text(b)) != 0)
         fail_msg("%s:\n%s\nthen:\n%s", what, sdlora_image_text(a), sdlora_image_text(b));
-    if (memcmp(sdlora_image_data(a), sdlora_image_data(b), BYTES) != 0)
+    if (!same_pixels(a, b))
         fail_msg("%s: other pixels from:\n%s", what, sdlora_image_text(a));
 }
 
@@ -98,6 +108,41 @@ static sdlora_options *from_text(const char *text)
 }
 
 /* --- the same bytes --- */
+
+/* Known fields stand in the order of the table, which is the original's. */
+static void check_order(const char *text)
+{
+    slr_info i;
+    size_t last = 0;
+    ok(slr_info_read(&i, NULL, text));
+    for (size_t k = 0; k < i.n; k++) {
+        const char *key, *option;
+        size_t at = 0;
+        while ((key = slr_info_key_at(at, &option)) && strcmp(key, i.at[k].key) != 0)
+            at++;
+        if (!key)
+            continue;
+        if (at < last)
+            fail_msg("%s stands too late in:\n%s", key, text);
+        last = at;
+    }
+    slr_info_free(&i);
+}
+
+static void goes_round(sdlora_generator *g, sdlora_options *o, const char *field, const char *what)
+{
+    sdlora_image *first = draw(g, o);
+    const char *text = sdlora_image_text(first);
+    if (!strstr(text, field))
+        fail_msg("\"%s\" is not in:\n%s", field, text);
+    check_order(text);
+    sdlora_options *again = from_text(text);
+    sdlora_image *second = draw(g, again);
+    same(first, second, what);
+    sdlora_image_unref(second);
+    sdlora_options_unref(again);
+    sdlora_image_unref(first);
+}
 
 /* What the text must hold, so that no row passes because its setting does nothing. */
 static const struct {
@@ -131,6 +176,13 @@ static const struct {
     {"skip_early_cond=0.3", "Skip Early CFG: 0.3"},
     {"cfg_rescale=0.7", "CFG rescale: 0.7"},
     {"mixed_precision=no;vae_tiling=true", "Precision: no, VAE tiling: True"},
+    {"enable_hr=true;hr_scale=1.5;denoising_strength=0.6;hr_second_pass_steps=2",
+     "Denoising strength: 0.6, RNG: CPU, Hires upscale: 1.5, Hires steps: 2, Hires upscaler: "
+     "Latent"},
+    {"enable_hr=true;hr_resize_x=96;hr_resize_y=128;hr_upscaler=Lanczos;hr_sampler_name=Euler;"
+     "hr_scheduler=Karras;hr_prompt=green, (pear);hr_negative_prompt=a: b",
+     "Hires sampler: Euler, Hires prompt: \"green, (pear)\", Hires negative prompt: \"a: b\", "
+     "Hires schedule type: Karras, Hires resize: 96x128, Hires upscaler: Lanczos"},
     {"infotext_extra=Frame: {\"a\": [1, 2]}\nlone", "Frame: {\"a\": [1, 2]}, lone, Version"},
     {"prompt=a \"quoted\": text\nwith lines, \xe7\x8c\xab;negative=", "\xe7\x8c\xab\nSteps"},
 };
@@ -140,17 +192,50 @@ static void a_text_makes_its_picture_again(void **state)
     (void)state;
     for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
         sdlora_options *o = options(rows[k].options);
-        sdlora_image *first = draw(gen, o);
-        if (!strstr(sdlora_image_text(first), rows[k].field))
-            fail_msg("\"%s\" is not in:\n%s", rows[k].field, sdlora_image_text(first));
-        sdlora_options *again = from_text(sdlora_image_text(first));
-        sdlora_image *second = draw(gen, again);
-        same(first, second, rows[k].options);
-        sdlora_image_unref(second);
-        sdlora_options_unref(again);
-        sdlora_image_unref(first);
+        goes_round(gen, o, rows[k].field, rows[k].options);
         sdlora_options_unref(o);
     }
+}
+
+/* Pictures that are made of others: the text tells all but those. */
+static void pictures_of_pictures(void **state)
+{
+    (void)state;
+    static const struct {
+        bool masked;
+        const char *options, *field;
+    } cases[] = {
+        {false, "denoising_strength=0.6", "Denoising strength: 0.6, RNG: CPU, Version"},
+        {false, "denoising_strength=0.5;initial_noise_multiplier=0.9;img2img_extra_noise=0.1",
+         "Noise multiplier: 0.9, Extra noise: 0.1"},
+        {true, "mask_blur=2", "Mask blur: 2"},
+        {true, "inpainting_mask_invert=true;mask_blur=0;mask_round=false",
+         "Mask mode: Inpaint not masked, Mask rounding: False"},
+        {true, "inpaint_full_res=true;inpaint_full_res_padding=8",
+         "Inpaint area: Only masked, Masked area padding: 8"},
+        {true, "inpainting_fill=0", "Masked content: fill"},
+        {true, "inpainting_fill=2", "Masked content: latent noise"},
+        {true, "inpainting_fill=3", "Masked content: latent nothing"},
+    };
+    static uint8_t black_and_white[SIDE * SIDE * 3];
+    sdlora_generator *g;
+    sdlora_image *mask;
+    ok(sdlora_generator_new(&g, ckpt, NULL));
+    sdlora_options *plain = options("");
+    sdlora_image *init = draw(g, plain);
+    memset(black_and_white + 20 * SIDE * 3, 255, 20 * SIDE * 3);
+    ok(sdlora_image_new(&mask, ctx, SIDE, SIDE, black_and_white));
+    ok(sdlora_generator_set_init_image(g, init));
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        sdlora_options *o = options(cases[k].options);
+        ok(sdlora_generator_set_mask(g, cases[k].masked ? mask : NULL));
+        goes_round(g, o, cases[k].field, cases[k].options);
+        sdlora_options_unref(o);
+    }
+    sdlora_image_unref(mask);
+    sdlora_image_unref(init);
+    sdlora_options_unref(plain);
+    sdlora_generator_unref(g);
 }
 
 static void through_files_of_every_format(void **state)
@@ -223,13 +308,43 @@ static void networks_are_found_by_their_hash(void **state)
     ok(sdlora_options_get_text(again, "prompt", &prompt));
     assert_string_equal(prompt, "apple <lora:renamed:0.6>, <lora:renamed:0.3:0.2>");
     second = draw(there, again);
-    assert_memory_equal(sdlora_image_data(first), sdlora_image_data(second), BYTES);
+    assert_true(same_pixels(first, second));
     sdlora_image_unref(second);
     sdlora_options_unref(again);
     sdlora_image_unref(first);
     sdlora_options_unref(o);
     sdlora_generator_unref(here);
     sdlora_generator_unref(there);
+}
+
+/* A VAE of the directories is chosen by its name, and its hash looked at. */
+static void a_vae_is_found_by_its_name(void **state)
+{
+    (void)state;
+    sdlora_generator *g;
+    const char *setting;
+    char vaes[128], text[512];
+    snprintf(vaes, sizeof vaes, "%s/vae", dir);
+    assert_int_equal(mkdir(vaes, 0700), 0);
+    copy(TINYSD, in_dir("vae/kl.safetensors"));
+    ok(sdlora_generator_new(&g, ckpt, NULL));
+    ok(sdlora_generator_add_vae_dir(g, vaes));
+    sdlora_options *o = options("sd_vae=kl.safetensors");
+    sdlora_image *first = draw(g, o);
+    assert_non_null(strstr(sdlora_image_text(first), "VAE hash: 48dc8ae778, VAE: kl.safetensors"));
+    sdlora_options *again = from_text(sdlora_image_text(first));
+    check_notes(g, again, sdlora_image_text(first), NULL);
+    ok(sdlora_options_get_text(again, "sd_vae", &setting));
+    assert_string_equal(setting, "kl.safetensors");
+    sdlora_image *second = draw(g, again);
+    same(first, second, "a VAE by name");
+    snprintf(text, sizeof text, "p\nSteps: 4, Seed: 1, VAE hash: 0123456789, VAE: kl.safetensors");
+    check_notes(g, again, text, "kl.safetensors is another");
+    sdlora_image_unref(second);
+    sdlora_image_unref(first);
+    sdlora_options_unref(again);
+    sdlora_options_unref(o);
+    sdlora_generator_unref(g);
 }
 
 /* Networks that a call sets are told as tags in front of the prompt. */
@@ -313,8 +428,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_makes_its_picture_again),
+        cmocka_unit_test(pictures_of_pictures),
         cmocka_unit_test(through_files_of_every_format),
         cmocka_unit_test(networks_are_found_by_their_hash),
+        cmocka_unit_test(a_vae_is_found_by_its_name),
         cmocka_unit_test(networks_without_a_tag_get_one),
         cmocka_unit_test(what_is_not_here_is_told),
     };
