@@ -304,7 +304,7 @@ static int plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices,
         rc = build(p, g, &layout, cancel);
     *pitched = p->kernels.pitched;
     slr_layout_free(&layout, m);
-    if (rc < 0)
+    if (rc < 0 && rc != SDLORA_ECANCELED)
         slr_plan_free(p);
     else
         *out = p;

@@ -14,7 +14,8 @@ typedef struct slr_plan slr_plan;
  * so a missing kernel is an error now and never in a run. */
 int slr_plan_new(slr_plan **out, const slr_graph *g, slr_devices *devices);
 /* The same; cancel (Nullable) is read between kernels, since packing a model's weights takes
- * seconds: ECANCELED.  What was packed stays with the device as long as anything else uses it. */
+ * seconds: ECANCELED.  *out then is what was begun: it cannot run, but as long as it is not freed
+ * it keeps what has been packed, which the next plan finds. */
 int slr_plan_new_until(slr_plan **out, const slr_graph *g, slr_devices *devices,
                        const slr_cancel_flag *cancel);
 void slr_plan_free(slr_plan *p);

@@ -247,6 +247,16 @@ static slr_plan *find_plan(slr_engine *e, const slr_engine_key *key, kept **slot
     return NULL;
 }
 
+/* A plan that was not finished, or NULL.  After a cancel it keeps what has been packed for the next
+ * run; giving gigabytes back would take longer than a cancel may. */
+static void give_up(slr_engine *e, int kind, slr_plan *plan, int rc)
+{
+    if (rc == SDLORA_ECANCELED && !e->retired[kind])
+        e->retired[kind] = plan;
+    else
+        slr_plan_free(plan);
+}
+
 int slr_engine_plan(slr_engine *e, const slr_engine_key *key, slr_engine_build_fn build, void *user,
                     const slr_cancel_flag *cancel, slr_plan **out)
 {
@@ -263,7 +273,7 @@ int slr_engine_plan(slr_engine *e, const slr_engine_key *key, slr_engine_build_f
     if (rc >= 0)
         rc = slr_plan_back(slot->plan);
     if (rc < 0) {
-        slr_plan_free(slot->plan);
+        give_up(e, key->kind, slot->plan, rc);
         *slot = (kept){0};
         return rc;
     }
