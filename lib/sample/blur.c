@@ -8,19 +8,6 @@
 
 #include "base/status.h"
 
-/* A row or a column of one channel: n bytes, `step` apart. */
-typedef struct line {
-    uint8_t *at;
-    size_t n, step;
-} line;
-
-static line line_of(const slr_pixels *p, bool along_x, size_t i, size_t channel)
-{
-    size_t c = (size_t)p->channels, w = (size_t)p->width;
-    return along_x ? (line){p->data + i * w * c + channel, w, c}
-                   : (line){p->data + i * c + channel, (size_t)p->height, w * c};
-}
-
 /* --- OpenCV --- */
 
 /* k[0..half]: the kernel from its end to its middle, in 256ths that sum to 256.  What rounding
@@ -53,21 +40,54 @@ static size_t mirror(int64_t i, int64_t n)
     return (size_t)i;
 }
 
-static void blur_line(line l, const int32_t *k, int half, uint8_t *was)
+static void round_row(const int32_t *sum, size_t n, uint8_t *out)
 {
-    for (size_t i = 0; i < l.n; i++)
-        was[i] = l.at[i * l.step];
-    for (size_t i = 0; i < l.n; i++) {
-        int32_t sum = 128 + k[half] * was[i];
+    for (size_t i = 0; i < n; i++) {
+        int32_t v = (sum[i] + 128) >> 8;
+        out[i] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+    }
+}
+
+/* One row: wide has `half` mirrored pixels at either end. */
+static void blur_row(const uint8_t *wide, const int32_t *k, int half, int32_t *sum, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        sum[i] = k[half] * wide[i + (size_t)half];
+    for (int j = 0; j < half; j++) {
+        const uint8_t *before = wide + j, *after = wide + 2 * half - j;
+        for (size_t i = 0; i < n; i++)
+            sum[i] += k[j] * (before[i] + after[i]);
+    }
+}
+
+static void blur_along_x(slr_pixels *p, const int32_t *k, int half, uint8_t *wide, int32_t *sum)
+{
+    int64_t w = p->width;
+    for (int32_t y = 0; y < p->height; y++) {
+        uint8_t *row = p->data + (int64_t)y * w;
+        for (int64_t i = -half; i < w + half; i++)
+            wide[i + half] = row[mirror(i, w)];
+        blur_row(wide, k, half, sum, (size_t)w);
+        round_row(sum, (size_t)w, row);
+    }
+}
+
+/* was: a copy of the picture. */
+static void blur_along_y(slr_pixels *p, const int32_t *k, int half, const uint8_t *was,
+                         int32_t *sum)
+{
+    size_t w = (size_t)p->width;
+    for (int64_t y = 0; y < p->height; y++) {
+        const uint8_t *middle = was + (size_t)y * w;
+        for (size_t i = 0; i < w; i++)
+            sum[i] = k[half] * middle[i];
         for (int j = 0; j < half; j++) {
-            int64_t off = half - j, n = (int64_t)l.n, at = (int64_t)i;
-            bool inside = at >= off && at + off < n;
-            size_t a = inside ? i - (size_t)off : mirror(at - off, n);
-            size_t b = inside ? i + (size_t)off : mirror(at + off, n);
-            sum += k[j] * (was[a] + was[b]);
+            const uint8_t *before = was + mirror(y - half + j, p->height) * w,
+                          *after = was + mirror(y + half - j, p->height) * w;
+            for (size_t i = 0; i < w; i++)
+                sum[i] += k[j] * (before[i] + after[i]);
         }
-        sum >>= 8;
-        l.at[i * l.step] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+        round_row(sum, w, p->data + (size_t)y * w);
     }
 }
 
@@ -75,17 +95,20 @@ int slr_blur_axis(slr_pixels *grey, slr_mem *m, double sigma, bool along_x)
 {
     slr_require(grey->channels == 1 && sigma > 0 && sigma <= SLR_IMAGE_MAX_SIDE);
     int half = (int)(2.5 * sigma + 0.5);
-    size_t n = (size_t)(along_x ? grey->width : grey->height),
-           lines = (size_t)(along_x ? grey->height : grey->width);
-    int32_t *k = slr_calloc(m, (size_t)half + 1, sizeof *k);
-    uint8_t *was = slr_alloc(m, n);
-    if (k && was) {
+    size_t w = (size_t)grey->width, h = (size_t)grey->height;
+    int32_t *k = slr_calloc(m, (size_t)half + 1, sizeof *k), *sum = slr_calloc(m, w, sizeof *sum);
+    uint8_t *was = along_x ? slr_alloc(m, w + 2 * (size_t)half) : slr_calloc(m, h, w);
+    int rc = k && sum && was ? SDLORA_OK : SDLORA_ENOMEM;
+    if (rc >= 0)
         kernel(sigma, half, k);
-        for (size_t i = 0; i < lines; i++)
-            blur_line(line_of(grey, along_x, i, 0), k, half, was);
+    if (rc >= 0 && along_x) {
+        blur_along_x(grey, k, half, was, sum);
+    } else if (rc >= 0) {
+        memcpy(was, grey->data, w * h);
+        blur_along_y(grey, k, half, was, sum);
     }
-    int rc = k && was ? SDLORA_OK : SDLORA_ENOMEM;
     slr_free(m, k);
+    slr_free(m, sum);
     slr_free(m, was);
     return rc;
 }
@@ -113,27 +136,43 @@ static box box_for(float radius)
     return b;
 }
 
-/* Edges go on for ever. */
-static uint32_t edged(const uint8_t *v, int64_t n, int64_t i)
+/* Edges go on for ever: the row of n numbers that stands for number i. */
+static const uint8_t *edged(const uint8_t *v, int64_t n, int64_t i, size_t row)
 {
-    return v[i < 0 ? 0 : i >= n ? n - 1 : i];
+    return v + (size_t)(i < 0 ? 0 : i >= n ? n - 1 : i) * row;
 }
 
-/* The running sum may wrap in between, as unsigned numbers do, and comes out right. */
-static void box_line(line l, const box *b, uint8_t *was)
+/* One pass along a line of `n` numbers of `row` bytes each, which are independent: the channels of
+ * a pixel, or a whole row of the picture.  The running sums may wrap in between, as unsigned
+ * numbers do, and come out right. */
+static void box_pass(const box *b, const uint8_t *in, uint8_t *out, int64_t n, size_t row,
+                     uint32_t *sum)
 {
-    int64_t n = (int64_t)l.n, r = b->radius;
-    uint32_t sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        was[i] = l.at[(size_t)i * l.step];
-    for (int64_t i = -r - 1; i < r; i++)
-        sum += edged(was, n, i);
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t before = edged(was, n, i - r - 1), after = edged(was, n, i + r + 1);
-        sum += edged(was, n, i + r) - before;
-        uint32_t v = sum * b->whole + (before + after) * b->part;
-        l.at[(size_t)i * l.step] = (uint8_t)((v + (1u << 23)) >> 24);
+    int64_t r = b->radius;
+    memset(sum, 0, row * sizeof *sum);
+    for (int64_t i = -r - 1; i < r; i++) {
+        const uint8_t *v = edged(in, n, i, row);
+        for (size_t k = 0; k < row; k++)
+            sum[k] += v[k];
     }
+    for (int64_t i = 0; i < n; i++, out += row) {
+        const uint8_t *before = edged(in, n, i - r - 1, row), *last = edged(in, n, i + r, row),
+                      *after = edged(in, n, i + r + 1, row);
+        for (size_t k = 0; k < row; k++) {
+            sum[k] += (uint32_t)last[k] - before[k];
+            uint32_t v = sum[k] * b->whole + ((uint32_t)before[k] + after[k]) * b->part;
+            out[k] = (uint8_t)((v + (1u << 23)) >> 24);
+        }
+    }
+}
+
+/* Three passes from `data` and back to it; other: as large. */
+static void boxes(const box *b, uint8_t *data, uint8_t *other, int64_t n, size_t row, uint32_t *sum)
+{
+    box_pass(b, data, other, n, row, sum);
+    box_pass(b, other, data, n, row, sum);
+    box_pass(b, data, other, n, row, sum);
+    memcpy(data, other, (size_t)n * row);
 }
 
 int slr_blur_boxes(slr_pixels *p, slr_mem *m, float radius)
@@ -142,15 +181,15 @@ int slr_blur_boxes(slr_pixels *p, slr_mem *m, float radius)
     if (radius == 0)
         return SDLORA_OK;
     box b = box_for(radius);
-    size_t w = (size_t)p->width, h = (size_t)p->height;
-    uint8_t *was = slr_alloc(m, w > h ? w : h);
-    if (!was)
-        return SDLORA_ENOMEM;
-    for (int axis = 0; axis < 2; axis++)
-        for (size_t i = 0; i < (axis ? w : h); i++)
-            for (size_t c = 0; c < (size_t)p->channels; c++)
-                for (int pass = 0; pass < 3; pass++)
-                    box_line(line_of(p, !axis, i, c), &b, was);
-    slr_free(m, was);
-    return SDLORA_OK;
+    size_t c = (size_t)p->channels, row = (size_t)p->width * c, h = (size_t)p->height;
+    uint8_t *other = slr_calloc(m, h, row);
+    uint32_t *sum = slr_calloc(m, row, sizeof *sum);
+    int rc = other && sum ? SDLORA_OK : SDLORA_ENOMEM;
+    for (size_t y = 0; rc >= 0 && y < h; y++)
+        boxes(&b, p->data + y * row, other, p->width, c, sum);
+    if (rc >= 0)
+        boxes(&b, p->data, other, p->height, row, sum);
+    slr_free(m, other);
+    slr_free(m, sum);
+    return rc;
 }

@@ -6,7 +6,8 @@ Pictures are U8 [H,W,C] (masks [H,W]), latents [1,4,h,w].  `src.*` are inputs.  
 (resize_image; mode 0..2), `op.blur.<x>.<y>` (cv2), `op.boxes.<radius>` (Pillow, RGBA), `op.fill`, `op.cut`, `op.over`, `op.latmask.<round>`,
 `op.latent.<h>x<w>.<name>` (torch.interpolate), `op.colour.*`, `op.upscale.<name>.<w>x<h>`; `boxes` in the metadata are crop regions.
 `img.<case>.{init,mask,cond,latents,image}`: one run each, parameters in metadata `cases`; `cond` is what an inpainting model would be given.
-`hr.<case>.{latents,image}`: two passes, parameters in `hires`.  The VAE's mean stands for its draw.  `blendmodes` is the package of that name.
+`hr.<case>.{latents,image}`: two passes, parameters in `hires`.  `in.<case>.latents`: an inpainting model, parameters in `inpaint`: tinysd whose
+first convolution has five more channels, number i of [.,5,3,3] being ((7919 i) mod 2003 - 1001) / 20020.  The VAE's mean stands for its draw.  `blendmodes` is the package of that name.
 """
 import sys
 import types
@@ -44,6 +45,8 @@ class Model:
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def apply_model(self, x, t, cond):
+        if self.unet.config.in_channels == 9:
+            x = torch.cat([x, *cond["c_concat"]], 1)
         return self.unet(x, t, torch.cat(cond["c_crossattn"], 1)).sample
 
     def get_learned_conditioning(self, texts):
@@ -234,61 +237,107 @@ HIRES = {
 }
 
 
-def img2img(model, concat):
+def sources():
+    return {"a64": picture(64, 64, 5), "a96": picture(96, 96, 6), "a150": picture(150, 110, 7), "m64": mask(64, 64),
+            "m150": mask(150, 110, (0.55, 0.5, 0.8, 0.9)), "black": Image.new("L", (64, 64)), "wide": picture(61, 40, 1),
+            "clear": picture(48, 48, 3, alpha=True), "mask": mask(61, 40)}
+
+
+def start(model, c, given):
+    """An img2img job after its init()."""
     from modules import processing
-    sources = {"a64": picture(64, 64, 5), "a96": picture(96, 96, 6), "a150": picture(150, 110, 7), "m64": mask(64, 64),
-               "m150": mask(150, 110, (0.55, 0.5, 0.8, 0.9)), "black": Image.new("L", (64, 64))}
-    for name, p in sources.items():
-        put(f"src.{name}", p)
-    sources |= {"wide": picture(61, 40, 1), "clear": picture(48, 48, 3, alpha=True), "mask": mask(61, 40)}
+    shared.sd_model = model
+    opts.img2img_fix_steps, opts.img2img_extra_noise = c.get("fix", False), c.get("extra", 0)
+    opts.img2img_color_correction, opts.inpainting_mask_weight = c.get("correct", False), c.get("weight", 1.0)
+    p = processing.StableDiffusionProcessingImg2Img(
+        prompt=PROMPT[0], negative_prompt=PROMPT[1], sampler_name=c.get("sampler", "Euler a"), steps=8, cfg_scale=7.0, width=64, height=64,
+        init_images=[given[c["init"]]], mask=given.get(c.get("mask")), denoising_strength=c.get("strength", 0.75),
+        resize_mode=c.get("mode", 0), mask_blur=c.get("blur", 4), mask_round=c.get("round", True), inpainting_fill=c.get("content", 1),
+        inpaint_full_res=c.get("full", False), inpaint_full_res_padding=c.get("padding", 0), inpainting_mask_invert=c.get("invert", 0),
+        initial_noise_multiplier=c.get("multiplier", 1.0))
+    p.mask_blur_x = p.mask_blur_y = c.get("blur", 4)
+    conds = prepare(p, model, p.sampler_name, "Automatic", 8, 1)
+    p.init([PROMPT[0]], [1], [0])
+    return p, conds
+
+
+def img2img(model, concat):
+    given = sources()
+    for name in ("a64", "a96", "a150", "m64", "m150", "black"):
+        put(f"src.{name}", given[name])
     for name, c in CASES.items():
-        opts.img2img_fix_steps, opts.img2img_extra_noise = c.get("fix", False), c.get("extra", 0)
-        opts.img2img_color_correction = c.get("correct", False)
-        for target in (model,) if name == "latent" else (concat, model):
-            shared.sd_model = target
-            p = processing.StableDiffusionProcessingImg2Img(
-                prompt=PROMPT[0], negative_prompt=PROMPT[1], sampler_name=c.get("sampler", "Euler a"), steps=8, cfg_scale=7.0, width=64, height=64,
-                init_images=[sources[c["init"]]], mask=sources.get(c.get("mask")), denoising_strength=c.get("strength", 0.75),
-                resize_mode=c.get("mode", 0), mask_blur=c.get("blur", 4), mask_round=c.get("round", True), inpainting_fill=c.get("content", 1),
-                inpaint_full_res=c.get("full", False), inpaint_full_res_padding=c.get("padding", 0), inpainting_mask_invert=c.get("invert", 0),
-                initial_noise_multiplier=c.get("multiplier", 1.0))
-            p.mask_blur_x = p.mask_blur_y = c.get("blur", 4)
-            cond, uncond = prepare(p, target, p.sampler_name, "Automatic", 8, 1)
-            p.init([PROMPT[0]], [1], [0])
-            if target is concat:
-                OUT[f"img.{name}.cond"] = p.image_conditioning
+        if name != "latent":
+            OUT[f"img.{name}.cond"] = start(concat, c, given)[0].image_conditioning
+        p, conds = start(model, c, given)
         OUT[f"img.{name}.init"] = p.init_latent
         if p.nmask is not None:
             OUT[f"img.{name}.mask"] = p.nmask[0]
-        samples = p.sample(cond, uncond, [1], [0], 0, [PROMPT[0]])
+        samples = p.sample(*conds, [1], [0], 0, [PROMPT[0]])
         OUT[f"img.{name}.latents"] = samples
         if {"mask", "mode", "correct"} & c.keys():  # the others are plainly decoded
             put(f"img.{name}.image", finish(p, model, samples))
         print(name, f"{samples.std():.3f}", p.extra_generation_params)
 
 
-def hires(model):
+def twice(model, c):
+    """The job and its last latents of a picture from noise, with a second pass where there is an upscaler."""
     from modules import processing
+    opts.img2img_fix_steps = opts.img2img_extra_noise = opts.img2img_color_correction = 0
+    opts.inpainting_mask_weight = c.get("weight", 1.0)
+    shared.sd_model = model
+    p = processing.StableDiffusionProcessingTxt2Img(
+        prompt=PROMPT[0], negative_prompt=PROMPT[1], sampler_name=c.get("sampler", "Euler a"), steps=8, cfg_scale=7.0, width=64, height=64,
+        enable_hr="upscaler" in c, denoising_strength=c.get("strength", 0.7), hr_scale=c.get("scale", 2.0), hr_upscaler=c.get("upscaler"),
+        hr_second_pass_steps=c.get("steps", 0), hr_resize_x=c.get("x", 0), hr_resize_y=c.get("y", 0), hr_sampler_name=c.get("hr_sampler"))
+    p.hr_negative_prompt = PROMPT[1]
+    cond, uncond = prepare(p, model, p.sampler_name, "Automatic", 8, 1)
+    p.init([PROMPT[0]], [1], [0])
+    p.hr_c, p.hr_uc = cond, uncond
+    kept, decode = [], processing.decode_latent_batch
+    processing.decode_latent_batch = lambda m, x, **k: kept.append(x) or decode(m, x, **k)
+    got = p.sample(cond, uncond, [1], [0], 0, [PROMPT[0]])
+    processing.decode_latent_batch = decode
+    return p, kept[-1] if kept else got
+
+
+def hires(model):
     for name, c in HIRES.items():
-        opts.img2img_fix_steps = opts.img2img_extra_noise = opts.img2img_color_correction = 0
-        shared.sd_model = model
-        p = processing.StableDiffusionProcessingTxt2Img(
-            prompt=PROMPT[0], negative_prompt=PROMPT[1], sampler_name=c.get("sampler", "Euler a"), steps=8, cfg_scale=7.0, width=64, height=64,
-            enable_hr=True, denoising_strength=c.get("strength", 0.7), hr_scale=c.get("scale", 2.0), hr_upscaler=c["upscaler"],
-            hr_second_pass_steps=c.get("steps", 0), hr_resize_x=c.get("x", 0), hr_resize_y=c.get("y", 0), hr_sampler_name=c.get("hr_sampler"))
-        p.hr_negative_prompt = PROMPT[1]
-        cond, uncond = prepare(p, model, p.sampler_name, "Automatic", 8, 1)
-        p.init([PROMPT[0]], [1], [0])
-        p.hr_c, p.hr_uc = cond, uncond
-        kept = []
-        decode = processing.decode_latent_batch
-        processing.decode_latent_batch = lambda m, x, **k: kept.append(x) or decode(m, x, **k)
-        p.sample(cond, uncond, [1], [0], 0, [PROMPT[0]])
-        processing.decode_latent_batch = decode
-        OUT[f"hr.{name}.latents"] = kept[-1]
+        p, latents = twice(model, c)
+        OUT[f"hr.{name}.latents"] = latents
         if name in ("latent0", "lanczos"):
-            put(f"hr.{name}.image", finish(p, model, kept[-1]))
-        print(name, tuple(kept[-1].shape), p.extra_generation_params)
+            put(f"hr.{name}.image", finish(p, model, latents))
+        print(name, tuple(latents.shape))
+
+
+def wider(unet):
+    """The UNet with nine channels."""
+    old = unet.conv_in
+    n = old.out_channels * 5 * 9
+    more = ((7919 * torch.arange(n) % 2003 - 1001) / 20020).float().reshape(-1, 5, 3, 3)
+    unet.conv_in = torch.nn.Conv2d(9, old.out_channels, 3, padding=1)
+    unet.conv_in.weight.data, unet.conv_in.bias.data = torch.cat([old.weight, more], 1), old.bias.data
+    unet.register_to_config(in_channels=9)
+    return unet
+
+
+# "Latent" with the whole weight fails in v1.10.1, which makes the condition at the first pass's size.
+INPAINT = {
+    "noise": {}, "plain": dict(init="a64"), "mask": dict(init="a64", mask="m64", content=1),
+    "weight": dict(init="a64", mask="m64", content=0, weight=0.4, sampler="DDIM"), "soft": dict(init="a64", mask="m64", round=False),
+    "latent_weight": dict(upscaler="Latent", scale=1.5, weight=0.5),
+    "lanczos": dict(upscaler="Lanczos", scale=1.5), "lanczos_weight": dict(upscaler="Lanczos", scale=1.5, weight=0.5),
+}
+
+
+def inpaint(model):
+    given = sources()
+    for name, c in INPAINT.items():
+        if "init" in c:
+            p, conds = start(model, c, given)
+            OUT[f"in.{name}.latents"] = p.sample(*conds, [1], [0], 0, [PROMPT[0]])
+        else:
+            OUT[f"in.{name}.latents"] = twice(model, c)[1]
+        print(name, f"{OUT[f'in.{name}.latents'].std():.3f}")
 
 
 def main():
@@ -301,8 +350,9 @@ def main():
         boxes = operations(sys.argv[1])
         img2img(model, concat)
         hires(model)
+        inpaint(Model(wider(unet), vae, embed, "concat"))
     save("img2img.safetensors", OUT, oracle="AUTOMATIC1111 v1.10.1 (82a973c), " + versions(
-        "pillow", "opencv-python-headless", "scikit-image", "blendmodes", "k-diffusion", "diffusers"), cases=CASES, hires=HIRES, boxes=boxes,
+        "pillow", "opencv-python-headless", "scikit-image", "blendmodes", "k-diffusion", "diffusers"), cases=CASES, hires=HIRES, inpaint=INPAINT, boxes=boxes,
         prompt=list(PROMPT))
 
 

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -103,6 +104,43 @@ static void source(const char *name, slr_pixels *out)
     ok(p.channels == 1 ? slr_picture_rgb(out, NULL, &p) : slr_picture_copy(out, NULL, &p));
 }
 
+/* Reads a case of img2img; free init->data and mask->data. */
+static void read_start(slr_request *r, const json_t *c, slr_pixels *init, slr_pixels *mask)
+{
+    *mask = (slr_pixels){0};
+    source(word(c, "init", NULL), init);
+    if (word(c, "mask", NULL))
+        source(word(c, "mask", NULL), mask);
+    r->init = init;
+    r->mask = mask->data ? mask : NULL;
+    r->set.denoising_strength = number(c, "strength", 0.75);
+    r->set.resize_mode = (int)number(c, "mode", 0);
+    r->set.fix_steps = number(c, "fix", 0) != 0;
+    r->set.noise_multiplier = number(c, "multiplier", 1);
+    r->set.extra_noise = number(c, "extra", 0);
+    r->set.color_correction = number(c, "correct", 0) != 0;
+    r->set.mask_blur = (int)number(c, "blur", 4);
+    r->set.mask_round = number(c, "round", 1) != 0;
+    r->set.mask_invert = number(c, "invert", 0) != 0;
+    r->set.mask_weight = number(c, "weight", 1);
+    r->set.fill = (int)number(c, "content", 1);
+    r->set.full_res = number(c, "full", 0) != 0;
+    r->set.full_res_padding = (int)number(c, "padding", 0);
+}
+
+static void read_hires(slr_request *r, const json_t *c)
+{
+    r->set.hr_upscaler = word(c, "upscaler", NULL);
+    r->set.hr = r->set.hr_upscaler != NULL;
+    r->set.denoising_strength = number(c, "strength", 0.7);
+    r->set.hr_scale = number(c, "scale", 2);
+    r->set.hr_steps = (int)number(c, "steps", 0);
+    r->set.hr_width = (int)number(c, "x", 0);
+    r->set.hr_height = (int)number(c, "y", 0);
+    r->set.hr_sampler = word(c, "hr_sampler", NULL);
+    r->set.mask_weight = number(c, "weight", 1);
+}
+
 static slr_request request_of(const json_t *c)
 {
     slr_request r = {0};
@@ -152,26 +190,10 @@ static void img2img(void **state)
     const char *name;
     json_object_foreach(cases, name, c)
     {
-        slr_pixels init, mask = {0};
+        slr_pixels init, mask;
         slr_picture picture;
         slr_request r = request_of(c);
-        source(word(c, "init", NULL), &init);
-        if (word(c, "mask", NULL))
-            source(word(c, "mask", NULL), &mask);
-        r.init = &init;
-        r.mask = mask.data ? &mask : NULL;
-        r.set.denoising_strength = number(c, "strength", 0.75);
-        r.set.resize_mode = (int)number(c, "mode", 0);
-        r.set.fix_steps = number(c, "fix", 0) != 0;
-        r.set.noise_multiplier = number(c, "multiplier", 1);
-        r.set.extra_noise = number(c, "extra", 0);
-        r.set.color_correction = number(c, "correct", 0) != 0;
-        r.set.mask_blur = (int)number(c, "blur", 4);
-        r.set.mask_round = number(c, "round", 1) != 0;
-        r.set.mask_invert = number(c, "invert", 0) != 0;
-        r.set.fill = (int)number(c, "content", 1);
-        r.set.full_res = number(c, "full", 0) != 0;
-        r.set.full_res_padding = (int)number(c, "padding", 0);
+        read_start(&r, c, &init, &mask);
         ok(slr_generator_run(gen, &r, &picture));
         check("img", name, &picture);
         slr_picture_free(slr_checkpoint_mem(base), &picture);
@@ -191,20 +213,88 @@ static void hires(void **state)
     {
         slr_picture picture;
         slr_request r = request_of(c);
-        r.set.hr = true;
-        r.set.denoising_strength = number(c, "strength", 0.7);
-        r.set.hr_upscaler = word(c, "upscaler", NULL);
-        r.set.hr_scale = number(c, "scale", 2);
-        r.set.hr_steps = (int)number(c, "steps", 0);
-        r.set.hr_width = (int)number(c, "x", 0);
-        r.set.hr_height = (int)number(c, "y", 0);
-        r.set.hr_sampler = word(c, "hr_sampler", NULL);
+        read_hires(&r, c);
         ok(slr_generator_run(gen, &r, &picture));
         check("hr", name, &picture);
         slr_picture_free(slr_checkpoint_mem(base), &picture);
     }
     assert_int_equal(json_object_size(cases), 11);
     json_decref(cases);
+}
+
+/* --- an inpainting model --- */
+
+/* tinysd with five more channels into its first convolution, as the golden script makes them. */
+static void write_wider(const char *path)
+{
+    const char *first = "model.diffusion_model.input_blocks.0.0.weight";
+    slr_safetensors *f;
+    ok(slr_safetensors_open(&f, NULL, TINYSD, true));
+    size_t n = slr_safetensors_count(f);
+    slr_st_entry *e = slr_calloc(NULL, n, sizeof *e);
+    float *wide = NULL;
+    for (size_t i = 0; i < n; i++) {
+        e[i].name = slr_safetensors_at(f, i, &e[i].t);
+        if (strcmp(e[i].name, first) != 0)
+            continue;
+        int64_t out = e[i].t.dim[0];
+        float *old = slr_alloc(NULL, (size_t)slr_tensor_count(&e[i].t) * sizeof *old);
+        wide = slr_alloc(NULL, (size_t)out * 81 * sizeof *wide);
+        ok(slr_tensor_to_f32(&e[i].t, old));
+        for (int64_t k = 0; k < out; k++) {
+            memcpy(wide + k * 81, old + k * 36, 36 * sizeof *wide);
+            for (int64_t j = 0; j < 45; j++)
+                wide[k * 81 + 36 + j] =
+                    (float)((double)((7919 * (k * 45 + j)) % 2003 - 1001) / 20020);
+        }
+        slr_free(NULL, old);
+        const int64_t dim[4] = {out, 9, 3, 3};
+        e[i].t = (slr_tensor){.dtype = SDLORA_F32, .rank = 4, .data = wide};
+        memcpy(e[i].t.dim, dim, sizeof dim);
+    }
+    assert_non_null(wide);
+    ok(slr_safetensors_write(NULL, path, e, n, NULL, 0));
+    slr_free(NULL, wide);
+    slr_free(NULL, e);
+    slr_safetensors_close(f);
+}
+
+static void inpainting_model(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/sdlora-modes-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    write_wider(path);
+    const slr_checkpoint_config model = {.predict = -1};
+    slr_checkpoint *wide;
+    slr_generator *own;
+    ok(slr_checkpoint_open(&wide, path, &model));
+    ok(slr_generator_new(&own, slr_checkpoint_mem(wide), (slr_log){0}, wide, NULL, NULL, devices,
+                         NULL));
+    json_t *cases = meta("inpaint"), *c;
+    const char *name;
+    json_object_foreach(cases, name, c)
+    {
+        slr_pixels init = {0}, mask = {0};
+        slr_picture picture;
+        slr_request r = request_of(c);
+        if (word(c, "init", NULL))
+            read_start(&r, c, &init, &mask);
+        else
+            read_hires(&r, c);
+        ok(slr_generator_run(own, &r, &picture));
+        check("in", name, &picture);
+        slr_picture_free(slr_checkpoint_mem(wide), &picture);
+        slr_free(NULL, init.data);
+        slr_free(NULL, mask.data);
+    }
+    assert_int_equal(json_object_size(cases), 8);
+    json_decref(cases);
+    slr_generator_free(own);
+    slr_checkpoint_unref(wide);
+    unlink(path);
 }
 
 /* --- what a pass starts from --- */
@@ -300,6 +390,7 @@ static void refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(starts), cmocka_unit_test(img2img),
-                                       cmocka_unit_test(hires), cmocka_unit_test(refusals)};
+                                       cmocka_unit_test(hires), cmocka_unit_test(inpainting_model),
+                                       cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
