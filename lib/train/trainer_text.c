@@ -22,15 +22,15 @@ static int parse_rates(const char *text, double *rate, int n)
         if (length) {
             if (length >= sizeof number || found == n)
                 return slr_fail(SDLORA_EINVAL, __func__,
-                                "text_encoder_lr is '%.100s', wanted one number, or one for each "
-                                "of two text encoders",
-                                text);
+                                "text_encoder_lr is one number, or one for each of %d text "
+                                "encoders, not more",
+                                n);
             memcpy(number, p, length);
             number[length] = '\0';
             if (!slr_parse_real(number, &rate[found]) || !(rate[found] >= 0 && rate[found] <= 1e6))
                 return slr_fail(SDLORA_EINVAL, __func__,
-                                "text_encoder_lr is '%.100s': '%s' is no number from 0 to 1000000",
-                                text, number);
+                                "text_encoder_lr has '%s', which is no number from 0 to 1000000",
+                                number);
             found++;
         }
         p += length + (p[length] != '\0');

@@ -95,7 +95,7 @@ static void rates_are_read_with_care(void **state)
         job j;
         assert_int_equal(job_try(&j, &(job_spec){.train = LIST("text_encoder_lr", bad[i])}),
                          SDLORA_EINVAL);
-        assert_says("text_encoder_lr is '");
+        assert_says("text_encoder_lr ");
         job_close(&j);
     }
 }
