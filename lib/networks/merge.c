@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "base/thread.h"
 #include "base/str.h"
 #include "graph/exec.h"
 #include "networks/embedding.h"
@@ -229,6 +230,8 @@ static int merge_modules(const merging *w, bool (*which)(void *user, int part, c
             if (mod->target.part != w->part || seen(w, i, path) ||
                 (which && !which(user, w->part, path)))
                 continue;
+            if (slr_canceled())
+                return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
             SLR_TRY(merge_tensor(w, path, mod, SLR_LEAF_WEIGHT));
             SLR_TRY(merge_tensor(w, path, mod, SLR_LEAF_BIAS));
         }

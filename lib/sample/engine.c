@@ -162,13 +162,31 @@ static int keep_plans(slr_engine *e, slr_stack *stack)
     return SDLORA_OK;
 }
 
+/* Rebuilding weights takes seconds where networks are of other kinds than LoRA.  All that comes of
+ * it is the stack, so the work may be cut anywhere. */
+static int build_stack(slr_engine *e, const slr_stack_item *items, size_t n,
+                       const slr_cancel_flag *cancel, slr_stack **out)
+{
+    slr_watch watch;
+    slr_watch_enter(&watch, cancel);
+    int rc = slr_stack_new(out, e->m, e->devices, e->base, items, n);
+    bool cut = watch.cut;
+    slr_watch_leave(&watch);
+    if (rc < 0 || !cut)
+        return rc;
+    slr_stack_free(*out);
+    *out = NULL;
+    return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
+}
+
 /* A new stack, before anything of the old one is given up. */
-static int replace_stack(slr_engine *e, const slr_stack_item *items, size_t n)
+static int replace_stack(slr_engine *e, const slr_stack_item *items, size_t n,
+                         const slr_cancel_flag *cancel)
 {
     slr_stack *stack = NULL;
     slr_stack_item *copy = NULL;
     if (n) {
-        SLR_TRY(slr_stack_new(&stack, e->m, e->devices, e->base, items, n));
+        SLR_TRY(build_stack(e, items, n, cancel, &stack));
         copy = slr_calloc(e->m, n, sizeof *copy);
         if (!copy) {
             slr_stack_free(stack);
@@ -186,14 +204,15 @@ static int replace_stack(slr_engine *e, const slr_stack_item *items, size_t n)
     return SDLORA_OK;
 }
 
-int slr_engine_set_networks(slr_engine *e, const slr_stack_item *items, size_t n)
+int slr_engine_set_networks(slr_engine *e, const slr_stack_item *items, size_t n,
+                            const slr_cancel_flag *cancel)
 {
     if (!same_networks(e, items, n))
-        return replace_stack(e, items, n);
+        return replace_stack(e, items, n, cancel);
     if (same_strengths(e, items, n) && !(e->stack && slr_stack_stale(e->stack)))
         return SDLORA_OK;
     if (!slr_stack_live(e->stack))
-        return replace_stack(e, items, n);
+        return replace_stack(e, items, n, cancel);
     SLR_TRY(slr_stack_set(e->stack, items, n));
     memcpy(e->item, items, n * sizeof *items);
     e->version++;

@@ -19,7 +19,8 @@ void slr_engine_rest(slr_engine *e);
 /* Another precision than f32 from now on. */
 void slr_engine_set_policy(slr_engine *e, slr_policy policy);
 /* Networks to apply from now on; the same networks at other strengths keep all graphs. */
-int slr_engine_set_networks(slr_engine *e, const slr_stack_item *items, size_t n);
+int slr_engine_set_networks(slr_engine *e, const slr_stack_item *items, size_t n,
+                            const slr_cancel_flag *cancel);
 /* Rises whenever results may differ from those before: what was kept of them is stale. */
 uint64_t slr_engine_version(const slr_engine *e);
 

@@ -151,27 +151,28 @@ void slr_wording_free(slr_wording *w, slr_mem *m)
 
 /* --- at work --- */
 
-static int apply_to(const slr_wording *w, slr_model *model)
+static int apply_to(const slr_wording *w, slr_model *model, const slr_cancel_flag *cancel)
 {
-    SLR_TRY(slr_engine_set_networks(model->engine, w->item, w->n_items));
+    SLR_TRY(slr_engine_set_networks(model->engine, w->item, w->n_items, cancel));
     return slr_conds_set_embeddings(model->conds, w->known.at, w->known.n);
 }
 
 /* A refiner may be of another architecture, which networks of the model do not fit. */
-static int apply_to_refiner(const slr_wording *w, const slr_generator *g)
+static int apply_to_refiner(const slr_wording *w, const slr_run *s)
 {
-    int rc = apply_to(w, g->refiner);
+    const slr_generator *g = s->g;
+    int rc = apply_to(w, g->refiner, s->r->cancel);
     if (rc >= 0 || rc == SDLORA_ENOMEM || rc == SDLORA_ECANCELED)
         return rc;
     slr_logf(&g->log, SLR_LOG_INFO, "the refiner works without networks: %s",
              sdlora_last_error()->message);
     slr_clear();
-    SLR_TRY(slr_engine_set_networks(g->refiner->engine, NULL, 0));
+    SLR_TRY(slr_engine_set_networks(g->refiner->engine, NULL, 0, NULL));
     return slr_conds_set_embeddings(g->refiner->conds, NULL, 0);
 }
 
 int slr_wording_apply(const slr_wording *w, slr_run *s)
 {
-    SLR_TRY(apply_to(w, s->g->model));
-    return s->g->refiner ? apply_to_refiner(w, s->g) : SDLORA_OK;
+    SLR_TRY(apply_to(w, s->g->model, s->r->cancel));
+    return s->g->refiner ? apply_to_refiner(w, s) : SDLORA_OK;
 }

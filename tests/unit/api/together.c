@@ -14,6 +14,9 @@
 
 #include <sdlora/sdlora.h>
 
+#include "api/api.h"
+#include "sample/engine.h"
+
 #define MODEL TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
 
 enum { JOBS = 3, PICTURES = 3 };
@@ -194,12 +197,45 @@ static void a_cancel_ends_its_own_run(void **state)
     sdlora_context_unref(ctx);
 }
 
+/* Weights that a LoKr changes are rebuilt when it is set; that ends as well, and nothing is left of
+ * it. */
+static void rebuilding_ends_on_cancel(void **state)
+{
+    sdlora_context *ctx;
+    sdlora_checkpoint *ckpt = open_model(&ctx);
+    sdlora_network *net;
+    sdlora_options *o;
+    slr_engine *e;
+    slr_cancel_flag flag = 1;
+
+    (void)state;
+    ok(sdlora_options_new(&o, "network"));
+    ok(sdlora_options_set_text(o, "network_module", "lycoris.kohya"));
+    ok(sdlora_options_set_text(o, "network_args", "algo=lokr"));
+    ok(sdlora_network_new(&net, ckpt, o, 1));
+    slr_stack_item item = {.network = net->net, .te = 1, .unet = 1};
+    ok(slr_engine_new(&e, ctx->mem, ckpt->base, ctx->devices));
+    uint64_t version = slr_engine_version(e), used = sdlora_context_memory_used(ctx);
+    assert_int_equal(slr_engine_set_networks(e, &item, 1, &flag), SDLORA_ECANCELED);
+    assert_int_equal(slr_engine_version(e), version);
+    assert_int_equal(sdlora_context_memory_used(ctx), used);
+    flag = 0;
+    ok(slr_engine_set_networks(e, &item, 1, &flag));
+    assert_true(slr_engine_version(e) > version);
+    slr_engine_free(e);
+    sdlora_network_unref(net);
+    sdlora_options_unref(o);
+    sdlora_checkpoint_unref(ckpt);
+    sdlora_context_unref(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pictures_are_those_of_one_alone),
         cmocka_unit_test(weights_are_packed_once),
         cmocka_unit_test(a_cancel_ends_its_own_run),
+        cmocka_unit_test(rebuilding_ends_on_cancel),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
