@@ -270,16 +270,20 @@ static void open_elements(slr_edit *e, size_t *work)
     }
 }
 
-/* The steps behind which texts change. */
+/* The steps behind which texts change; where nothing changes, all of it is text. */
 static void mark_ends(slr_edit *e)
 {
+    bool edited = false, turns = false;
     for (size_t i = 0; i < e->n && !e->plain; i++) {
         const token *t = &e->at[i];
         if (t->c == '[' && t->role == SCHEDULED && t->value >= 1)
             e->ends[t->value] = true;
-        if (t->c == '[' && t->role == ALTERNATE)
-            memset(e->ends + 1, true, (size_t)e->steps * sizeof *e->ends);
+        turns = turns || t->role == ALTERNATE;
+        edited = edited || t->role >= SCHEDULED;
     }
+    if (turns)
+        memset(e->ends + 1, true, (size_t)e->steps * sizeof *e->ends);
+    e->plain = !edited;
     e->ends[e->steps] = true;
 }
 

@@ -177,7 +177,9 @@ static void cut_comments(const char *p, bool lines, slr_buf *out)
         size_t hash = lines && p[i] == '\n' ? i + 1 : i;
         bool cut = p[hash] == '#' && (!lines || hash > i || i == 0);
         if (!cut) {
-            slr_buf_putc(out, p[i++]);
+            size_t n = 1 + strcspn(p + i + 1, "#\n");
+            slr_buf_add(out, p + i, n);
+            i += n;
             continue;
         }
         i = hash + strcspn(p + hash, "\n");

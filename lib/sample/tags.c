@@ -134,12 +134,14 @@ int slr_prompt_cut_tags(slr_prompt_tags *out, slr_mem *m, const char *prompt)
     int rc = SDLORA_OK;
     for (const char *p = prompt; rc >= 0 && *p;) {
         size_t colon, n = *p == '<' ? tag_length(p, last, &colon, &out->work) : 0;
-        if (n)
+        if (n) {
             rc = parse_tag(out, p, colon, n);
-        else
-            slr_buf_putc(&text, *p);
-        p += n ? n : 1;
-        out->work += n ? n : 1;
+        } else { /* up to where the next one may begin */
+            n = 1 + strcspn(p + 1, "<");
+            slr_buf_add(&text, p, n);
+        }
+        p += n;
+        out->work += n;
     }
     slr_buf_puts(&text, "");
     if (rc >= 0)

@@ -152,7 +152,8 @@ static void emphasis_like_the_original(void **state)
     (void)state;
     json_t *root, *pair;
     size_t i;
-    json_array_foreach(golden_json(PROMPTS, "attention", &root), i, pair)
+    json_t *list = golden_json(PROMPTS, "attention", &root);
+    json_array_foreach(list, i, pair)
     {
         const char *prompt = json_string_value(json_array_get(pair, 0));
         json_t *want = json_array_get(pair, 1);
@@ -184,7 +185,8 @@ static void chunks_like_the_original(void **state)
     size_t i;
     slr_bpe *bpe;
     ok(slr_bpe_new(&bpe, NULL));
-    json_array_foreach(golden_json(PROMPTS, "chunks", &root), i, item)
+    json_t *list = golden_json(PROMPTS, "chunks", &root);
+    json_array_foreach(list, i, item)
     {
         const char *prompt = json_string_value(json_array_get(item, 0));
         json_t *ids = json_array_get(item, 2), *weights = json_array_get(item, 3);
@@ -394,7 +396,8 @@ static void quoting(void **state)
     (void)state;
     json_t *root, *pair;
     size_t i;
-    json_array_foreach(golden_json(INFOTEXT, "quote", &root), i, pair)
+    json_t *list = golden_json(INFOTEXT, "quote", &root);
+    json_array_foreach(list, i, pair)
     {
         char want[256];
         slr_infotext t;
@@ -422,7 +425,8 @@ static void texts_like_the_original(void **state)
     (void)state;
     json_t *root, *row;
     size_t i, n = 0;
-    json_array_foreach(golden_json(INFOTEXT, "write", &root), i, row)
+    json_t *list = golden_json(INFOTEXT, "write", &root);
+    json_array_foreach(list, i, row)
     {
         json_t *in = json_array_get(row, 0);
         char size[32], want[512];
