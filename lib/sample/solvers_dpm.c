@@ -18,56 +18,67 @@ typedef struct dpm_step {
     float t, next;
 } dpm_step;
 
-static double sigma_of(float t)
+static float sigma_of(float t)
 {
     return slr_f32_exp(-t);
+}
+
+/* e^h - 1, and e^h - 1 over h less 1, of which most is lost in f32. */
+static float growth(float h)
+{
+    return (float)expm1((double)h);
+}
+
+static float bending(float h)
+{
+    return growth(h) / h - 1.0f;
 }
 
 /* eps = (x - D) / sigma, in place of D. */
 static int predict(slr_sampling *s, const float *x, float t, float *eps)
 {
-    double sigma = sigma_of(t);
+    float sigma = sigma_of(t);
     SLR_TRY(s->denoise(s->user, x, sigma, eps));
-    SLR_MIX(s, eps, {1 / sigma, x}, {-1 / sigma, eps});
+    SLR_MIX(s, eps, {1.0 / sigma, x}, {-1.0 / sigma, eps});
     return SDLORA_OK;
 }
 
 /* eps at the fraction r of the step. */
 static int predict_first(const dpm_step *d, double r)
 {
-    float h = d->next - d->t, at = d->t + (float)r * h;
-    SLR_MIX(d->s, d->u, {1, d->s->x}, {-sigma_of(at) * expm1(r * h), d->eps});
+    float h = (float)r * (d->next - d->t), at = d->t + h;
+    SLR_MIX(d->s, d->u, {1, d->s->x}, {-sigma_of(at) * growth(h), d->eps});
     return predict(d->s, d->u, at, d->first);
 }
 
 /* The same for r2, with what is known at r1. */
 static int predict_second(const dpm_step *d, double r1, double r2)
 {
-    float h = d->next - d->t, at = d->t + (float)r2 * h;
-    double sigma = sigma_of(at), grow = expm1(r2 * h), bend = r2 / r1 * (grow / (r2 * h) - 1);
-    SLR_MIX(d->s, d->u, {1, d->s->x}, {-sigma * (grow - bend), d->eps}, {-sigma * bend, d->first});
+    float h = (float)r2 * (d->next - d->t), at = d->t + h;
+    float grow = sigma_of(at) * growth(h), bend = sigma_of(at) * (float)(r2 / r1) * bending(h);
+    SLR_MIX(d->s, d->u, {1, d->s->x}, {(double)bend - grow, d->eps}, {-bend, d->first});
     return predict(d->s, d->u, at, d->second);
 }
 
 static void finish_1(const dpm_step *d, float *out)
 {
-    double sigma = sigma_of(d->next), grow = expm1((double)d->next - d->t);
-    SLR_MIX(d->s, out, {1, d->s->x}, {-sigma * grow, d->eps});
+    SLR_MIX(d->s, out, {1, d->s->x}, {-sigma_of(d->next) * growth(d->next - d->t), d->eps});
 }
 
 /* r: where `first` is. */
 static void finish_2(const dpm_step *d, double r, float *out)
 {
-    double sigma = sigma_of(d->next), grow = expm1((double)d->next - d->t), bend = grow / (2 * r);
-    SLR_MIX(d->s, out, {1, d->s->x}, {-sigma * (grow - bend), d->eps}, {-sigma * bend, d->first});
+    float sigma = sigma_of(d->next), grow = growth(d->next - d->t),
+          bend = sigma / (float)(2 * r) * grow;
+    SLR_MIX(d->s, out, {1, d->s->x}, {(double)bend - sigma * grow, d->eps}, {-bend, d->first});
 }
 
 /* r2: where `second` is. */
 static void finish_3(const dpm_step *d, double r2, float *out)
 {
-    double h = (double)d->next - d->t, sigma = sigma_of(d->next), grow = expm1(h),
-           bend = (grow / h - 1) / r2;
-    SLR_MIX(d->s, out, {1, d->s->x}, {-sigma * (grow - bend), d->eps}, {-sigma * bend, d->second});
+    float h = d->next - d->t, sigma = sigma_of(d->next), bend = sigma / (float)r2 * bending(h);
+    SLR_MIX(d->s, out, {1, d->s->x}, {(double)bend - sigma * growth(h), d->eps},
+            {-bend, d->second});
 }
 
 /* The ends of the way are the model's, whatever the schedule; with a part of it they are the
@@ -94,8 +105,8 @@ static float split(const slr_sampling *s, float from, float to, float t_end, dou
         return to;
     slr_solver_ancestral(sigma_of(from), sigma_of(to), s->eta, &down, up);
     float next = fminf(t_end, -slr_f32_log((float)down));
-    double a = sigma_of(to), b = sigma_of(next);
-    *up = a > b ? sqrt(a * a - b * b) : 0;
+    float a = sigma_of(to), b = sigma_of(next);
+    *up = a > b ? sqrtf(a * a - b * b) : 0;
     return next;
 }
 
