@@ -345,6 +345,28 @@ static void what_is_not_finite_ends(void **state)
     }
 }
 
+/* What a perfect model says of x = x0 + sigma e leads back to x0, whether it says eps or v; LCM's
+ * wrapper keeps a little of x. */
+static void wrappers(void **state)
+{
+    (void)state;
+    const double x0 = 0.7, e = -1.3;
+    for (int lcm = 0; lcm < 2; lcm++)
+        for (int i = 19; i < SLR_TIMESTEPS; i += 140) { /* levels that LCM knows, too */
+            const slr_sampler_row *row = slr_sampler_find(lcm ? "LCM" : "Euler");
+            double sigma = table.sigma[i], x = x0 + sigma * e, a = 1 / (1 + sigma * sigma),
+                   tau = 10.0 * i, keep = lcm ? 0.25 / (tau * tau + 0.25) : 0,
+                   scale = lcm ? tau / sqrt(tau * tau + 0.25) : 1;
+            for (int v = 0; v < 2; v++) {
+                slr_wrap_factors f = slr_sampler_wrap(row, &table, v, sigma);
+                double says = v ? sqrt(a) * e - sqrt(1 - a) * x0 : e;
+                assert_true(fabs(f.in * x - (sqrt(a) * x0 + sqrt(1 - a) * e)) < 1e-9);
+                assert_true(fabs(f.t - i) < 1e-3);
+                assert_true(fabs(f.skip * x + f.out * says - (scale * x0 + keep * x)) < 1e-9);
+            }
+        }
+}
+
 /* --- names --- */
 
 static void names(void **state)
@@ -446,6 +468,7 @@ int main(void)
         cmocka_unit_test(towards_the_exact_solution),
         cmocka_unit_test(a_step_can_end_the_run),
         cmocka_unit_test(evaluations),
+        cmocka_unit_test(wrappers),
         cmocka_unit_test(what_is_not_finite_ends),
         cmocka_unit_test(names),
         cmocka_unit_test(old_names),
