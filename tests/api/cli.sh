@@ -56,6 +56,14 @@ expect 1 'a mask and no picture' generate --ckpt "$model" --prompt cat --steps 1
 expect 0 'g\.png$' grid --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --x_type Seed --x_values 1-2 \
     --y_type 'Prompt S/R' --y_values 'cat, dog' --out "$out/g.png"
 expect 1 "nearest is 'Seed'" grid --ckpt "$model" --prompt cat --x_type Sead --x_values 1
+expect 0 'Sampler: Euler a' info "$out/p.png"
+expect 0 'r\.png$' generate --ckpt "$model" --from "$out/p.png" --out "$out/r.png"
+cmp -s "$out/p.png" "$out/r.png" || { echo "--from p.png made another picture"; failures=$((failures + 1)); }
+expect 0 'r\.jpg$' generate --ckpt "$model" --from "$out/p.png" --steps 1 --out "$out/r.jpg" --quality 90
+expect 0 'Steps: 1$' info "$out/r.jpg"
+bare=$(find "$data" -name '*.png' -o -name '*.jpg' | head -n 1)
+expect 1 'has no generation parameters' generate --ckpt "$model" --from "$bare" --out "$out/x.png"
+expect 2 'quality 102 is not from' generate --ckpt "$model" --prompt cat --out "$out/x.jpg" --quality 102
 expect 1 'no directory of networks' generate --ckpt "$model" --prompt '<lora:x:1>' --steps 1 --width 64 --height 64 --out "$out/q.png"
 expect 2 'too large for --count 2' generate --ckpt "$model" --prompt cat --seed 9223372036854775807 --count 2 --out "$out"
 expect 2 'there are 1 --weight for 0 --lora' eval --ckpt "$model" --data "$data" --weight 0.5

@@ -29,7 +29,7 @@ READ = ["a cat\nNegative prompt: dog\n" + TAIL, "a cat\n" + TAIL, "a cat", "", T
         'x <lora:style:0.6>\n' + TAIL + ', Hires prompt: "a\\nb", Hires negative prompt: "say \\"hi\\"", Hires upscale: 2, Hires steps: 10, Hires upscaler: Latent',
         "x\n" + TAIL + ", Denoising strength: 0.5, Mask blur: 4, ENSD: 31337, Version: v1.10.1", "[a:b:0.5]\n" + TAIL + ", Version: v1.5.2",
         "x\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 1, Size: 512x768, Hires resize: 1024x1536, RNG: CPU, VAE: kl-f8.pt",
-        "x\nSteps: 20, Sampler: DDIM, CFG scale: 7.5, Seed: 1, Size: 640x448, First pass size: 0x0", "x\nSteps: 20,Sampler: Euler,CFG scale:7 , Seed: 1", "  x  \n\n  y\n" + TAIL + "\n\n",
+        "x\nSteps: 20, Sampler: DDIM, CFG scale: 7.5, Seed: 1, Size: 640x448, First pass size: 0x0", "x\nSteps: 20, Sampler: DDIM, Seed: 1, Size: 1304x1024, First pass size: 0x0", "x\nSteps: 20,Sampler: Euler,CFG scale:7 , Seed: 1", "  x  \n\n  y\n" + TAIL + "\n\n",
         "x\nSteps: 20, Sampler: Euler, Empty: , Seed: 1, A-b/c d: 5, Quote: \"open, Last: 1", "x\nNegative prompt: a\nNegative prompt: b\n" + TAIL,
         "猫, é\nNegative prompt: 犬\n" + TAIL + ", Hypernet: anime, Hypernet strength: 0.7", "x\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: -1, Size: 512x512x3, Unknown: 1:2"]
 BASE = dict(prompt="a cat", negative_prompt="dog", steps=20, sampler_name="Euler a", scheduler="Automatic", cfg_scale=7.0, seed=1, width=512, height=512)

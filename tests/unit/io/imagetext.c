@@ -104,6 +104,36 @@ static void quality_counts(void **state)
     slr_free(NULL, p.data);
 }
 
+/* 80 is what AUTOMATIC1111 writes with. */
+static void quality_has_a_default(void **state)
+{
+    slr_pixels p = gradient(32, 32, 3);
+    for (size_t f = 1; f < 3; f++) {
+        void *a, *b;
+        size_t na, nb;
+        check_ok(slr_image_encode(NULL, &p, formats[f], NULL, &a, &na));
+        check_ok(slr_image_encode(NULL, &p, formats[f], &(slr_image_save){.quality = 80}, &b, &nb));
+        assert_int_equal(na, nb);
+        assert_memory_equal(a, b, na);
+        slr_free(NULL, a);
+        slr_free(NULL, b);
+    }
+    slr_free(NULL, p.data);
+}
+
+static void a_keyword_stands_once(void **state)
+{
+    slr_image_texts t = {0};
+    check_ok(slr_image_texts_set(&t, "a", slr_strdup(NULL, "1")));
+    check_ok(slr_image_texts_set(&t, "b", slr_strdup(NULL, "2")));
+    check_ok(slr_image_texts_set(&t, "a", slr_strdup(NULL, "3")));
+    assert_int_equal(t.n, 2);
+    assert_string_equal(slr_image_texts_get(&t, "a"), "3");
+    assert_null(slr_image_texts_get(&t, "c"));
+    assert_int_equal(slr_image_texts_set(&t, "c", NULL), SDLORA_ENOMEM);
+    slr_image_texts_free(&t);
+}
+
 static void endings_choose_the_format(void **state)
 {
     static const struct {
@@ -348,6 +378,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(quality_counts),
+        cmocka_unit_test(quality_has_a_default),
+        cmocka_unit_test(a_keyword_stands_once),
         cmocka_unit_test(endings_choose_the_format),
         cmocka_unit_test(long_texts),
         cmocka_unit_test(bad_requests),
