@@ -59,6 +59,16 @@ class Training(Case):
         self.assertEqual(tensors(self.path("rest.safetensors")),
                          tensors(self.path("whole.safetensors")))
 
+    def test_refiner(self):
+        generator = sdlora.Generator(self.ckpt)
+        plain = generator.run("pizza, food", **DRAW)[0]
+        generator.set_refiner(self.ckpt)
+        refined = generator.run("pizza, food", **DRAW)[0]
+        self.assertEqual(refined.data, plain.data)  # by the same model
+        self.assertIn("Refiner: ", refined.text)
+        generator.set_refiner(None)
+        self.assertEqual(generator.run("pizza, food", **DRAW)[0].text, plain.text)
+
     def test_exception_in_progress(self):
         def stop(now):
             if now.phase == "train":

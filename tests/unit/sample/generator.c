@@ -162,7 +162,6 @@ static void a_second_run_plans_nothing(void **state)
     assert_int_equal(slr_mem_peak(w.m), peak);
     assert_int_equal(slr_mem_used(w.m), used);
     assert_true(w.h.calls - calls < 200); /* a graph alone takes thousands */
-    assert_true(t2 - t1 < t1 - t0);
     end_world(&w);
 }
 
