@@ -400,7 +400,8 @@ static void hypernets_are_networks(void **state)
     ok(slr_generator_run(common.gen, &r, &p));
     assert_null(strstr(p.infotext, "Hypernet:"));
     slr_picture_free(common.m, &p);
-    const slr_stack_item items[] = {{a, 1, 0.4, 0, {0}}, {b, 1, 0.7, 0, {0}}, {lora, 0.5, 0.5, 0, {0}}};
+    const slr_stack_item items[] = {
+        {a, 1, 0.4, 0, {0}}, {b, 1, 0.7, 0, {0}}, {lora, 0.5, 0.5, 0, {0}}};
     r.set.prompt = "red , apple";
     r.networks = items;
     r.n_networks = 1;
