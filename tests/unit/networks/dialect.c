@@ -145,7 +145,7 @@ static size_t compare_deltas(const char *name, slr_weights *const merged[SLR_PAR
 /* Merged into the base, the network gives the oracle's weights, text states and output. */
 static void compare(const slr_network *net, const char *name)
 {
-    const slr_stack_item item = {(slr_network *)net, 1, 1, 0};
+    const slr_stack_item item = {.network = (slr_network *)net, .te = 1, .unet = 1};
     slr_weights *merged[SLR_PART_COUNT] = {NULL};
     slr_tensor shape, t;
     char key[128];

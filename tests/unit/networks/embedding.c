@@ -340,7 +340,7 @@ static void bundles(void **state)
         e[i] = (slr_st_entry){keys[i], {.dtype = SDLORA_F32, .rank = 2, .data = zeros}};
     float *much = slr_calloc(NULL, (size_t)(t->in + t->out), sizeof *much);
     e[0].t = (slr_tensor){SDLORA_F32, 4, {1, t->in, 1, 1}, much, 0, NULL};
-    e[1].t = (slr_tensor){SDLORA_F32, 4, {t->out, 1, 1, 1, {0}}, much, 0, NULL};
+    e[1].t = (slr_tensor){SDLORA_F32, 4, {t->out, 1, 1, 1}, much, 0, NULL};
     memcpy(e[2].t.dim, (int64_t[]){3, WIDTH}, 2 * sizeof(int64_t));
     memcpy(e[3].t.dim, (int64_t[]){1, WIDTH}, 2 * sizeof(int64_t));
     ok(slr_safetensors_write(NULL, temp_file(path), e, 4, NULL, 0));
