@@ -124,6 +124,21 @@ static void masks(void **state)
     slr_free(NULL, wide.data);
 }
 
+/* 127 of 255 stays, 128 changes. */
+static void halves(void **state)
+{
+    (void)state;
+    for (int v = 127; v <= 128; v++) {
+        slr_pixels m;
+        float out[4];
+        ok(slr_picture_zero(&m, NULL, 16, 16, 1));
+        memset(m.data, v, 16 * 16);
+        ok(slr_mask_latent(&m, NULL, 2, 2, true, out));
+        assert_true(out[0] == (v > 127) && out[3] == (v > 127));
+        slr_free(NULL, m.data);
+    }
+}
+
 static void blurs(void **state)
 {
     (void)state;
@@ -310,10 +325,10 @@ static void hires(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fits),    cmocka_unit_test(masks),   cmocka_unit_test(blurs),
-        cmocka_unit_test(layers),  cmocka_unit_test(boxes),   cmocka_unit_test(blank),
-        cmocka_unit_test(latents), cmocka_unit_test(colours), cmocka_unit_test(upscalers),
-        cmocka_unit_test(hires),
+        cmocka_unit_test(fits),      cmocka_unit_test(masks),   cmocka_unit_test(halves),
+        cmocka_unit_test(blurs),     cmocka_unit_test(layers),  cmocka_unit_test(boxes),
+        cmocka_unit_test(blank),     cmocka_unit_test(latents), cmocka_unit_test(colours),
+        cmocka_unit_test(upscalers), cmocka_unit_test(hires),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
