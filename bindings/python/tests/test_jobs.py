@@ -247,6 +247,19 @@ class Drawing(Case):
         again = generator.run("red apple, fruit", **{**DRAW, "seed": 4})[0]
         self.assertEqual(again.data, two[1].data)  # picture k has seed + k
 
+    def test_a_text_makes_its_picture_again(self):
+        generator = sdlora.Generator(self.ckpt)
+        [image] = generator.run("heart, (red:1.2)", sampler="DPM++ 2M", **DRAW)
+        settings = sdlora.Options("generate")
+        self.assertEqual(settings.from_infotext(self.ctx, image.text), [])
+        self.assertEqual(generator.match(self.ctx, settings, image.text), [])
+        [again] = generator.run(settings=settings)
+        self.assertEqual((again.text, again.data.tobytes()), (image.text, image.data.tobytes()))
+        [other] = generator.run(settings=settings, seed=5)
+        self.assertNotEqual(other.data.tobytes(), image.data.tobytes())
+        text = image.text.replace("Model hash: ", "Model hash: 0")
+        self.assertIn("is another", generator.match(self.ctx, settings, text)[0])
+
     def test_network(self):
         generator = sdlora.Generator(self.ckpt)
         plain = generator.run("pizza, food", **DRAW)[0]
