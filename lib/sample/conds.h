@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What prompts become for a model's UNet: text states and pooled states, kept by string.  One thread
- * at a time. */
+/* What prompts become for a model's UNet: text states and pooled states, kept by string.  One
+ * thread at a time. */
 #ifndef SLR_SAMPLE_CONDS_H
 #define SLR_SAMPLE_CONDS_H
 
@@ -36,8 +36,8 @@ typedef struct slr_cond {
     int64_t tokens;      /* 77 for each chunk */
 } slr_cond;
 
-/* All texts of one prompt's schedule, which are encoded as one batch: equal numbers of chunks, and one
- * mean for emphasis "Original" (inference.md §2.5).  out: n of them. */
+/* All texts of one prompt's schedule, which are encoded as one batch: equal numbers of chunks, and
+ * one mean for emphasis "Original" (inference.md §2.5).  out: n of them. */
 int slr_conds_get(slr_conds *c, const char *const *text, size_t n, const slr_cond_config *config,
                   const slr_cancel_flag *cancel, slr_cond *out);
 /* Which embeddings a text uses, by number, in the order of first use.  Caller frees. */
