@@ -124,7 +124,9 @@ static void set_option(lua_State *L, sdlora_options *o, const char *name)
 sdlora_options *slua_to_options(lua_State *L, int i, const char *kind, const char *const *others)
 {
     if (lua_gettop(L) < i)
-        lua_settop(L, i); /* what is pushed must not take the place of a missing table */
+        lua_settop(L, i);     /* what is pushed must not take the place of a missing table */
+    if (lua_isuserdata(L, i)) /* options made before; their kind is looked at where they are used */
+        return slua_to(L, i, OPTIONS);
     box *b = slua_new_box(L, OPTIONS);
     sdlora_options *o = NULL;
     slua_check(L, sdlora_options_new(&o, kind));

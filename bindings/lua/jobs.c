@@ -424,7 +424,20 @@ static int generator_set_network(lua_State *L)
     return 0;
 }
 
-/* run({prompt =, ...}) -> list of images */
+/* match(ctx, options, text): what differs from what a picture's parameters name, as one text. */
+static int generator_match(lua_State *L)
+{
+    sdlora_generator *g = slua_to(L, 1, GENERATOR);
+    sdlora_context *ctx = slua_to(L, 2, CONTEXT);
+    char *notes = NULL;
+    slua_check(L,
+               sdlora_generator_match(g, slua_to(L, 3, OPTIONS), luaL_checkstring(L, 4), &notes));
+    lua_pushstring(L, notes);
+    sdlora_text_free(ctx, notes);
+    return 1;
+}
+
+/* run({prompt =, ...}), or run(options) -> list of images */
 static int generator_run(lua_State *L)
 {
     int64_t count = 1;
@@ -490,6 +503,7 @@ const luaL_Reg slua_generator_methods[] = {{"add_lora_dir", generator_add_lora_d
                                            {"set_mask", generator_set_mask},
                                            {"set_network", generator_set_network},
                                            {"set_refiner", generator_set_refiner},
+                                           {"match", generator_match},
                                            {"run", generator_run},
                                            {"cancel", generator_cancel},
                                            {NULL, NULL}};

@@ -108,6 +108,10 @@ local plain = g:run(draw)[1]
 assert(calls == 4 and plain:width() == 64 and plain:text():find("red apple", 1, true))
 draw.count = 2
 assert(#g:run(draw) == 2)
+local again = sdlora.Options("generate")
+assert(again:from_infotext(ctx, plain:text()) == "" and g:match(ctx, again, plain:text()) == "")
+local repeated = g:run(again)[1]
+assert(repeated:data() == plain:data() and repeated:text() == plain:text())
 draw.count = 1
 g:set_network(net)
 assert(g:run(draw)[1]:data() ~= plain:data())
