@@ -8,9 +8,11 @@
 
 #include <cmocka.h>
 
+#include "failing.h"
 #include "golden_test.h"
 #include "io/json.h"
 #include "sample/blur.h"
+#include "sample/canvas.h"
 #include "sample/colour.h"
 #include "sample/compose.h"
 #include "sample/fit.h"
@@ -322,13 +324,54 @@ static void hires(void **state)
     assert_int_equal(slr_hires_fit(&s, 512, 512, 2, 4, 0, 3), SDLORA_EINVAL);
 }
 
+/* Every allocation of a canvas fails once: an error, nothing lost, nothing freed twice. */
+static void want_of_memory(void **state)
+{
+    (void)state;
+    slr_pixels wide = source("wide"), mask = source("mask"), rgb;
+    failing f = {.left = -1};
+    slr_mem *m;
+    const slr_canvas_config config = {.width = 24,
+                                      .height = 32,
+                                      .blur_x = 2,
+                                      .blur_y = 2,
+                                      .sharp = true,
+                                      .content = SLR_CONTENT_FILL,
+                                      .only_masked = true,
+                                      .correct = true};
+    ok(slr_picture_rgb(&rgb, NULL, &mask));
+    ok(slr_mem_new(&m, &(slr_mem_hooks){fail_alloc, fail_realloc, fail_free, &f}, 0));
+    int64_t before = f.held;
+    int rc = SDLORA_ENOMEM, n;
+    for (n = 0; rc == SDLORA_ENOMEM; n++) {
+        slr_canvas c;
+        slr_pixels made = {0};
+        f.left = n;
+        rc = slr_canvas_open(&c, m, &config, &wide, &rgb);
+        if (rc >= 0)
+            rc = slr_picture_zero(&made, m, 24, 32, 3);
+        if (rc >= 0)
+            rc = slr_canvas_finish(&c, &made);
+        slr_free(m, made.data);
+        slr_canvas_free(&c);
+        assert_int_equal(f.held, before);
+    }
+    ok(rc);
+    assert_true(n > 40); /* so many allocations there are */
+    f.left = -1;
+    slr_mem_unref(m);
+    slr_free(NULL, wide.data);
+    slr_free(NULL, mask.data);
+    slr_free(NULL, rgb.data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fits),      cmocka_unit_test(masks),   cmocka_unit_test(halves),
         cmocka_unit_test(blurs),     cmocka_unit_test(layers),  cmocka_unit_test(boxes),
         cmocka_unit_test(blank),     cmocka_unit_test(latents), cmocka_unit_test(colours),
-        cmocka_unit_test(upscalers), cmocka_unit_test(hires),
+        cmocka_unit_test(upscalers), cmocka_unit_test(hires),   cmocka_unit_test(want_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
