@@ -48,34 +48,23 @@ int cli_add_embeddings(sdlora_generator *g, const cli_list *paths)
     return rc;
 }
 
-typedef struct watch {
-    const char *what;
-    struct timespec start;
-} watch;
-
-static int draw_progress(int64_t step, int64_t total, void *user)
+static int show(const sdlora_progress *now, void *user)
 {
-    const watch *w = user;
-    struct timespec now;
-    double spent;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    spent =
-        (double)(now.tv_sec - w->start.tv_sec) + (double)(now.tv_nsec - w->start.tv_nsec) * 1e-9;
-    cli_progress(w->what, step, total, spent / (double)step * (double)(total - step), "");
+    if (now->phase_total > 0)
+        cli_progress(user, now->phase_done, now->phase_total, now->eta, "");
     return 0;
 }
 
 int cli_draw(sdlora_generator *g, sdlora_options *o, const char *what, sdlora_image **image)
 {
-    watch w = {.what = what};
+    char name[64];
     int rc;
 
-    clock_gettime(CLOCK_MONOTONIC, &w.start);
-    sdlora_generator_set_progress(g, draw_progress, &w);
+    snprintf(name, sizeof name, "%s", what);
+    sdlora_generator_set_watch(g, show, name);
     rc = sdlora_generator_run(g, o, image, 1);
     if (rc >= 0) /* another call would clear the failure's text; g is then not run again */
-        rc = sdlora_generator_set_progress(g, NULL, NULL);
+        rc = sdlora_generator_set_watch(g, NULL, NULL);
     return rc;
 }
 
