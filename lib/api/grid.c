@@ -171,9 +171,14 @@ static int cell_options(sdlora_options **out, const sdlora_grid *g, const size_t
 {
     SLR_TRY(slr_options_copy(out, g->opts));
     int rc = SDLORA_OK;
+    bool without = false;
+
+    for (int a = 0; a < AXES; a++)
+        without = without || slr_grid_axis_is_none(g->axis[a].row, &g->axis[a].v, at[a]);
 
     for (int a = 0; rc >= 0 && a < AXES; a++)
-        rc = slr_grid_axis_apply(g->axis[a].row, g->m, *out, &g->axis[a].v, at[a]);
+        if (!without || !g->axis[a].row->tag)
+            rc = slr_grid_axis_apply(g->axis[a].row, g->m, *out, &g->axis[a].v, at[a]);
     if (rc >= 0)
         rc = vary_seed(g, *out, at);
     if (rc < 0) {

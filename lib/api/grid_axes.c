@@ -162,12 +162,17 @@ static int replace_tag(slr_mem *m, sdlora_options *o, const tag *t, slr_str name
     return put_text(o, "prompt", &b);
 }
 
+static bool names_none(const char *name)
+{
+    return !*name || !strcmp(name, "None") || !strcmp(name, "none");
+}
+
 /* "None" takes the tag out: the picture without. */
 static int apply_lora(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,
                       const slr_grid_values *v, size_t i)
 {
     slr_str name = slr_str_of(v->at[i].text);
-    bool none = !name.n || !strcmp(name.p, "None") || !strcmp(name.p, "none");
+    bool none = names_none(name.p);
     slr_buf b;
     tag t;
 
@@ -372,8 +377,8 @@ static const slr_grid_axis rows[] = {
     {"Size", NULL, SLR_GRID_TEXT, .apply = apply_size},
     /* ours */
     {"LoRA", NULL, SLR_GRID_TEXT, .bare = true, .cost = 0.6, .apply = apply_lora},
-    {"LoRA weight", NULL, SLR_GRID_REAL, .apply = apply_weight},
-    {"LoRA epoch", NULL, SLR_GRID_INT, .cost = 0.6, .apply = apply_epoch},
+    {"LoRA weight", NULL, SLR_GRID_REAL, .tag = true, .apply = apply_weight},
+    {"LoRA epoch", NULL, SLR_GRID_INT, .tag = true, .cost = 0.6, .apply = apply_epoch},
 };
 
 enum { N_ROWS = sizeof rows / sizeof *rows };
@@ -434,6 +439,11 @@ const slr_grid_axis *slr_grid_axis_find(const char *label, slr_grid_axis *own)
 const slr_grid_axis *slr_grid_axis_at(size_t i)
 {
     return i < N_ROWS ? &rows[i] : NULL;
+}
+
+bool slr_grid_axis_is_none(const slr_grid_axis *a, const slr_grid_values *v, size_t i)
+{
+    return a->apply == apply_lora && names_none(v->at[i].text);
 }
 
 int slr_grid_axis_apply(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,

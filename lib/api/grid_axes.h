@@ -18,6 +18,7 @@ struct slr_grid_axis {
     bool path;          /* labels leave folders out */
     bool model;         /* another generator: apply does nothing */
     const char *(*choice)(size_t i); /* Nullable: what "*" stands for; NULL past the last */
+    bool tag;                        /* changes the tag that "LoRA" may take out */
     double cost;                     /* of a change, against others: dear ones are changed seldom */
     /* Nullable: puts value i into o. */
     int (*apply)(const slr_grid_axis *a, slr_mem *m, sdlora_options *o, const slr_grid_values *v,
@@ -30,6 +31,8 @@ const slr_grid_axis *slr_grid_axis_find(const char *label, slr_grid_axis *own);
 /* Rows in order; NULL past the last. */
 const slr_grid_axis *slr_grid_axis_at(size_t i);
 
+/* Whether value i is a "LoRA" of "None": axes that change its tag have nothing to do then. */
+bool slr_grid_axis_is_none(const slr_grid_axis *a, const slr_grid_values *v, size_t i);
 int slr_grid_axis_apply(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,
                         const slr_grid_values *v, size_t i);
 /* What stands beside the pictures: "CFG Scale: 7.0".  Caller frees; NULL: ENOMEM. */

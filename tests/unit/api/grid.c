@@ -418,6 +418,30 @@ static void sheets_tell_their_axes(void **state)
     sdlora_grid_unref(grid);
 }
 
+static void a_picture_without_stands_beside_all_weights(void **state)
+{
+    static const char *const axes[] = {"LoRA", "a, None", "LoRA weight", "0, 1", NULL};
+    setup *s = *state;
+    sdlora_grid *grid;
+    sdlora_generator *g;
+
+    ok(sdlora_generator_new(&g, s->ckpt, NULL));
+    ok(sdlora_generator_add_lora_dir(g, TEST_ROOT "/golden/tools"));
+    setup with = *s;
+    with.g = g;
+    ok(grid_of(&with, &grid, axes));
+    ok(sdlora_grid_run(grid, NULL, NULL));
+    const sdlora_image *without = sdlora_grid_cell(grid, 1, 0, 0);
+    assert_null(strstr(sdlora_image_text(without), "<lora"));
+    assert_true(same(without, sdlora_grid_cell(grid, 1, 1, 0)));
+    assert_true(same(without, sdlora_grid_cell(grid, 0, 0, 0))); /* strength 0 */
+    assert_false(same(without, sdlora_grid_cell(grid, 0, 1, 0)));
+    assert_non_null(
+        strstr(sdlora_image_text(sdlora_grid_cell(grid, 0, 1, 0)), "red apple<lora:a:1.0>"));
+    sdlora_grid_unref(grid);
+    sdlora_generator_unref(g);
+}
+
 static void mistakes_are_told_before_anything_is_drawn(void **state)
 {
     static const struct {
@@ -532,6 +556,7 @@ int main(void)
         cmocka_unit_test(every_axis_has_its_option),
         cmocka_unit_test(cells_are_pictures_of_their_own_options),
         cmocka_unit_test(sheets_tell_their_axes),
+        cmocka_unit_test(a_picture_without_stands_beside_all_weights),
         cmocka_unit_test(mistakes_are_told_before_anything_is_drawn),
         cmocka_unit_test(a_run_can_be_stopped_and_goes_on),
         cmocka_unit_test(models_come_from_the_caller),
