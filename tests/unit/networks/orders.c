@@ -139,7 +139,8 @@ static void come_and_go(void **state)
         if (at < held)
             memmove(&items[at], &items[at + 1], (--held - at) * sizeof *items);
         else if (event < 24)
-            items[held++] = (slr_stack_item){net[k], 1, 0.5 + slr_rng_real(&r), 0};
+            items[held++] =
+                (slr_stack_item){.network = net[k], .te = 1, .unet = 0.5 + slr_rng_real(&r)};
         if (event % 6 == 5 && held) {
             float *now = with(items, held, &n);
             assert_true(golden_compare(plain, now, n).l2 > 1e-4);
