@@ -12,7 +12,7 @@
 #include "base/status.h"
 #include "io/json.h"
 
-enum { LEAST_ITEMS = 3, JSON_DEPTH = 16 };
+enum { LEAST_ITEMS = 3, JSON_DEPTH = 16, MOST_BROKEN = 100 };
 
 /* --- letters as Python's str and re see them --- */
 
@@ -63,6 +63,7 @@ static slr_str strip(slr_str s)
 typedef struct item {
     slr_str key, raw;
     slr_str before; /* what stands between the last item and this one */
+    int broken;     /* values of the line so far that begin as JSON and are none */
 } item;
 
 /* The end of a quoted value, behind its second quote; 0: it has none, or is empty. */
@@ -104,14 +105,15 @@ static size_t json_end(slr_str s)
 }
 
 /* The length of a value; what follows it is a comma or the end.  Whatever is not quoted, or not
- * JSON in brackets, ends at the next comma. */
-static size_t value_end(slr_str s)
+ * JSON in brackets, ends at the next comma.  Each broken value costs a look at all that follows,
+ * so after many of them brackets are no longer tried. */
+static size_t value_end(slr_str s, int *broken)
 {
-    size_t n = s.n && s.p[0] == '"'                      ? quoted_end(s)
-               : s.n && (s.p[0] == '{' || s.p[0] == '[') ? json_end(s)
-                                                         : 0;
+    bool json = s.n && (s.p[0] == '{' || s.p[0] == '[') && *broken < MOST_BROKEN;
+    size_t n = s.n && s.p[0] == '"' ? quoted_end(s) : json ? json_end(s) : 0;
     if (n && (n == s.n || s.p[n] == ','))
         return n;
+    *broken += json;
     const char *comma = s.n ? memchr(s.p, ',', s.n) : NULL;
     return comma ? (size_t)(comma - s.p) : s.n;
 }
@@ -141,7 +143,8 @@ static bool find_key(slr_str *rest, slr_str *key)
     return false;
 }
 
-/* The next item of a line.  False: there is none left, and *rest is what is behind the last. */
+/* The next item of a line; out begins as zeros and goes from item to item.  False: there is none
+ * left, and *rest is what is behind the last. */
 static bool next_item(slr_str *rest, item *out)
 {
     slr_str at = *rest;
@@ -155,7 +158,7 @@ static bool next_item(slr_str *rest, item *out)
             break;
         at = (slr_str){at.p + k, at.n - k};
     }
-    size_t n = value_end(at);
+    size_t n = value_end(at, &out->broken);
     out->raw = (slr_str){at.p, n};
     n += n < at.n; /* the comma */
     *rest = (slr_str){at.p + n, at.n - n};
@@ -164,7 +167,7 @@ static bool next_item(slr_str *rest, item *out)
 
 static size_t count_items(slr_str line, size_t most)
 {
-    item one;
+    item one = {0};
     size_t n = 0;
     while (n < most && next_item(&line, &one))
         n++;
@@ -251,7 +254,7 @@ static int add_loose(slr_info *i, slr_str s)
 
 static int read_items(slr_info *i, slr_str line)
 {
-    item one;
+    item one = {0};
     while (next_item(&line, &one)) {
         SLR_TRY(add_loose(i, one.before));
         SLR_TRY(add_item(i, one.key, one.raw));
