@@ -66,15 +66,19 @@ int slr_image_texts_set(slr_image_texts *t, const char *keyword, char *text)
 {
     if (!text)
         return SDLORA_ENOMEM;
-    for (size_t i = 0; i < t->n; i++)
-        if (!strcmp(t->at[i].keyword, keyword)) {
-            slr_free(t->m, t->at[i].text);
-            t->at[i].text = text;
-            return SDLORA_OK;
-        }
-    if (t->n < TEXTS_MAX && strlen(text) < BYTES_MAX - bytes_of(t))
+    size_t i = 0, sum = strlen(text) + bytes_of(t);
+    while (i < t->n && strcmp(t->at[i].keyword, keyword) != 0)
+        i++;
+    if (i < t->n)
+        sum -= strlen(t->at[i].text);
+    if (sum > BYTES_MAX || (i == t->n && t->n == TEXTS_MAX)) {
+        slr_free(t->m, text);
+        return SDLORA_OK;
+    }
+    if (i == t->n)
         return add(t, keyword, text);
-    slr_free(t->m, text);
+    slr_free(t->m, t->at[i].text);
+    t->at[i].text = text;
     return SDLORA_OK;
 }
 
