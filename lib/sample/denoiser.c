@@ -223,9 +223,11 @@ static void rescale(const slr_guidance *g, const float *conds, const float *u, s
 
 static int check(const slr_denoiser *d, const slr_guidance *g)
 {
-    if (d->unet.in_channels != d->unet.out_channels && !g->extra)
+    int64_t own = d->unet.out_channels, more = d->unet.in_channels - own,
+            given = g->extra ? 1 + own : 0; /* a mask and the picture under it */
+    if (more && more != given)
         return slr_fail(SDLORA_EINVAL, __func__, "the UNet takes %lld channels, and %lld are given",
-                        (long long)d->unet.in_channels, (long long)d->unet.out_channels);
+                        (long long)(own + more), (long long)(own + given));
     if (d->unet.vector && (!g->sizes || !g->uncond_sizes || !g->uncond.pooled))
         return slr_fail(SDLORA_EINVAL, __func__, "the UNet takes sizes, and none are given");
     return SDLORA_OK;
