@@ -182,8 +182,7 @@ static int start_from_noise(passing *s)
 static int start_from_latents(passing *s)
 {
     slr_pass *p = s->p;
-    float scale = p->noise_scale > 0 ? (float)p->noise_scale : 1,
-          extra = (float)p->set->extra_noise, keep = 1, by;
+    float scale = (float)p->noise_scale, extra = (float)p->set->extra_noise, keep = 1, by;
     SLR_TRY(first_noise(s, p->x));
     if (s->steps.sampler->timesteps) {
         float a = s->model->schedule.alpha_bar[s->steps.start];

@@ -24,7 +24,7 @@ typedef struct slr_pass {
     const float *init;     /* latents to start from; NULL: noise alone */
     double strength;       /* with init: denoising strength */
     bool exact_steps;      /* with init: set->steps are made whatever the strength */
-    double noise_scale;    /* with init: factor of the first noise; 0: 1 */
+    double noise_scale;    /* with init: factor of the first noise */
     const float *repaint;  /* [h,w]: 1 where the picture changes, 0 where init stays; NULL: all */
     const float *extra;    /* [h,w,5] of inpainting models; NULL otherwise */
     slr_step_fn step;      /* Nullable */

@@ -236,6 +236,7 @@ static int second_pass(slr_run *s, const float *first, int64_t h, int64_t w, flo
                   .x = x,
                   .init = e.x,
                   .strength = s->set.denoising_strength,
+                  .noise_scale = 1,
                   .exact_steps = true,
                   .extra = e.extra};
     if (rc >= 0)
