@@ -23,7 +23,9 @@ struct slr_checkpoint {
     char *path;
     const slr_family *family;
     slr_traits traits;
-    _Atomic int probed; /* SLR_PREDICT_* where traits do not say it; -1: not yet asked */
+    slr_log log;
+    _Atomic int probed;   /* SLR_PREDICT_* where traits do not say it; -1: not yet asked */
+    _Atomic bool guessed; /* it could not be asked: the family's default */
     const char *layout;
     slr_weights *part[SLR_PART_COUNT];
     slr_bag *bag; /* for metadata; NULL: synthetic */
@@ -54,6 +56,7 @@ int slr_checkpoint_make(slr_checkpoint **out, slr_mem *m, const char *path,
     c->family = family;
     c->traits = *traits;
     atomic_init(&c->probed, -1);
+    atomic_init(&c->guessed, false);
     c->layout = layout;
     c->path = slr_strdup(m, path);
     if (!c->path) {
@@ -216,6 +219,7 @@ int slr_checkpoint_open(slr_checkpoint **out, const char *path, const slr_checkp
             slr_checkpoint_set_part(c, part, parts.part[part]);
         c->bag = bag;
         bag = NULL;
+        c->log = config->log;
         report(c, &parts, config);
         *out = c;
     }
@@ -268,8 +272,15 @@ int slr_checkpoint_predict(const slr_checkpoint *c)
     /* two threads may ask at once, and hear the same */
     if (!c->part[SLR_PART_UNET] ||
         slr_probe_predict(&predict, c->m, c->family, c->part[SLR_PART_UNET]) < 0) {
-        slr_clear();
         predict = c->family->predict;
+        if (c->part[SLR_PART_UNET])
+            slr_logf(&c->log, SLR_LOG_WARN,
+                     "%s does not say what it predicts and its UNet could not be asked (%s): it is "
+                     "taken for one of %s; prediction_type tells otherwise",
+                     c->path, sdlora_last_error()->message,
+                     predict == SLR_PREDICT_V ? "v" : "epsilon");
+        slr_clear();
+        atomic_store(&asked->guessed, true);
     }
     atomic_store(&asked->probed, predict);
     return predict;
@@ -284,7 +295,10 @@ const char *slr_checkpoint_predict_source(const slr_checkpoint *c)
 {
     if (c->traits.predict >= 0)
         return c->traits.source;
-    return atomic_load(&((slr_checkpoint *)c)->probed) >= 0 ? "a run of its UNet" : NULL;
+    slr_checkpoint *asked = (slr_checkpoint *)c;
+    if (atomic_load(&asked->probed) < 0)
+        return NULL;
+    return atomic_load(&asked->guessed) ? "its family" : "a run of its UNet";
 }
 
 bool slr_checkpoint_ztsnr(const slr_checkpoint *c)

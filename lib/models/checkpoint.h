@@ -38,7 +38,7 @@ slr_mem *slr_checkpoint_mem(const slr_checkpoint *c); /* borrowed */
 const char *slr_checkpoint_path(const slr_checkpoint *c);
 const slr_family *slr_checkpoint_family(const slr_checkpoint *c);
 /* SLR_PREDICT_*.  A model of SD 2 that says nothing of it is asked by a run of its UNet when this
- * is called first; should that fail, the family's default. */
+ * is called first; should that fail, a warning and the family's default. */
 int slr_checkpoint_predict(const slr_checkpoint *c);
 /* What tells it: "metadata", "a run of its UNet"; NULL: nothing before slr_checkpoint_predict() is
  * called. */

@@ -196,7 +196,9 @@ static int from_yaml(slr_traits *out, slr_mem *m, const char *path)
             if (!slr_str_next(&line, ':', &key) ||
                 !slr_str_eq(slr_str_trim(key), "parameterization"))
                 continue;
-            slr_str value = slr_str_trim(line);
+            slr_str value = {line.p, 0};
+            (void)slr_str_next(&line, '#', &value); /* what is behind it is a comment */
+            value = slr_str_trim(value);
             bool quoted = value.n >= 2 && (value.p[0] == '"' || value.p[0] == '\'');
             if (quoted)
                 value = (slr_str){value.p + 1, value.n - 2};

@@ -33,8 +33,10 @@ static slr_val build(slr_nn *nn, const slr_family *family, const slr_unet_shape 
 static void fill(slr_plan *p, const char *name, float value)
 {
     slr_val v;
-    if (slr_plan_find(p, name, &v) < 0)
-        return; /* SD 2 takes no vector */
+    if (slr_plan_find(p, name, &v) < 0) {
+        slr_clear(); /* SD 2 takes no vector */
+        return;
+    }
     slr_shape s = slr_plan_shape(p, v);
     float *to = slr_plan_data(p, v);
     int64_t n = 1;

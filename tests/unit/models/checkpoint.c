@@ -279,6 +279,7 @@ static void predictions(void **state)
         {1, EPS, NULL, -1, SLR_PREDICT_EPS},
         {1, NULL, "model:\n  params:\n    parameterization: \"v\"\n", -1, SLR_PREDICT_V},
         {1, NULL, "model:\n  params:\n    parameterization: eps\n", -1, SLR_PREDICT_EPS},
+        {1, NULL, "    parameterization: \"v\"  # not eps\r\n", -1, SLR_PREDICT_V},
         {2, V, NULL, SLR_PREDICT_EPS, SLR_PREDICT_EPS},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
@@ -295,6 +296,28 @@ static void predictions(void **state)
         slr_checkpoint_unref(c);
         unlink(yaml);
     }
+}
+
+static void count_warning(int level, const char *text, void *user)
+{
+    if (level == SLR_LOG_WARN && strstr(text, "prediction_type"))
+        ++*(int *)user;
+}
+
+/* SD 2 that says nothing, of a UNet that cannot be run. */
+static void no_answer(void **state)
+{
+    static const made LIST[] = {{U "input_blocks.0.0.weight", 4, {8, 4, 1, 1}},
+                                {U "input_blocks.1.1.proj_in.weight", 2, {8, 8}}};
+    int warnings = 0;
+    slr_checkpoint_config config = {.predict = -1, .log = {count_warning, &warnings, SLR_LOG_WARN}};
+    slr_checkpoint *c = opened(write_file("silent.safetensors", LIST, 2, NULL, 0), &config);
+    assert_null(slr_checkpoint_predict_source(c));
+    assert_int_equal(slr_checkpoint_predict(c), SLR_PREDICT_V);
+    assert_int_equal(slr_checkpoint_predict(c), SLR_PREDICT_V);
+    assert_string_equal(slr_checkpoint_predict_source(c), "its family");
+    assert_int_equal(warnings, 1);
+    slr_checkpoint_unref(c);
 }
 
 static void broken_files(void **state)
@@ -529,6 +552,7 @@ int main(void)
         cmocka_unit_test(metadata_and_views),
         cmocka_unit_test(families_are_told_apart),
         cmocka_unit_test(predictions),
+        cmocka_unit_test(no_answer),
         cmocka_unit_test(broken_files),
         cmocka_unit_test(sharded_vae),
         cmocka_unit_test(failed_allocations),
