@@ -92,6 +92,10 @@ static int open_model(sdlora_generator **out, const char *name, void *user)
     if (rc >= 0)
         rc = apply_loras(j, *out, &m);
     sdlora_checkpoint_unref(m.ckpt);
+    if (rc < 0) {
+        sdlora_generator_unref(*out);
+        *out = NULL;
+    }
     return rc;
 }
 

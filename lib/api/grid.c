@@ -188,17 +188,31 @@ static int cell_options(sdlora_options **out, const sdlora_grid *g, const size_t
     return rc;
 }
 
-/* A name that no table knows would fail after hours otherwise. */
-static int check_names(const sdlora_options *o)
+static const char *text_or(slr_opt o, const char *name, const char *otherwise)
 {
-    const char *sampler = slr_opt_text((slr_opt){o, "generate"}, "sampler");
-    const char *scheduler = slr_opt_text((slr_opt){o, "generate"}, "scheduler");
+    const char *text = slr_opt_text(o, name);
 
+    return text && *text ? text : otherwise;
+}
+
+/* What would fail after hours otherwise: names that no table knows, cells of several pictures. */
+static int check_cell(const sdlora_options *opts)
+{
+    slr_opt o = {opts, "generate"};
+    const char *sampler = slr_opt_text(o, "sampler"), *scheduler = slr_opt_text(o, "scheduler");
     const slr_sampler_row *row;
     const slr_scheduler_row *schedule;
     bool automatic;
 
-    return slr_sampler_choose(sampler, scheduler, &row, &schedule, &automatic);
+    if (slr_opt_int(o, "count") != 1)
+        return slr_fail(SDLORA_EINVAL, "sdlora_grid_new",
+                        "count is %lld, but a cell has one picture",
+                        (long long)slr_opt_int(o, "count"));
+    SLR_TRY(slr_sampler_choose(sampler, scheduler, &row, &schedule, &automatic));
+    if (!slr_opt_bool(o, "enable_hr"))
+        return SDLORA_OK;
+    return slr_sampler_choose(text_or(o, "hr_sampler_name", sampler),
+                              text_or(o, "hr_scheduler", scheduler), &row, &schedule, &automatic);
 }
 
 static int check_cells(sdlora_grid *g)
@@ -209,7 +223,7 @@ static int check_cells(sdlora_grid *g)
 
         place_of(g, k, at);
         SLR_TRY(cell_options(&o, g, at));
-        int rc = check_names(o);
+        int rc = check_cell(o);
         g->steps[k] = (double)slr_opt_int((slr_opt){o, "generate"}, "steps");
         g->all_steps += g->steps[k];
         slr_options_unref(o);
@@ -364,10 +378,12 @@ static int generator_of(sdlora_grid *g, const size_t at[AXES], sdlora_generator 
                             "'%s': nobody gives generators of other models; see "
                             "sdlora_grid_set_models()",
                             x->row->label);
-        sdlora_generator **model = &g->model[at[a]];
-        if (!*model)
-            SLR_TRY(ask_for_model(g, x->v.at[at[a]].text, model));
-        *out = *model;
+        sdlora_generator *made = NULL;
+        if (!g->model[at[a]]) {
+            SLR_TRY(ask_for_model(g, x->v.at[at[a]].text, &made));
+            g->model[at[a]] = made;
+        }
+        *out = g->model[at[a]];
     }
     return slr_api_given(*out, "out of the function of sdlora_grid_set_models()", __func__);
 }
