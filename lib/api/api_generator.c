@@ -201,6 +201,7 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
     SLR_TRY(slr_api_kind(opts, "generate", __func__));
     for (size_t i = 0; i < cap; i++)
         images[i] = NULL;
+    atomic_store(&g->cancel, 0); /* from here on it counts: a VAE may have to be opened first */
     SLR_TRY(slr_api_request(&r, g, opts));
     size_t count = (size_t)r.set.count;
     if (cap < count)
@@ -209,7 +210,6 @@ int sdlora_generator_run(sdlora_generator *g, const sdlora_options *opts, sdlora
     slr_picture *pictures = slr_calloc(g->ckpt->ctx->mem, count, sizeof *pictures);
     if (!pictures)
         return SDLORA_ENOMEM;
-    atomic_store(&g->cancel, 0);
     slr_api_watch_begin(g);
     int rc = slr_generator_run(g->gen, &r, pictures);
     if (rc >= 0)
