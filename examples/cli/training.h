@@ -7,7 +7,7 @@
 
 typedef struct cli_training {
     const char *ckpt, *vae, *config_from;
-    bool json, v2;
+    bool json;
     cli_model m;
     sdlora_dataset *data;
     sdlora_network *net;
