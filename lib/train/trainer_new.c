@@ -328,6 +328,12 @@ static int read_settings(slr_trainer *t)
         slr_logf(&t->c.log, SLR_LOG_WARN,
                  "%s was trained on a schedule that ends without signal: zero_terminal_snr fits it",
                  slr_checkpoint_path(t->c.base));
+    if (slr_opt_bool(t->o, "v_parameterization") &&
+        slr_checkpoint_predict(t->c.base) != SLR_PREDICT_V)
+        slr_logf(&t->c.log, SLR_LOG_WARN,
+                 "v_parameterization: %s was opened as one that predicts noise, and samples are "
+                 "drawn so: prediction_type v opens it as one of v",
+                 slr_checkpoint_path(t->c.base));
     return slr_noise_init(&t->noise, t->o, slr_checkpoint_predict(t->c.base));
 }
 
