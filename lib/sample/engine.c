@@ -109,6 +109,8 @@ void slr_engine_set_policy(slr_engine *e, slr_policy policy)
     if (e->policy.storage == policy.storage && e->policy.math == policy.math)
         return;
     drop_plans(e);
+    for (int kind = 0; kind < SLR_ENGINE_KINDS; kind++)
+        drop_retired(e, kind);
     e->version++;
     e->policy = policy;
 }
@@ -172,7 +174,7 @@ static int build_stack(slr_engine *e, const slr_stack_item *items, size_t n,
     int rc = slr_stack_new(out, e->m, e->devices, e->base, items, n);
     bool cut = watch.cut;
     slr_watch_leave(&watch);
-    if (rc < 0 || !cut)
+    if (!cut)
         return rc;
     slr_stack_free(*out);
     *out = NULL;
