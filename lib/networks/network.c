@@ -315,3 +315,18 @@ void slr_network_part_range(const slr_network *n, int part, size_t *first, size_
     *first = n->part_first[part];
     *last = n->part_last[part];
 }
+
+uint64_t slr_network_digest(const slr_network *n, int part, uint64_t seed)
+{
+    for (size_t i = 0; i < n->n_modules; i++) {
+        const slr_module *mod = &n->module[i];
+        const double numbers[] = {mod->scale, (double)mod->rank, mod->marked};
+        if (mod->target.part != part)
+            continue;
+        seed = slr_hash64(mod->target.name, strlen(mod->target.name), seed);
+        seed = slr_hash64(mod->kind->name, strlen(mod->kind->name), seed);
+        seed = slr_hash64(numbers, sizeof numbers, seed);
+    }
+    return slr_hash64(n->params + n->part_first[part],
+                      (n->part_last[part] - n->part_first[part]) * sizeof(float), seed);
+}

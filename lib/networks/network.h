@@ -92,6 +92,8 @@ float *slr_network_params(slr_network *n);            /* the block; 64-byte alig
 size_t slr_network_param_count(const slr_network *n); /* floats in the block, gaps included */
 /* [first, last) floats of the block that belong to a part. */
 void slr_network_part_range(const slr_network *n, int part, size_t *first, size_t *last);
+/* A number that tells what the network does to a part: its modules, their scales and parameters. */
+uint64_t slr_network_digest(const slr_network *n, int part, uint64_t seed);
 
 /* kohya's scale_weight_norms: n = max(|scale D|, max / 2), and where n > max the module is made
  * smaller by max / n, its factors each by their share (two factors: the root).  As in LyCORIS it is

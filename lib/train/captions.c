@@ -262,16 +262,6 @@ static uint64_t digest(const slr_weights *w, uint64_t seed)
     return seed;
 }
 
-/* What a network changes of an encoder, too: one that is not trained may have been opened. */
-static uint64_t digest_network(slr_network *n, int part, uint64_t seed)
-{
-    size_t first, last;
-    if (!n)
-        return seed;
-    slr_network_part_range(n, part, &first, &last);
-    return slr_hash64(slr_network_params(n) + first, (last - first) * sizeof(float), seed);
-}
-
 /* All that states depend on beside the caption. */
 static slr_cache_key key_of(slr_captions *t)
 {
@@ -280,7 +270,8 @@ static slr_cache_key key_of(slr_captions *t)
         uint64_t h = slr_hash64(how, sizeof how, 0);
         for (int e = 0; e < t->shape.n; e++) {
             h = digest(weights_of(t, t->shape.part[e]), h);
-            h = digest_network(t->c.network, t->shape.part[e], h);
+            if (t->c.network) /* one that is not trained may have been opened */
+                h = slr_network_digest(t->c.network, t->shape.part[e], h);
         }
         snprintf(t->encoder, sizeof t->encoder, "text-%016llx", (unsigned long long)h);
     }
