@@ -164,6 +164,15 @@ void slr_captions_forget(slr_captions *t)
         return;
     drop_blocks(t);
     slr_map_clear(t->kept);
+    t->encoder[0] = '\0'; /* it names the network too */
+}
+
+bool slr_captions_reopen(slr_captions *t)
+{
+    bool was = t->closed;
+    t->closed = false;
+    slr_captions_forget(t);
+    return was;
 }
 
 void slr_captions_close(slr_captions *t)

@@ -56,6 +56,9 @@ int slr_captions_keep(slr_captions *t, const char *caption, const slr_item *item
 void slr_captions_close(slr_captions *t);
 /* Drops what was kept: the network has changed.  Nothing after slr_captions_close(). */
 void slr_captions_forget(slr_captions *t);
+/* The same, and captions are encoded again even after slr_captions_close(): whether it was called.
+ */
+bool slr_captions_reopen(slr_captions *t);
 /* Of one caption: tokens * width + pooled. */
 size_t slr_captions_floats(const slr_captions *t);
 

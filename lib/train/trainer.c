@@ -282,6 +282,7 @@ void slr_trainer_cancel(slr_trainer *t)
 int slr_trainer_resume(slr_trainer *t, const char *path)
 {
     slr_state_parts parts = slr_trainer_state_parts(t);
+    uint64_t text = slr_trainer_text_digest(t);
     SLR_TRY(slr_state_load(&parts, &t->run, path));
     t->begun = t->due = false;
     t->last = (slr_progress){0};
@@ -289,9 +290,7 @@ int slr_trainer_resume(slr_trainer *t, const char *path)
     t->first_elapsed = t->run.elapsed;
     atomic_store(&t->cancel, 0);
     slr_network_touch(t->c.network);
-    if (t->text)
-        slr_captions_forget(t->text);
-    return SDLORA_OK;
+    return slr_trainer_text_digest(t) == text ? SDLORA_OK : slr_trainer_renew_captions(t);
 }
 
 slr_network *slr_trainer_network(slr_trainer *t)

@@ -113,6 +113,10 @@ int slr_trainer_open_held_out_text(slr_trainer *t);
 slr_captions *slr_trainer_held_out_text(const slr_trainer *t);
 /* With cache_text_encoder_outputs: encodes all captions and gives the encoders back. */
 int slr_trainer_keep_captions(slr_trainer *t);
+/* What captions depend on that a state may have otherwise: the network's text encoder modules. */
+uint64_t slr_trainer_text_digest(const slr_trainer *t);
+/* It is another one now.  After an error captions are encoded when they are asked for. */
+int slr_trainer_renew_captions(slr_trainer *t);
 
 /* trainer.c: adds the gradient of one batch to the optimiser's sum. */
 int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss);

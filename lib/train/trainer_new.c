@@ -413,6 +413,8 @@ static int open_pictures(slr_trainer *t)
     if (t->c.validation)
         SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->precision.vae, t->seed,
                               t->total, &t->cancel));
+    if (slr_opt_has(t->o, "resume")) /* captions are encoded with the state's network */
+        SLR_TRY(slr_trainer_resume(t, slr_opt_text(t->o, "resume")));
     SLR_TRY(slr_trainer_keep_captions(t));
     return t->c.validation ? slr_trainer_validator(t, t->val_feed.loader) : SDLORA_OK;
 }
@@ -464,8 +466,6 @@ int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config)
     *out = NULL;
     SLR_TRY(slr_trainer_make(&t, config));
     int rc = open_pictures(t);
-    if (rc >= 0 && slr_opt_has(t->o, "resume"))
-        rc = slr_trainer_resume(t, slr_opt_text(t->o, "resume"));
     if (rc < 0) {
         slr_trainer_free(t);
         return rc;

@@ -200,3 +200,17 @@ int slr_trainer_keep_captions(slr_trainer *t)
         (void)t->c.phase(t->c.phase_user, "text", total, total);
     return SDLORA_OK;
 }
+
+uint64_t slr_trainer_text_digest(const slr_trainer *t)
+{
+    uint64_t h = 0;
+    for (int e = 0; e < SLR_TEXT_ENCODERS; e++)
+        h = slr_network_digest(t->c.network, encoders[e], h);
+    return h;
+}
+
+int slr_trainer_renew_captions(slr_trainer *t)
+{
+    bool kept = t->text && slr_captions_reopen(t->text);
+    return kept ? slr_trainer_keep_captions(t) : SDLORA_OK;
+}

@@ -249,6 +249,52 @@ static void others_are_not_known_then(void **state)
     job_close(&j);
 }
 
+/* What a network with encoder modules that are not trained does, as another start may give them. */
+static void change_encoders(job *j)
+{
+    for (size_t i = 0; i < slr_network_slots(j->net); i++) {
+        const slr_network_slot *s = slr_network_slot_at(j->net, i);
+        for (size_t k = 0; s->part != SLR_PART_UNET && k < s->count; k++)
+            slr_network_params(j->net)[s->offset + k] += 0.5F;
+    }
+    slr_network_touch(j->net);
+}
+
+static void a_state_brings_other_encoders(void **state)
+{
+    (void)state;
+    static const char *const caches[] = {"cache_text_encoder_outputs",
+                                         "cache_text_encoder_outputs_to_disk"};
+    char dir[512]; /* in_scratch() lends eight names only */
+    snprintf(dir, sizeof dir, "%s", in_scratch("other-encoders"));
+    job j = job_open(&(job_spec){.train = LIST("text_encoder_lr", "0")});
+    change_encoders(&j);
+    job_run(&j, 3);
+    digest plain = job_digest(&j);
+    job_close(&j);
+    for (size_t i = 0; i < 2; i++) {
+        const char *const *frozen = LIST("text_encoder_lr", "0", caches[i], "true");
+        j = job_open(&(job_spec){.train = frozen});
+        change_encoders(&j); /* of the state alone: its captions are encoded */
+        assert_ok(slr_trainer_save_state(j.t, dir));
+        job_close(&j);
+
+        j = job_open(&(job_spec){.train = frozen});
+        assert_ok(slr_trainer_resume(j.t, dir));
+        job_run(&j, 3);
+        assert_string_equal(job_digest(&j).text, plain.text);
+        job_close(&j);
+        remove_text_files();
+
+        j = job_open(
+            &(job_spec){.train = LIST("text_encoder_lr", "0", caches[i], "true", "resume", dir)});
+        job_run(&j, 3);
+        assert_string_equal(job_digest(&j).text, plain.text);
+        job_close(&j);
+        remove_text_files();
+    }
+}
+
 /* --- refusals --- */
 
 static void what_does_not_fit_is_refused(void **state)
@@ -471,6 +517,7 @@ int main(void)
         cmocka_unit_test(captions_are_encoded_once),
         cmocka_unit_test(damaged_states_are_made_anew),
         cmocka_unit_test(others_are_not_known_then),
+        cmocka_unit_test(a_state_brings_other_encoders),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(files_say_what_they_are_for),
         cmocka_unit_test(a_run_goes_on_where_it_was),
