@@ -102,7 +102,8 @@ SDLORA_API int sdlora_generator_run(sdlora_generator *g, const sdlora_options *o
 /**
  * Compares what a picture's generation parameters name with what this generator has, by hashes:
  * model and VAE, the networks of <lora:name:...> tags in the option `prompt`, embeddings.  A tag
- * whose file goes by another name in the directories is renamed.  Hashing reads whole files.
+ * whose file goes by another name in the directories is renamed.  Hashing reads whole files; their
+ * hashes are kept with the generator.  Of networks at most 100 hashes are looked at.
  * @param o      kind "generate", of sdlora_options_from_infotext() with the same text.
  * @param notes  Nullable: receives a line for each difference and each new name; to be given back
  *               with sdlora_text_free().
@@ -110,7 +111,8 @@ SDLORA_API int sdlora_generator_run(sdlora_generator *g, const sdlora_options *o
 SDLORA_API int sdlora_generator_match(sdlora_generator *g, sdlora_options *o, const char *text,
                                       char **notes);
 
-/** Asks a running run() to stop between two kernels.  Thread: any, and signal handlers. */
+/** Asks a running run() to stop between two kernels, and a match() to stop hashing.  Thread: any,
+ * and signal handlers. */
 SDLORA_API void sdlora_generator_cancel(sdlora_generator *g);
 
 /** Names of samplers and schedules, in table order; NULL past the last. */

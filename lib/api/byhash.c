@@ -1,16 +1,57 @@
 /* SPDX-License-Identifier: MIT */
-/* Hashes are read from headers where those have them and computed otherwise; nothing is kept, since
- * a text is matched once and its picture drawn many times. */
+/* Hashes are read from headers where those have them and computed otherwise.  A file is known by
+ * its path, and again unknown once its size or time is another. */
 #include "api/byhash.h"
 
 #include <string.h>
 #include <strings.h>
 
+#include "base/map.h"
 #include "base/status.h"
+#include "base/thread.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
 
 enum { MAX_DEPTH = 16, SHORTEST = 8, LEGACY = 8, LONGEST = 64 };
+enum { TOLD, WHOLE, OLD, TENSORS, KINDS }; /* of hashes */
+
+/* A hash that there is not is "". */
+typedef struct known {
+    slr_file_id id;
+    bool has[KINDS];
+    char hex[KINDS][LONGEST + 1];
+} known;
+
+struct slr_byhash {
+    slr_mem *m;
+    slr_map *by_path; /* -> index into at */
+    known *at;
+    size_t n, cap;
+};
+
+int slr_byhash_new(slr_byhash **out, slr_mem *m)
+{
+    slr_byhash *b = slr_calloc(m, 1, sizeof *b);
+    *out = NULL;
+    if (!b)
+        return SDLORA_ENOMEM;
+    b->m = m;
+    if (slr_map_new(&b->by_path, m) < 0) {
+        slr_free(m, b);
+        return SDLORA_ENOMEM;
+    }
+    *out = b;
+    return SDLORA_OK;
+}
+
+void slr_byhash_free(slr_byhash *b)
+{
+    if (!b)
+        return;
+    slr_map_free(b->by_path);
+    slr_free(b->m, b->at);
+    slr_free(b->m, b);
+}
 
 /* A failure to read ends nothing but want of memory and a cancel. */
 static int forgive(int rc)
@@ -21,66 +62,100 @@ static int forgive(int rc)
     return SDLORA_OK;
 }
 
-static bool begins(const char *hash, slr_str digits)
-{
-    return hash && strlen(hash) >= digits.n && !strncasecmp(hash, digits.p, digits.n);
-}
-
 static bool usable(slr_str digits)
 {
     return digits.n >= SHORTEST && digits.n <= LONGEST;
 }
 
+/* --- one file --- */
+
+/* *out NULL: it is no regular file.  Valid until the next call. */
+static int know(slr_byhash *b, const char *path, known **out)
+{
+    slr_file_id id;
+    int64_t at;
+    *out = NULL;
+    if (!slr_file_identify(path, &id))
+        return SDLORA_OK;
+    if (!slr_map_get(b->by_path, path, &at)) {
+        SLR_TRY(slr_grow(b->m, &b->at, &b->cap, b->n + 1, sizeof *b->at));
+        at = (int64_t)b->n;
+        SLR_TRY(slr_map_set(b->by_path, path, at));
+        b->at[b->n++] = (known){.id = id};
+    }
+    *out = &b->at[at];
+    if (!slr_file_same(&(*out)->id, &id))
+        **out = (known){.id = id};
+    return SDLORA_OK;
+}
+
 /* The tensors' hash of a header. */
-static int is_told(slr_mem *m, const char *path, slr_str digits, bool *same)
+static int read_told(slr_mem *m, const char *path, char hex[LONGEST + 1])
 {
     slr_safetensors *f;
-    *same = false;
     if (!slr_ends(path, ".safetensors"))
         return SDLORA_OK;
-    int rc = slr_safetensors_open(&f, m, path, false);
-    if (rc < 0)
-        return forgive(rc);
-    *same = begins(slr_safetensors_meta(f, "sshs_model_hash"), digits);
+    SLR_TRY(slr_safetensors_open(&f, m, path, false));
+    const char *told = slr_safetensors_meta(f, "sshs_model_hash");
+    if (told && strlen(told) <= LONGEST)
+        memcpy(hex, told, strlen(told) + 1);
     slr_safetensors_close(f);
     return SDLORA_OK;
 }
 
-static int is_computed(const char *path, slr_str digits, bool *same)
+static int read_hash(slr_mem *m, const char *path, int kind, char hex[LONGEST + 1])
 {
-    char hex[65] = "";
-    SLR_TRY(forgive(slr_hash_file(path, hex)));
-    *same = begins(hex, digits);
-    if (!*same && digits.n == LEGACY) {
-        hex[0] = '\0';
-        SLR_TRY(forgive(slr_hash_legacy(path, hex)));
-        *same = begins(hex, digits);
+    if (slr_canceled())
+        return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
+    switch (kind) {
+    case TOLD:
+        return read_told(m, path, hex);
+    case WHOLE:
+        return slr_hash_file(path, hex);
+    case OLD:
+        return slr_hash_legacy(path, hex);
+    default:
+        return slr_ends(path, ".safetensors") ? slr_hash_tensors(path, hex) : SDLORA_OK;
     }
-    if (!*same && slr_ends(path, ".safetensors")) {
-        hex[0] = '\0';
-        SLR_TRY(forgive(slr_hash_tensors(path, hex)));
-        *same = begins(hex, digits);
+}
+
+/* Whether the file's hash of a kind begins so. */
+static int is_kind(slr_byhash *b, const char *path, int kind, slr_str digits, bool *same)
+{
+    known *k;
+    *same = false;
+    if (!usable(digits) || (kind == OLD && digits.n != LEGACY))
+        return SDLORA_OK;
+    SLR_TRY(know(b, path, &k));
+    if (!k)
+        return SDLORA_OK;
+    if (!k->has[kind]) {
+        char hex[LONGEST + 1] = "";
+        int rc = read_hash(b->m, path, kind, hex);
+        SLR_TRY(forgive(rc));
+        if (rc >= 0)
+            memcpy(k->hex[kind], hex, sizeof hex);
+        k->has[kind] = true;
     }
+    *same = strlen(k->hex[kind]) >= digits.n && !strncasecmp(k->hex[kind], digits.p, digits.n);
     return SDLORA_OK;
 }
 
-int slr_byhash_is(slr_mem *m, const char *path, slr_str digits, bool *same)
+static int is_computed(slr_byhash *b, const char *path, slr_str digits, bool *same)
 {
     *same = false;
-    if (!usable(digits) || !slr_file_exists(path))
-        return SDLORA_OK;
-    SLR_TRY(is_told(m, path, digits, same));
-    return *same ? SDLORA_OK : is_computed(path, digits, same);
+    for (int kind = WHOLE; !*same && kind < KINDS; kind++)
+        SLR_TRY(is_kind(b, path, kind, digits, same));
+    return SDLORA_OK;
+}
+
+int slr_byhash_is(slr_byhash *b, const char *path, slr_str digits, bool *same)
+{
+    SLR_TRY(is_kind(b, path, TOLD, digits, same));
+    return *same ? SDLORA_OK : is_computed(b, path, digits, same);
 }
 
 /* --- the walk --- */
-
-typedef struct search {
-    slr_mem *m;
-    slr_str digits;
-    bool compute; /* second walk: files whose headers say nothing */
-    char *found;
-} search;
 
 static bool is_network(const char *path)
 {
@@ -91,48 +166,69 @@ static bool is_network(const char *path)
     return false;
 }
 
-static int look(search *s, const char *path)
+/* Takes the path over. */
+static int put(slr_list *files, char *path)
 {
-    bool same = false;
-    SLR_TRY(s->compute ? is_computed(path, s->digits, &same)
-                       : is_told(s->m, path, s->digits, &same));
-    if (!same)
-        return SDLORA_OK;
-    const char *base = slr_path_base(path);
-    s->found = slr_strndup(s->m, base, slr_path_stem(base));
-    return s->found ? SDLORA_OK : SDLORA_ENOMEM;
+    int rc = slr_grow(files->m, &files->item, &files->cap, files->n + 1, sizeof *files->item);
+    if (rc < 0)
+        slr_free(files->m, path);
+    else
+        files->item[files->n++] = path;
+    return rc;
 }
 
-static int walk(search *s, const char *dir, int depth)
+/* Files before folders, so that a name nearer to the top wins. */
+static int walk(slr_list *files, const char *dir, int depth)
 {
     slr_list list = {0};
-    int rc = forgive(slr_dir_list(&list, s->m, dir));
+    if (slr_canceled())
+        return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
+    int rc = forgive(slr_dir_list(&list, files->m, dir));
     for (int folders = 0; folders < 2; folders++)
-        for (size_t i = 0; rc >= 0 && !s->found && i < list.n; i++) {
-            char *path = slr_path_join(s->m, dir, list.item[i]);
-            if (!path)
+        for (size_t i = 0; rc >= 0 && i < list.n; i++) {
+            char *path = slr_path_join(files->m, dir, list.item[i]);
+            if (!path) {
                 rc = SDLORA_ENOMEM;
-            else if (folders && depth < MAX_DEPTH && slr_dir_exists(path))
-                rc = walk(s, path, depth + 1);
-            else if (!folders && is_network(path) && slr_file_exists(path))
-                rc = look(s, path);
-            slr_free(s->m, path);
+            } else if (!folders && is_network(path) && slr_file_exists(path)) {
+                rc = put(files, path);
+                path = NULL;
+            } else if (folders && depth < MAX_DEPTH && slr_dir_exists(path)) {
+                rc = walk(files, path, depth + 1);
+            }
+            slr_free(files->m, path);
         }
     slr_list_free(&list);
     return rc;
 }
 
-int slr_byhash_find(slr_mem *m, const slr_list *dirs, slr_str digits, char **stem)
+static int look(slr_byhash *b, const char *path, bool compute, slr_byhash_wanted *w)
 {
-    search s = {.m = m, .digits = digits};
-    *stem = NULL;
-    if (!usable(digits))
+    bool same;
+    SLR_TRY(compute ? is_computed(b, path, w->digits, &same)
+                    : is_kind(b, path, TOLD, w->digits, &same));
+    if (!same)
         return SDLORA_OK;
-    for (int k = 0; k < 2; k++)
-        for (size_t i = 0; !s.found && i < dirs->n; i++) {
-            s.compute = k;
-            SLR_TRY(walk(&s, dirs->item[i], 0));
-        }
-    *stem = s.found;
-    return SDLORA_OK;
+    const char *base = slr_path_base(path);
+    w->stem = slr_strndup(b->m, base, slr_path_stem(base));
+    return w->stem ? SDLORA_OK : SDLORA_ENOMEM;
+}
+
+int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *wanted, size_t n)
+{
+    slr_list files = {.m = b->m};
+    int rc = SDLORA_OK;
+    bool any = false;
+    for (size_t k = 0; k < n; k++) {
+        wanted[k].stem = NULL;
+        any = any || usable(wanted[k].digits);
+    }
+    for (size_t i = 0; any && rc >= 0 && i < dirs->n; i++)
+        rc = walk(&files, dirs->item[i], 0);
+    for (int compute = 0; compute < 2; compute++)
+        for (size_t i = 0; i < files.n; i++)
+            for (size_t k = 0; rc >= 0 && k < n; k++)
+                if (!wanted[k].stem)
+                    rc = look(b, files.item[i], compute, &wanted[k]);
+    slr_list_free(&files);
+    return rc;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Files by the hashes that parameters texts and sites give: AUTOMATIC1111's and Civitai's. */
+/* Files by the hashes that parameters texts and sites give: AUTOMATIC1111's and Civitai's.  Hashes
+ * are kept until their file is written to. */
 #ifndef SLR_API_BYHASH_H
 #define SLR_API_BYHASH_H
 
@@ -8,13 +9,24 @@
 #include "base/str.h"
 #include "io/file.h"
 
+/* What is known of files; for one thread at a time. */
+typedef struct slr_byhash slr_byhash;
+
+int slr_byhash_new(slr_byhash **out, slr_mem *m);
+void slr_byhash_free(slr_byhash *b); /* NULL: nothing */
+
 /* Whether the digits are the first of one of a file's hashes: of all its bytes, of a network's
  * tensors (also as its metadata tell), or, if they are eight, of the old kind.  *same is set on
- * success; a file that can't be read has none. */
-int slr_byhash_is(slr_mem *m, const char *path, slr_str digits, bool *same);
-/* The stem of the first network file below these directories that has the hash; files whose
- * metadata tell it first, since that costs a header.  *stem NULL: there is none; else the caller
- * frees it. */
-int slr_byhash_find(slr_mem *m, const slr_list *dirs, slr_str digits, char **stem);
+ * success; a file that can't be read has none.  ECANCELED inside a watched job whose flag is set.
+ */
+int slr_byhash_is(slr_byhash *b, const char *path, slr_str digits, bool *same);
+
+typedef struct slr_byhash_wanted {
+    slr_str digits;
+    char *stem; /* the caller's, even after a failure; NULL: no file has the hash */
+} slr_byhash_wanted;
+/* The stem of the first network file below these directories that has the hash, for n of them in
+ * one walk; files whose metadata tell it first, since that costs a header. */
+int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *wanted, size_t n);
 
 #endif

@@ -30,6 +30,7 @@ struct slr_finder {
     size_t n, cap;
     slr_open_config config;
     slr_map *by_name; /* "kind:name" asked for -> index into at */
+    slr_byhash *hashes;
 };
 
 int slr_finder_new(slr_finder **out, slr_mem *m, const slr_checkpoint *base)
@@ -42,8 +43,8 @@ int slr_finder_new(slr_finder **out, slr_mem *m, const slr_checkpoint *base)
     f->m = m;
     f->base = base;
     f->dirs.m = m;
-    if (slr_map_new(&f->by_name, m) < 0) {
-        slr_free(m, f);
+    if (slr_map_new(&f->by_name, m) < 0 || slr_byhash_new(&f->hashes, m) < 0) {
+        slr_finder_free(f);
         return SDLORA_ENOMEM;
     }
     *out = f;
@@ -60,6 +61,7 @@ void slr_finder_free(slr_finder *f)
     }
     slr_free(f->m, f->at);
     slr_map_free(f->by_name);
+    slr_byhash_free(f->hashes);
     slr_list_free(&f->dirs);
     slr_free(f->m, f);
 }
@@ -79,6 +81,11 @@ int slr_finder_add(slr_finder *f, const char *dir)
 const slr_list *slr_finder_dirs(const slr_finder *f)
 {
     return &f->dirs;
+}
+
+slr_byhash *slr_finder_hashes(slr_finder *f)
+{
+    return f->hashes;
 }
 
 void slr_finder_skip(slr_finder *f, bool skip, const slr_log *log)

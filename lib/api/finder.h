@@ -5,6 +5,7 @@
 #ifndef SLR_API_FINDER_H
 #define SLR_API_FINDER_H
 
+#include "api/byhash.h"
 #include "io/file.h"
 #include "models/checkpoint.h"
 #include "networks/network.h"
@@ -16,6 +17,7 @@ int slr_finder_new(slr_finder **out, slr_mem *m, const slr_checkpoint *base);
 void slr_finder_free(slr_finder *f);
 int slr_finder_add(slr_finder *f, const char *dir);
 const slr_list *slr_finder_dirs(const slr_finder *f); /* borrowed, in the order of adding */
+slr_byhash *slr_finder_hashes(slr_finder *f);         /* borrowed: what is known of files */
 /* Whether tensors of a file that match nothing are skipped; false at first. */
 void slr_finder_skip(slr_finder *f, bool skip, const slr_log *log);
 /* A slr_find_network_fn: user is the finder; *out is a reference. */

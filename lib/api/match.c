@@ -9,7 +9,15 @@
 
 #include "api/byhash.h"
 #include "base/status.h"
+#include "base/thread.h"
 #include "sample/infotext.h"
+
+enum { MOST = 100 }; /* hashes of networks of a text that are looked at */
+
+/* A network whose name is none here or another file's; texts are its own. */
+typedef struct missing {
+    char *name, *hash, *path; /* path: of the other file, NULL: none */
+} missing;
 
 typedef struct matching {
     sdlora_generator *g;
@@ -18,11 +26,23 @@ typedef struct matching {
     const slr_info *info;
     slr_buf *notes;
     int rc; /* of a callback */
+    size_t n_loras, n_missing;
+    missing missing[MOST];
 } matching;
 
 static void note(matching *k, const char *what, slr_str name, const char *why)
 {
     slr_buf_printf(k->notes, "%s%.*s: %s\n", what, (int)(name.n < 200 ? name.n : 200), name.p, why);
+}
+
+/* What hashes is watched, and what opens networks is not, since those are kept. */
+static int is_same(matching *k, const char *path, slr_str hash, bool *same)
+{
+    slr_watch w;
+    slr_watch_enter(&w, &k->g->cancel);
+    int rc = slr_byhash_is(slr_finder_hashes(k->g->finder), path, hash, same);
+    slr_watch_leave(&w);
+    return rc;
 }
 
 /* --- model and VAE --- */
@@ -55,7 +75,7 @@ static int match_file(matching *k, const char *what, const char *key, const char
     if (!find_hash(k->info, field, kind, digits))
         return SDLORA_OK;
     if (path)
-        SLR_TRY(slr_byhash_is(k->m, path, slr_str_of(digits), &same));
+        SLR_TRY(is_same(k, path, slr_str_of(digits), &same));
     if (path && same)
         return SDLORA_OK;
     slr_buf_init(&why, k->m);
@@ -146,49 +166,100 @@ static int by_name(matching *k, slr_str name, char **path)
     return rc == SDLORA_ENOMEM ? rc : SDLORA_OK;
 }
 
-static int match_lora(matching *k, slr_info_hash h, const char *path)
+/* Texts of JSON end with the callback: they are copied. */
+static int add_missing(matching *k, slr_info_hash h, const char *path)
 {
-    char *stem;
+    missing *x = &k->missing[k->n_missing++];
+    x->name = slr_strndup(k->m, h.name.p, h.name.n);
+    x->hash = slr_strndup(k->m, h.hash.p, h.hash.n);
+    x->path = path ? slr_strdup(k->m, path) : NULL;
+    return x->name && x->hash && (x->path || !path) ? SDLORA_OK : SDLORA_ENOMEM;
+}
+
+static bool is_tagged(const matching *k, slr_str name)
+{
+    const char *prompt = slr_opt_text((slr_opt){k->o, "generate"}, "prompt");
+    return prompt && find_tag(prompt, name);
+}
+
+static int match_lora(matching *k, slr_info_hash h)
+{
     bool same = false;
-    slr_buf why;
-    if (path)
-        SLR_TRY(slr_byhash_is(k->m, path, h.hash, &same));
-    if (same)
-        return SDLORA_OK;
-    SLR_TRY(slr_byhash_find(k->m, slr_finder_dirs(k->g->finder), h.hash, &stem));
-    slr_buf_init(&why, k->m);
-    if (stem)
-        slr_buf_printf(&why, "goes by the name %s here", stem);
-    else if (path)
-        slr_buf_printf(&why, "%s is another file than the picture's, whose hash is %.*s", path,
-                       (int)h.hash.n, h.hash.p);
-    else
-        slr_buf_printf(&why, "is not in the directories, neither by name nor by its hash %.*s",
-                       (int)h.hash.n, h.hash.p);
-    int rc = slr_buf_ok(&why);
-    if (rc >= 0)
-        note(k, "lora ", h.name, why.data);
-    if (rc >= 0 && stem)
-        rc = rename_in(k, "prompt", h.name, stem);
-    if (rc >= 0 && stem)
-        rc = rename_in(k, "hr_prompt", h.name, stem);
-    slr_free(k->m, stem);
-    slr_buf_free(&why);
+    char *path;
+    SLR_TRY(by_name(k, h.name, &path));
+    int rc = path ? is_same(k, path, h.hash, &same) : SDLORA_OK;
+    if (rc >= 0 && !same)
+        rc = add_missing(k, h, path);
+    slr_free(k->m, path);
     return rc;
 }
 
 static bool each_lora(void *user, slr_info_hash h)
 {
     matching *k = user;
-    const char *prompt = slr_opt_text((slr_opt){k->o, "generate"}, "prompt");
-    char *path;
-    if (!prompt || !find_tag(prompt, h.name))
-        return true;
-    k->rc = by_name(k, h.name, &path);
-    if (k->rc >= 0)
-        k->rc = match_lora(k, h, path);
-    slr_free(k->m, path);
+    if (k->n_loras++ == MOST) {
+        note(k, "lora ", h.name, "is not looked for, nor is what follows: the text has too many");
+        return false;
+    }
+    if (atomic_load(&k->g->cancel))
+        k->rc = slr_fail(SDLORA_ECANCELED, "sdlora_generator_match", "canceled");
+    else if (is_tagged(k, h.name))
+        k->rc = match_lora(k, h);
     return k->rc >= 0;
+}
+
+static int settle(matching *k, const missing *x, const char *stem)
+{
+    slr_buf why;
+    slr_str name = slr_str_of(x->name);
+    if (!is_tagged(k, name)) /* renamed already, by a field that says the same */
+        return SDLORA_OK;
+    slr_buf_init(&why, k->m);
+    if (stem)
+        slr_buf_printf(&why, "goes by the name %s here", stem);
+    else if (x->path)
+        slr_buf_printf(&why, "%s is another file than the picture's, whose hash is %s", x->path,
+                       x->hash);
+    else
+        slr_buf_printf(&why, "is not in the directories, neither by name nor by its hash %s",
+                       x->hash);
+    int rc = slr_buf_ok(&why);
+    if (rc >= 0)
+        note(k, "lora ", name, why.data);
+    if (rc >= 0 && stem)
+        rc = rename_in(k, "prompt", name, stem);
+    if (rc >= 0 && stem)
+        rc = rename_in(k, "hr_prompt", name, stem);
+    slr_buf_free(&why);
+    return rc;
+}
+
+/* One walk for all that are missing. */
+static int settle_all(matching *k)
+{
+    slr_byhash_wanted wanted[MOST];
+    slr_watch w;
+    for (size_t i = 0; i < k->n_missing; i++)
+        wanted[i] = (slr_byhash_wanted){.digits = slr_str_of(k->missing[i].hash)};
+    slr_watch_enter(&w, &k->g->cancel);
+    int rc = slr_byhash_find(slr_finder_hashes(k->g->finder), slr_finder_dirs(k->g->finder), wanted,
+                             k->n_missing);
+    slr_watch_leave(&w);
+    for (size_t i = 0; i < k->n_missing; i++) {
+        if (rc >= 0)
+            rc = settle(k, &k->missing[i], wanted[i].stem);
+        slr_free(k->m, wanted[i].stem);
+    }
+    return rc;
+}
+
+static void free_missing(matching *k)
+{
+    for (size_t i = 0; i < k->n_missing; i++) {
+        slr_free(k->m, k->missing[i].name);
+        slr_free(k->m, k->missing[i].hash);
+        slr_free(k->m, k->missing[i].path);
+    }
 }
 
 /* --- embeddings --- */
@@ -204,7 +275,7 @@ static bool each_embedding(void *user, slr_info_hash h)
         if (strlen(name) != h.name.n || memcmp(name, h.name.p, h.name.n))
             continue;
         if (path)
-            k->rc = slr_byhash_is(k->m, path, h.hash, &same);
+            k->rc = is_same(k, path, h.hash, &same);
         if (k->rc >= 0 && !same)
             note(k, "embedding ", h.name, "is another file than the picture's");
         return k->rc >= 0;
@@ -221,6 +292,7 @@ static int match_all(matching *k)
     SLR_TRY(match_vae(k));
     slr_info_hashes(k->info, "lora", each_lora, k);
     SLR_TRY(k->rc);
+    SLR_TRY(settle_all(k));
     slr_info_hashes(k->info, "embed", each_embedding, k);
     SLR_TRY(k->rc);
     return slr_buf_ok(k->notes);
@@ -241,12 +313,14 @@ int sdlora_generator_match(sdlora_generator *g, sdlora_options *o, const char *t
     if (slr_utf8_valid(text, strlen(text)) != strlen(text))
         return slr_fail(SDLORA_EINVAL, __func__, "the text is not UTF-8");
     slr_mem *m = g->ckpt->ctx->mem;
+    atomic_store(&g->cancel, 0);
     SLR_TRY(slr_info_read(&info, m, text));
     slr_buf_init(&lines, m);
     matching k = {.g = g, .m = m, .o = o, .info = &info, .notes = &lines};
     int rc = slr_info_complete(&info, m);
     if (rc >= 0)
         rc = match_all(&k);
+    free_missing(&k);
     if (rc >= 0 && notes && !(*notes = slr_buf_take(&lines)))
         rc = SDLORA_ENOMEM;
     slr_buf_free(&lines);

@@ -402,6 +402,51 @@ static void what_is_not_here_is_told(void **state)
     sdlora_options_unref(o);
 }
 
+/* One that two fields tell, and more than anybody writes. */
+static void many_networks_are_looked_for_at_once(void **state)
+{
+    (void)state;
+    static char text[16384], prompt[8192];
+    sdlora_generator *g;
+    const char *now;
+    char *notes;
+    size_t at = 0, in = 0;
+    ok(sdlora_generator_new(&g, ckpt, NULL));
+    assert_int_equal(mkdir(in_dir("many"), 0700), 0);
+    copy(LORA, in_dir("many/here.safetensors"));
+    ok(sdlora_generator_add_lora_dir(g, in_dir("many")));
+    for (int i = 0; i < 120; i++)
+        in += (size_t)snprintf(prompt + in, sizeof prompt - in, "<lora:n%d:1>", i);
+    at = (size_t)snprintf(text, sizeof text,
+                          "%s\nSteps: 4, Seed: 1, Hashes: {\"lora:n7\": \"605d96dc2092\"}, Lora "
+                          "hashes: \"",
+                          prompt);
+    for (int i = 0; i < 120; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, "n%d: %s, ", i,
+                               i == 7 || i == 110 ? "605d96dc2092" : "0123456789ab");
+    snprintf(text + at, sizeof text - at, "\"");
+    sdlora_options *o = from_text(text);
+    notes = match(g, o, text);
+    assert_non_null(strstr(notes, "lora n7: goes by the name here here"));
+    assert_non_null(strstr(notes, "lora n99: is not in the directories"));
+    assert_non_null(strstr(notes, "lora n100: is not looked for"));
+    assert_null(strstr(notes, "n101"));
+    ok(sdlora_options_get_text(o, "prompt", &now));
+    assert_non_null(strstr(now, "<lora:n6:1><lora:here:1><lora:n8:1>"));
+    assert_non_null(strstr(now, "<lora:n110:1>"));
+    sdlora_text_free(ctx, notes);
+    sdlora_options_unref(o);
+
+    static const char twice[] = "p <lora:n7:1>\nSteps: 4, Seed: 1, Hashes: {\"lora:n7\": "
+                                "\"605d96dc2092\"}, Lora hashes: \"n7: 605d96dc2092\"";
+    o = from_text(twice);
+    notes = match(g, o, twice);
+    assert_string_equal(notes, "lora n7: goes by the name here here\n");
+    sdlora_text_free(ctx, notes);
+    sdlora_options_unref(o);
+    sdlora_generator_unref(g);
+}
+
 static int make(void **state)
 {
     (void)state;
@@ -434,6 +479,7 @@ int main(void)
         cmocka_unit_test(a_vae_is_found_by_its_name),
         cmocka_unit_test(networks_without_a_tag_get_one),
         cmocka_unit_test(what_is_not_here_is_told),
+        cmocka_unit_test(many_networks_are_looked_for_at_once),
     };
     return cmocka_run_group_tests(tests, make, clean);
 }
