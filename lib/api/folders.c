@@ -35,6 +35,17 @@ int slr_folders_add(slr_folders *f, const char *dir)
     return SDLORA_OK;
 }
 
+/* A folder that can't be read has nothing. */
+static int list_dir(slr_list *list, slr_mem *m, const char *dir)
+{
+    int rc = slr_dir_list(list, m, dir);
+
+    if (rc >= 0 || rc == SDLORA_ENOMEM)
+        return rc;
+    slr_clear();
+    return SDLORA_OK;
+}
+
 /* --- the walk --- */
 
 typedef struct search {
@@ -49,7 +60,7 @@ static int visit(search *s, const char *dir, const char *name, int depth, bool f
 static int walk(search *s, const char *dir, int depth)
 {
     slr_list list = {0};
-    int rc = slr_dir_list(&list, s->m, dir);
+    int rc = depth ? list_dir(&list, s->m, dir) : slr_dir_list(&list, s->m, dir);
 
     for (int folders = 0; folders < 2; folders++)
         for (size_t i = 0; rc >= 0 && !s->found && i < list.n; i++)
@@ -173,22 +184,20 @@ static int metadata_name(slr_mem *m, const char *ckpt, slr_buf *name)
 /* Beside the checkpoint, not below. */
 static int find_near(const slr_folders *f, const beside *b, const char *ckpt, char **path)
 {
-    slr_list list;
+    slr_list list = {0};
     size_t n = strlen(ckpt) - strlen(slr_path_base(ckpt));
     char *dir = n ? slr_strndup(f->m, ckpt, n) : slr_strdup(f->m, ".");
 
     *path = NULL;
     if (!dir)
         return SDLORA_ENOMEM;
-    int rc = slr_dir_exists(dir) ? slr_dir_list(&list, f->m, dir) : SDLORA_ENOTFOUND;
-    if (rc >= 0) {
-        for (size_t i = 0; rc >= 0 && !*path && i < list.n; i++)
-            if (is_beside(b, list.item[i]) && !(*path = slr_path_join(f->m, dir, list.item[i])))
-                rc = SDLORA_ENOMEM;
-        slr_list_free(&list);
-    }
+    int rc = list_dir(&list, f->m, dir);
+    for (size_t i = 0; rc >= 0 && !*path && i < list.n; i++)
+        if (is_beside(b, list.item[i]) && !(*path = slr_path_join(f->m, dir, list.item[i])))
+            rc = SDLORA_ENOMEM;
+    slr_list_free(&list);
     slr_free(f->m, dir);
-    return rc == SDLORA_ENOTFOUND ? SDLORA_OK : rc;
+    return rc;
 }
 
 static bool is_same(const char *a, const char *b)
