@@ -12,28 +12,6 @@
 #include "sample/modes.h"
 #include "sample/steps.h"
 
-enum { MIN_SIDE = 64, MAX_SIDE = 16384 };
-
-static int check_request(const slr_settings *set)
-{
-    int unit = 8;
-    if (set->width < MIN_SIDE || set->height < MIN_SIDE || set->width > MAX_SIDE ||
-        set->height > MAX_SIDE || set->width % unit || set->height % unit)
-        return slr_fail(SDLORA_EINVAL, __func__,
-                        "%dx%d: width and height are multiples of %d from %d to %d", set->width,
-                        set->height, unit, MIN_SIDE, MAX_SIDE);
-    if (set->steps < 1 || set->steps > SLR_MAX_STEPS)
-        return slr_fail(SDLORA_EINVAL, __func__, "steps %d are not between 1 and %d", set->steps,
-                        SLR_MAX_STEPS);
-    if (set->count < 1)
-        return slr_fail(SDLORA_EINVAL, __func__, "count %d is less than 1", set->count);
-    if (set->seed > INT64_MAX - set->count || set->subseed > INT64_MAX - set->count)
-        return slr_fail(SDLORA_EINVAL, __func__, "seed %lld is too large for %d pictures",
-                        (long long)(set->seed > set->subseed ? set->seed : set->subseed),
-                        set->count);
-    return SDLORA_OK;
-}
-
 /* Random ones are drawn in the range that users know. */
 static void draw_seeds(slr_settings *set)
 {
@@ -143,7 +121,7 @@ static int begin(slr_run *s)
     slr_steps first = {0};
     const slr_settings *set = &s->set;
     slr_generator *g = s->g;
-    SLR_TRY(check_request(set));
+    SLR_TRY(slr_settings_check(set));
     SLR_TRY(slr_vae_factor(g->vae, &s->factor));
     SLR_TRY(slr_sampler_choose(set->sampler ? set->sampler : "Euler a", set->scheduler,
                                &first.sampler, &first.scheduler, &first.automatic));

@@ -5,6 +5,11 @@
 
 #include <string.h>
 
+#include "base/status.h"
+#include "sample/steps.h"
+
+/* A variation turns columns of latents, which have no angle when they are one latent high. */
+enum { MIN_SIDE = 64, MAX_SIDE = 16384, MIN_VARIED = 16 };
 enum { SET_INT, SET_LONG, SET_REAL, SET_BOOL, SET_TEXT, SET_CHOICE };
 
 typedef struct row {
@@ -150,4 +155,30 @@ void slr_settings_read(slr_settings *out, slr_opt o)
     *out = (slr_settings){0};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         read_row(out, o, &rows[i]);
+}
+
+int slr_settings_check(const slr_settings *set)
+{
+    int unit = 8;
+    if (set->width < MIN_SIDE || set->height < MIN_SIDE || set->width > MAX_SIDE ||
+        set->height > MAX_SIDE || set->width % unit || set->height % unit)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "%dx%d: width and height are multiples of %d from %d to %d", set->width,
+                        set->height, unit, MIN_SIDE, MAX_SIDE);
+    if (set->steps < 1 || set->steps > SLR_MAX_STEPS)
+        return slr_fail(SDLORA_EINVAL, __func__, "steps %d are not between 1 and %d", set->steps,
+                        SLR_MAX_STEPS);
+    if (set->count < 1)
+        return slr_fail(SDLORA_EINVAL, __func__, "count %d is less than 1", set->count);
+    if (set->seed > INT64_MAX - set->count || set->subseed > INT64_MAX - set->count)
+        return slr_fail(SDLORA_EINVAL, __func__, "seed %lld is too large for %d pictures",
+                        (long long)(set->seed > set->subseed ? set->seed : set->subseed),
+                        set->count);
+    if (set->subseed_strength > 0 && set->seed_from_w > 0 && set->seed_from_h > 0 &&
+        (set->seed_from_w < MIN_VARIED || set->seed_from_h < MIN_VARIED))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "seed_resize_from_w and _h are %dx%d: with a variation they are at least "
+                        "%d",
+                        set->seed_from_w, set->seed_from_h, MIN_VARIED);
+    return SDLORA_OK;
 }

@@ -69,5 +69,7 @@ typedef struct slr_settings {
 
 /* o.o NULL: all defaults. */
 void slr_settings_read(slr_settings *out, slr_opt o);
+/* What no model can draw: EINVAL. */
+int slr_settings_check(const slr_settings *set);
 
 #endif

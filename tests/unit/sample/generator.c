@@ -262,6 +262,13 @@ static void wrong_requests_are_told(void **state)
     r.set.count = 0;
     refused(&common, &r, SDLORA_EINVAL, "count 0");
     r = request("a");
+    r.set.subseed_strength = 0.5;
+    r.set.seed_from_w = 64;
+    r.set.seed_from_h = 8; /* a column of one latent has no angle */
+    refused(&common, &r, SDLORA_EINVAL, "64x8");
+    r.set.seed_from_h = 15;
+    refused(&common, &r, SDLORA_EINVAL, "64x15");
+    r = request("a");
     r.set.count = 2;
     r.set.seed = INT64_MAX;
     refused(&common, &r, SDLORA_EINVAL, "seed");
