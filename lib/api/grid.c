@@ -195,19 +195,23 @@ static const char *text_or(slr_opt o, const char *name, const char *otherwise)
     return text && *text ? text : otherwise;
 }
 
-/* What would fail after hours otherwise: names that no table knows, cells of several pictures. */
+/* What would fail after hours otherwise: sizes and names that nobody knows, cells of several
+ * pictures.  Files by name may still appear. */
 static int check_cell(const sdlora_options *opts)
 {
     slr_opt o = {opts, "generate"};
     const char *sampler = slr_opt_text(o, "sampler"), *scheduler = slr_opt_text(o, "scheduler");
     const slr_sampler_row *row;
     const slr_scheduler_row *schedule;
+    slr_settings set;
     bool automatic;
 
     if (slr_opt_int(o, "count") != 1)
         return slr_fail(SDLORA_EINVAL, "sdlora_grid_new",
                         "count is %lld, but a cell has one picture",
                         (long long)slr_opt_int(o, "count"));
+    slr_settings_read(&set, o);
+    SLR_TRY(slr_settings_check(&set));
     SLR_TRY(slr_sampler_choose(sampler, scheduler, &row, &schedule, &automatic));
     if (!slr_opt_bool(o, "enable_hr"))
         return SDLORA_OK;

@@ -457,6 +457,7 @@ static void mistakes_are_told_before_anything_is_drawn(void **state)
         {{"Sampler", "Euler, Oiler"}, 0, "Oiler"},
         {{"Seed", "1-2000", "Steps", "1-2000"}, SDLORA_EINVAL, "too large"},
         {{"width", "100000"}, SDLORA_EINVAL, "width"},
+        {{"width", "64, 65"}, SDLORA_EINVAL, "65x64"},
     };
     const setup *s = *state;
 
