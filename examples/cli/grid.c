@@ -160,14 +160,15 @@ static int save_cells(const job *j)
     return rc;
 }
 
+/* Cells first: a sheet that can't be made loses none of them. */
 static int save(const job *j)
 {
-    int rc = save_sheet(j, -1, j->out);
+    int rc = j->cells ? save_cells(j) : SDLORA_OK;
 
+    if (rc >= 0)
+        rc = save_sheet(j, -1, j->out);
     if (rc >= 0 && j->sub_grids)
         rc = save_sub_grids(j);
-    if (rc >= 0 && j->cells)
-        rc = save_cells(j);
     return rc;
 }
 
