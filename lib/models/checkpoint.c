@@ -182,11 +182,8 @@ static int read_traits(slr_traits *out, const slr_checkpoint_config *config,
                        const slr_family *family, const slr_parts *parts, const slr_bag *bag,
                        const char *path)
 {
-    SLR_TRY(slr_detect_traits(out, config->mem, family, parts->part[SLR_PART_UNET], bag, path));
-    if (config->predict >= 0) {
-        out->predict = config->predict;
-        out->source = "the caller";
-    }
+    SLR_TRY(slr_detect_traits(out, config->mem, family, parts->part[SLR_PART_UNET], bag, path,
+                              config->predict));
     if (config->ztsnr)
         out->ztsnr = config->ztsnr > 0;
     return SDLORA_OK;

@@ -122,19 +122,26 @@ static const slr_family_text *row_of(const slr_family *family, int part)
 }
 
 /* How many layers lead to the states; an error: out of range. */
-static int64_t layers_used(const slr_nn *nn, const slr_family_text *row, const slr_clip_shape *s,
-                           int clip_skip)
+static int64_t layers_used(const slr_nn *nn, const slr_family *family, const slr_family_text *row,
+                           const slr_clip_shape *s, int clip_skip)
 {
-    int64_t behind = row->behind;
-    if (clip_skip < 0 && !row->pooled)
+    const char *label = slr_weights_label(nn->w);
+    long long n = s->layers, behind = row->behind;
+    bool below = clip_skip < 0 && !row->pooled;
+    if (below)
         behind = -(int64_t)clip_skip - 1;
     else if (row->clip_skip)
         behind = (int64_t)clip_skip - 1;
-    if (behind < 0 || behind >= s->layers)
-        return slr_fail(SDLORA_EINVAL, __func__,
-                        "clip_skip is %d; %s has %lld layers, so 1 to %lld will do", clip_skip,
-                        slr_weights_label(nn->w), (long long)s->layers, (long long)s->layers);
-    return s->layers - behind;
+    if (behind >= 0 && behind < n)
+        return n - behind;
+    if (!below && !row->clip_skip)
+        return slr_fail(
+            SDLORA_EINVAL, __func__,
+            "%s has too few layers (%lld): %s takes the states of the layer %lld before the last",
+            label, n, family->title, behind);
+    return slr_fail(SDLORA_EINVAL, __func__,
+                    "clip_skip is %d; %s has %lld layers, so %s1 to %s%lld will do", clip_skip,
+                    label, n, below ? "-" : "", below ? "-" : "", n);
 }
 
 slr_val slr_clip_build_pooled(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip,
@@ -149,7 +156,7 @@ slr_val slr_clip_build_pooled(slr_nn *nn, const slr_family *family, slr_val ids,
         return SLR_NONE;
     int rc = slr_clip_read(&s, family, nn->w);
     if (rc == SDLORA_OK) {
-        used = layers_used(nn, row, &s, clip_skip);
+        used = layers_used(nn, family, row, &s, clip_skip);
         rc = used < 0 ? (int)used : SDLORA_OK;
     }
     if (rc == SDLORA_OK &&

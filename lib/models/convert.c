@@ -107,7 +107,7 @@ static int read_traits(slr_converting *c)
 {
     const slr_weights *unet = c->parts.part[SLR_PART_UNET];
     slr_traits traits;
-    SLR_TRY(slr_detect_traits(&traits, c->m, c->family, unet, c->bag, c->in));
+    SLR_TRY(slr_detect_traits(&traits, c->m, c->family, unet, c->bag, c->in, -1));
     c->ztsnr = traits.ztsnr;
     c->predict = traits.predict;
     return SDLORA_OK;

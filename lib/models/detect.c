@@ -155,7 +155,8 @@ static int predict_of(const char *text)
     return -1;
 }
 
-static int from_scheduler(slr_traits *out, slr_mem *m, const char *path)
+/* told: another has said what it predicts. */
+static int from_scheduler(slr_traits *out, slr_mem *m, const char *path, bool told)
 {
     slr_buf file;
     json_t *root = NULL;
@@ -167,7 +168,7 @@ static int from_scheduler(slr_traits *out, slr_mem *m, const char *path)
         const json_t *rescale = json_object_get(root, "rescale_betas_zero_snr");
         const char *type = json_string_value(json_object_get(root, "prediction_type"));
         out->ztsnr = out->ztsnr || json_is_true(rescale);
-        if (rc == SDLORA_OK && type && (out->predict = predict_of(type)) < 0)
+        if (rc == SDLORA_OK && type && (out->predict = predict_of(type)) < 0 && !told)
             rc = slr_fail(SDLORA_ENOTSUP, __func__, "%s: prediction_type \"%s\" is not supported",
                           file.data, type);
         out->source = "the folder's scheduler";
@@ -259,15 +260,15 @@ static void from_steps(slr_traits *out, const slr_family *family, const slr_bag 
 }
 
 int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
-                      const slr_weights *unet, const slr_bag *bag, const char *path)
+                      const slr_weights *unet, const slr_bag *bag, const char *path, int told)
 {
     slr_traits t = {.predict = -1, .inpaint = unet && is_inpaint(unet)};
     from_markers(&t, bag);
     if (t.predict < 0)
         from_metadata(&t, bag);
     if (slr_dir_exists(path)) /* its bag is empty */
-        SLR_TRY(from_scheduler(&t, m, path));
-    else if (t.predict < 0)
+        SLR_TRY(from_scheduler(&t, m, path, told >= 0));
+    else if (t.predict < 0 && told < 0)
         SLR_TRY(from_yaml(&t, m, path));
     if (t.predict < 0)
         from_steps(&t, family, bag);
@@ -275,6 +276,10 @@ int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
     if (t.predict < 0 && (t.inpaint || family->id != SLR_FAMILY_SD2)) {
         t.predict = SLR_PREDICT_EPS;
         t.source = "its family";
+    }
+    if (told >= 0) {
+        t.predict = told;
+        t.source = "the caller";
     }
     *out = t;
     return SDLORA_OK;

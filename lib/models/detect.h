@@ -20,9 +20,10 @@ typedef struct slr_traits {
 } slr_traits;
 
 /* By marker tensors, metadata, the folder's scheduler, a .yaml beside the file and the family's
- * default.  unet Nullable. */
+ * default.  unet Nullable.  told: SLR_PREDICT_* where the caller says it, who comes first; or -1.
+ */
 int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
-                      const slr_weights *unet, const slr_bag *bag, const char *path);
+                      const slr_weights *unet, const slr_bag *bag, const char *path, int told);
 /* A1111's test of models that say nothing: what the UNet makes of grey at the last timestep.  It is
  * run once, in f32, which takes memory for its packed weights and seconds at full size. */
 int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_weights *unet);

@@ -17,6 +17,7 @@
 #include "graph/exec.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "models/clip.h"
 #include "models/detect.h"
 #include "models/text.h"
 #include "models/unet.h"
@@ -484,6 +485,23 @@ static void predictions(void **state)
     }
 }
 
+/* What the caller says beats a folder that names one which is not known. */
+static void a_prediction_of_the_caller(void **state)
+{
+    char path[128];
+    slr_checkpoint *c;
+    slr_checkpoint_config config = {.predict = -1};
+    snprintf(path, sizeof path, "%s/folder", temp);
+    write_folder("sdxl", path, "{\"prediction_type\": \"sample\"}");
+    assert_int_equal(slr_checkpoint_open(&c, path, &config), SDLORA_ENOTSUP);
+    config.predict = SLR_PREDICT_V;
+    ok(slr_checkpoint_open(&c, path, &config));
+    assert_int_equal(slr_checkpoint_predict(c), SLR_PREDICT_V);
+    assert_string_equal(slr_checkpoint_predict_source(c), "the caller");
+    slr_checkpoint_unref(c);
+    remove_all(path);
+}
+
 /* A UNet that gives minus three whatever it is asked predicts v, one that gives zero noise. */
 static void probe(void **state)
 {
@@ -534,6 +552,44 @@ static void rows_of_ids(void **state)
     assert_int_equal(ids[77 + 76], 49407);
 }
 
+/* Of clip skips, only where one would help. */
+static void too_few_layers(void **state)
+{
+    static const struct {
+        const char *model;
+        int clip_skip;
+        const char *says;
+    } CASES[] = {
+        {"tiny-sdxl", 1, "takes the states of the layer 1 before the last"},
+        {"tiny-sdxl", -2, "clip_skip is -2; text has 1 layers, so -1 to -1 will do"},
+        {"tiny", 2, "clip_skip is 2; text has 1 layers, so 1 to 1 will do"},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        const slr_checkpoint_config config = {.predict = -1};
+        const int64_t dim[2] = {1, 77};
+        slr_checkpoint *c;
+        slr_weights *one;
+        ok(slr_checkpoint_synthetic(&c, CASES[i].model, SDLORA_F32, 0, &config));
+        const slr_weights *w = slr_checkpoint_part(c, SLR_PART_TE);
+        ok(slr_weights_new(&one, NULL, "text"));
+        for (size_t k = 0; k < slr_weights_count(w); k++) {
+            const slr_tensor *t;
+            const char *name = slr_weights_at(w, k, &t);
+            if (!strstr(name, ".layers.") || strstr(name, ".layers.0."))
+                ok(slr_weights_put(one, name, t));
+        }
+        job j = new_job(one, SLR_PART_TE);
+        slr_clip_build(&j.nn, slr_checkpoint_family(c), slr_input(j.g, "ids", SDLORA_I32, 2, dim),
+                       CASES[i].clip_skip);
+        assert_int_equal(slr_graph_status(j.g), SDLORA_EINVAL);
+        if (!strstr(sdlora_last_error()->message, CASES[i].says))
+            fail_msg("%s", sdlora_last_error()->message);
+        slr_graph_free(j.g);
+        slr_weights_unref(one);
+        slr_checkpoint_unref(c);
+    }
+}
+
 static void broken(void **state)
 {
     static const struct {
@@ -571,8 +627,13 @@ static void broken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_families), cmocka_unit_test(predictions), cmocka_unit_test(probe),
-        cmocka_unit_test(rows_of_ids),  cmocka_unit_test(broken),
+        cmocka_unit_test(all_families),
+        cmocka_unit_test(predictions),
+        cmocka_unit_test(a_prediction_of_the_caller),
+        cmocka_unit_test(too_few_layers),
+        cmocka_unit_test(probe),
+        cmocka_unit_test(rows_of_ids),
+        cmocka_unit_test(broken),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
