@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "models/checkpoint_part.h"
@@ -72,6 +73,8 @@ int sdlora_checkpoint_open(sdlora_checkpoint **out, sdlora_context *ctx, const c
     slr_checkpoint_config config = {
         .mem = ctx->mem, .log = ctx->log, .use_ema = slr_opt_bool(o, "use_ema"), .predict = -1};
     config.ztsnr = wanted_ztsnr(o);
+    config.threads = slr_devices_threads(ctx->devices);
+    config.cpu_off = slr_cpu_features() & ~slr_devices_host(ctx->devices)->cpu_features;
     SLR_TRY(wanted_prediction(o, &config.predict));
     if (slr_starts(path, SYNTHETIC)) {
         SLR_TRY(slr_checkpoint_synthetic(&base, path + strlen(SYNTHETIC), SDLORA_F16, 0, &config));

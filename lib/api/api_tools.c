@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "io/hash.h"
@@ -73,6 +74,8 @@ static int convert(const char *kind, const char *where, sdlora_context *ctx, con
     slr_convert_config config = {
         .mem = ctx->mem, .log = ctx->log, .phase = slr_api_tell, .phase_user = &watch};
     config.refuse = not_tensors_alone;
+    config.threads = slr_devices_threads(ctx->devices);
+    config.cpu_off = slr_cpu_features() & ~slr_devices_host(ctx->devices)->cpu_features;
     read_options(&config, o, !strcmp(kind, "convert"));
     if (!strcmp(kind, "convert") && slr_opt_has(o, "dialect"))
         SLR_TRY(slr_api_convert_network(&report, ctx, in, out, o));

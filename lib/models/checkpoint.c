@@ -184,6 +184,7 @@ static int read_traits(slr_traits *out, const slr_checkpoint_config *config,
 {
     SLR_TRY(slr_detect_traits(out, config->mem, family, parts->part[SLR_PART_UNET], bag, path,
                               config->predict));
+    out->limits = (slr_probe_limits){config->threads, config->cpu_off};
     if (config->ztsnr)
         out->ztsnr = config->ztsnr > 0;
     return SDLORA_OK;
@@ -268,7 +269,8 @@ int slr_checkpoint_predict(const slr_checkpoint *c)
         return predict;
     /* two threads may ask at once, and hear the same */
     if (!c->part[SLR_PART_UNET] ||
-        slr_probe_predict(&predict, c->m, c->family, c->part[SLR_PART_UNET]) < 0) {
+        slr_probe_predict(&predict, c->m, c->family, c->part[SLR_PART_UNET], &c->traits.limits) <
+            0) {
         predict = c->family->predict;
         if (c->part[SLR_PART_UNET])
             slr_logf(&c->log, SLR_LOG_WARN,

@@ -18,6 +18,9 @@ typedef struct slr_checkpoint_config {
     bool use_ema; /* take EMA weights where the file has them */
     int predict;  /* SLR_PREDICT_*, or -1: detect */
     int ztsnr;    /* zero terminal signal-to-noise: 1 yes, -1 no, 0: detect */
+    /* of the run that slr_checkpoint_predict() may need */
+    int threads;      /* 0: all cores */
+    uint64_t cpu_off; /* CPU features that are not used */
 } slr_checkpoint_config;
 
 int slr_checkpoint_open(slr_checkpoint **out, const char *path,

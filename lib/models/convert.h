@@ -30,7 +30,9 @@ typedef struct slr_convert_config {
     /* Nullable.  By the name of a tensor: why a file that holds it can't be told as tensors alone;
      * NULL: it can. */
     const char *(*refuse)(const char *name);
-    const char *vae; /* file whose autoencoder is baked in; NULL: none */
+    int threads;      /* of a run of the UNet, should nothing tell what it predicts; 0: all cores */
+    uint64_t cpu_off; /* CPU features that it does not use */
+    const char *vae;  /* file whose autoencoder is baked in; NULL: none */
 } slr_convert_config;
 
 /* in: a file or a diffusers folder.  out: a .safetensors file; for SLR_LAYOUT_DIFFUSERS a folder
@@ -51,7 +53,7 @@ typedef struct slr_converting {
     slr_bag *folder[SLR_PART_COUNT]; /* of a folder's components */
     slr_parts parts, vae;
     const slr_family *family; /* NULL: no model that is known */
-    int predict; /* SLR_PREDICT_*; -1: the input does not tell */
+    int predict;              /* SLR_PREDICT_*; -1: the input does not tell */
     bool ztsnr;
 } slr_converting;
 

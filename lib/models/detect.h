@@ -11,12 +11,19 @@
  * recognised but not handled. */
 int slr_detect_family(const slr_family **out, const slr_parts *parts, const slr_bag *bag,
                       const char *label);
+/* What a run of its UNet may use. */
+typedef struct slr_probe_limits {
+    int threads;      /* 0: all cores */
+    uint64_t cpu_off; /* CPU features that are not used */
+} slr_probe_limits;
+
 /* What a model was trained to give and to take, beside its family. */
 typedef struct slr_traits {
     int predict;        /* SLR_PREDICT_*; -1: nothing tells (slr_probe_predict() may) */
     const char *source; /* what told: "metadata", a literal */
     bool ztsnr;         /* its schedule ends without any signal */
     bool inpaint;       /* the UNet takes a mask and masked latents too */
+    slr_probe_limits limits;
 } slr_traits;
 
 /* By marker tensors, metadata, the folder's scheduler, a .yaml beside the file and the family's
@@ -26,7 +33,8 @@ int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
                       const slr_weights *unet, const slr_bag *bag, const char *path, int told);
 /* A1111's test of models that say nothing: what the UNet makes of grey at the last timestep.  It is
  * run once, in f32, which takes memory for its packed weights and seconds at full size. */
-int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_weights *unet);
+int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_weights *unet,
+                      const slr_probe_limits *limits);
 
 /* The encoder of a model that has one stands where its family says.  After slr_detect_family(). */
 void slr_detect_settle(slr_parts *parts, const slr_family *family);

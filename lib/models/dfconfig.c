@@ -301,8 +301,10 @@ static int put_texts(configs *k)
 static int prediction(const configs *k)
 {
     const slr_weights *unet = k->c->parts.part[SLR_PART_UNET];
+    const slr_probe_limits limits = {k->c->config->threads, k->c->config->cpu_off};
     int predict = k->c->predict;
-    if (predict < 0 && (!unet || slr_probe_predict(&predict, k->m, k->c->family, unet) < 0)) {
+    if (predict < 0 &&
+        (!unet || slr_probe_predict(&predict, k->m, k->c->family, unet, &limits) < 0)) {
         slr_clear(); /* a part of a model, or one in types that nothing computes with */
         predict = k->c->family->predict;
     }

@@ -65,10 +65,13 @@ static int run(slr_plan *p, double *mean)
     return SDLORA_OK;
 }
 
-int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_weights *unet)
+int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_weights *unet,
+                      const slr_probe_limits *limits)
 {
-    const slr_devices_config config = {
-        .mem = m, .cpu_features = slr_cpu_features(), .backend = "cpu"};
+    const slr_devices_config config = {.mem = m,
+                                       .threads = limits->threads,
+                                       .cpu_features = slr_cpu_features() & ~limits->cpu_off,
+                                       .backend = "cpu"};
     slr_devices *devices = NULL;
     slr_graph *g = NULL;
     slr_plan *p = NULL;

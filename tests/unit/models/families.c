@@ -510,6 +510,7 @@ static void probe(void **state)
     const slr_checkpoint_config config = {.predict = -1};
     ok(slr_checkpoint_synthetic(&c, "tiny-sd2", SDLORA_F32, 0, &config));
     slr_weights *w = slr_checkpoint_part(c, SLR_PART_UNET), *changed;
+    const slr_probe_limits limits = {.threads = 1, .cpu_off = ~(uint64_t)0};
     for (int v = 0; v < 2; v++) {
         slr_tensor t = {.dtype = SDLORA_F32, .rank = 1, .dim = {4}, .data = bias};
         int predict = -1;
@@ -521,7 +522,8 @@ static void probe(void **state)
             const char *name = slr_weights_at(w, i, &is);
             ok(slr_weights_put(changed, name, strcmp(name, "conv_out.bias") ? is : &t));
         }
-        ok(slr_probe_predict(&predict, NULL, slr_checkpoint_family(c), changed));
+        ok(slr_probe_predict(&predict, NULL, slr_checkpoint_family(c), changed,
+                             v ? &limits : &(slr_probe_limits){0}));
         assert_int_equal(predict, v ? SLR_PREDICT_V : SLR_PREDICT_EPS);
         slr_weights_unref(changed);
     }
