@@ -9,12 +9,12 @@
 #include <string.h>
 #include <time.h>
 
-#include <dnnl.h>
 #include <omp.h>
 
 #include "backend/registry.h"
 #include "base/cpu.h"
 #include "base/status.h"
+#include "plugins/onednn/library.h"
 
 /* kind: 'm' product m n k; 'g' the same with op(a) = a^T, from activations; 'l' with a live b;
  * 'c', 'b': convolution and its gradient by x, of image m x m, k channels to n, r x r, stride s. */
@@ -91,80 +91,72 @@ typedef struct ceiling {
     void *data[4];
 } ceiling;
 
-static void add_memory(ceiling *c, int i, int id, const dnnl_memory_desc_t *md)
+static void add_memory(ceiling *c, int i, int id, const dn_layout *l)
 {
-    const size_t bytes = (dnnl_memory_desc_get_size(md) + 63) / 64 * 64 + 64;
+    const size_t bytes = ((size_t)dn_layout_bytes(l) + 63) / 64 * 64 + 64;
     c->data[i] = aligned_alloc(64, bytes);
     memset(c->data[i], 0, bytes);
     c->args[i].arg = id;
-    dnnl_memory_create(&c->args[i].memory, md, c->engine, c->data[i]);
+    dn_memory_new(&c->args[i].memory, c->engine, l, c->data[i]);
 }
 
-static dnnl_status_t describe(dnnl_primitive_desc_t *pd, const shape *s, dnnl_data_type_t type,
-                              const ceiling *c)
+static dn_layout image(int64_t c, int64_t side, uint32_t type)
 {
-    dnnl_memory_desc_t a, b, y;
-    if (!is_conv(s)) {
-        const dnnl_dims_t da = {s->m, s->k}, db = {s->k, s->n}, dy = {s->m, s->n};
-        dnnl_matmul_desc_t d;
-        dnnl_memory_desc_init_by_tag(&a, 2, da, type, dnnl_ab);
-        dnnl_memory_desc_init_by_tag(&b, 2, db, type, dnnl_format_tag_any);
-        dnnl_memory_desc_init_by_tag(&y, 2, dy, type, dnnl_ab);
-        dnnl_matmul_desc_init(&d, &a, &b, NULL, &y);
-        return dnnl_primitive_desc_create(pd, &d, NULL, c->engine, NULL);
-    }
+    return dn_layout_strided(type, 4, (int64_t[]){1, c, side, side},
+                             (int64_t[]){side * side * c, 1, side * c, c});
+}
+
+static dn_want describe(const shape *s, uint32_t type)
+{
+    if (!is_conv(s))
+        return (dn_want){.kind = DN_MATMUL,
+                         .src = dn_layout_dense(type, 2, (int64_t[]){s->m, s->k}),
+                         .weights = dn_layout_open(type, 2, (int64_t[]){s->k, s->n}),
+                         .dst = dn_layout_dense(type, 2, (int64_t[]){s->m, s->n}),
+                         .alpha = 1};
     /* a gradient by x at stride 1 is a forward convolution of the same size */
-    const int64_t o = s->m / s->s, in = s->kind == 'b' && s->s == 1 ? s->n : s->k;
-    const int64_t out = s->kind == 'b' && s->s == 1 ? s->k : s->n;
-    const dnnl_dims_t da = {1, in, s->m, s->m}, db = {out, in, s->r, s->r}, dy = {1, out, o, o};
-    const dnnl_dims_t strides = {s->s, s->s}, pad = {s->r / 2, s->r / 2};
-    const dnnl_dims_t after = {s->r / 2 - (s->s > 1), s->r / 2 - (s->s > 1)};
-    dnnl_convolution_desc_t d;
-    dnnl_memory_desc_init_by_tag(&a, 4, da, type, dnnl_nhwc);
-    dnnl_memory_desc_init_by_tag(&b, 4, db, type, dnnl_format_tag_any);
-    dnnl_memory_desc_init_by_tag(&y, 4, dy, type, dnnl_nhwc);
-    if (s->kind == 'b' && s->s > 1)
-        dnnl_convolution_backward_data_desc_init(&d, dnnl_convolution_direct, &a, &b, &y, strides,
-                                                 pad, after);
-    else
-        dnnl_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, &a,
-                                           &b, NULL, &y, strides, pad, after);
-    return dnnl_primitive_desc_create(pd, &d, NULL, c->engine, NULL);
+    const bool back = s->kind == 'b' && s->s > 1, turned = s->kind == 'b' && s->s == 1;
+    const int64_t o = s->m / s->s, in = turned ? s->n : s->k, out = turned ? s->k : s->n;
+    const int64_t after = s->r / 2 - (s->s > 1);
+    const dn_layout x = image(in, s->m, type), y = image(out, o, type);
+    return (dn_want){.kind = back ? DN_CONV_BX : DN_CONV,
+                     .src = back ? y : x,
+                     .weights = dn_layout_open(type, 4, (int64_t[]){out, in, s->r, s->r}),
+                     .dst = back ? x : y,
+                     .alpha = 1,
+                     .stride = {s->s, s->s},
+                     .before = {s->r / 2, s->r / 2},
+                     .after = {after, after}};
 }
 
 static void run_ceiling(void *arg)
 {
     ceiling *c = arg;
-    dnnl_primitive_execute(c->primitive, c->stream, 3, c->args);
+    dnnl_primitive_execute(c->primitive, c->stream, 4, c->args);
 }
 
 static double ceiling_rate(const shape *s, bool bf16)
 {
     ceiling c = {0};
-    dnnl_primitive_desc_t pd = NULL;
+    dn_made made;
     const int team = omp_get_max_threads();
     omp_set_num_threads(1);
     dnnl_engine_create(&c.engine, dnnl_cpu, 0);
     dnnl_stream_create(&c.stream, c.engine, dnnl_stream_default_flags);
+    const dn_want want = describe(s, bf16 ? SDLORA_BF16 : SDLORA_F32);
     double rate = 0;
-    if (describe(&pd, s, bf16 ? dnnl_bf16 : dnnl_f32, &c) == dnnl_success) {
-        const bool back = s->kind == 'b' && s->s > 1;
-        dnnl_primitive_create(&c.primitive, pd);
-        add_memory(
-            &c, 0, back ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC,
-            dnnl_primitive_desc_query_md(pd, back ? dnnl_query_diff_src_md : dnnl_query_src_md, 0));
-        add_memory(&c, 1, DNNL_ARG_WEIGHTS,
-                   dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0));
-        add_memory(
-            &c, 2, back ? DNNL_ARG_DIFF_DST : DNNL_ARG_DST,
-            dnnl_primitive_desc_query_md(pd, back ? dnnl_query_diff_dst_md : dnnl_query_dst_md, 0));
+    if (dn_library_make(&made, c.engine, &want) == dnnl_success) {
+        c.primitive = made.primitive;
+        add_memory(&c, 0, made.src, &want.src);
+        add_memory(&c, 1, DNNL_ARG_WEIGHTS, &made.weights);
+        add_memory(&c, 2, made.dst, &want.dst);
+        add_memory(&c, 3, DNNL_ARG_SCRATCHPAD, &made.scratch);
         rate = flops(s) / best_of(run_ceiling, &c).cpu * 1e-9;
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 4; i++) {
             dnnl_memory_destroy(c.args[i].memory);
             free(c.data[i]);
         }
         dnnl_primitive_destroy(c.primitive);
-        dnnl_primitive_desc_destroy(pd);
     }
     dnnl_stream_destroy(c.stream);
     dnnl_engine_destroy(c.engine);

@@ -99,9 +99,9 @@ static int relay_now(const conv_kernel *g, const void *w, unsigned char *scratch
     unsigned char *packed = scratch + g->at_pack;
     DN_TRY(dn_relay_run(g->head.dev, &g->relay, packed, w, scratch + g->at_flat));
     for (int64_t p = 0; p < g->panels; p++) {
-        dnnl_status_t rc = dnnl_memory_set_data_handle_v2(
-            g->panel[p], packed + dn_md_offset(&g->relay.md, g->relay.axis, p * g->tn),
-            g->head.dev->stream);
+        dnnl_status_t rc =
+            dn_memory_place(g->panel[p], g->head.dev->stream,
+                            packed + dn_layout_offset(&g->relay.to, g->relay.axis, p * g->tn));
         if (rc != dnnl_success)
             return dn_fail_dnnl(g->head.dev, rc, "placing filters");
     }
@@ -304,23 +304,23 @@ static int agree(bool *yes, conv_kernel *g)
 {
     const int64_t oc = g->z.oc, axis = 0;
     *yes = true;
-    g->relay.md = *dn_exec_weights(g->bands[0].exec[1]);
+    g->relay.to = *dn_exec_weights(g->bands[0].exec[1]);
     if (!g->z.strided_back && oc > PANEL && oc % PANEL == 0) {
         band b = g->bands[0];
         dn_spec s;
         dn_exec *narrow;
         forward_band(g, &b, &s, PANEL);
         DN_TRY(dn_exec_get(&narrow, g->head.dev, &s));
-        *yes = dn_md_widen(&g->relay.md, dn_exec_weights(narrow), (int)axis, oc);
+        *yes = dn_layout_widen(&g->relay.to, dn_exec_weights(narrow), (int)axis, oc);
         dn_exec_put(g->head.dev, narrow);
     }
     for (int64_t i = 0; *yes && i < 2 * g->n_bands; i++) {
         const dn_exec *e = g->bands[i / 2].exec[i % 2];
-        dnnl_memory_desc_t slice;
         if (!e)
             continue;
-        dn_md_panel(&slice, &g->relay.md, (int)axis, dn_exec_weights(e)->dims[axis]);
-        *yes = dnnl_memory_desc_equal(&slice, dn_exec_weights(e));
+        const dn_layout slice =
+            dn_layout_panel(&g->relay.to, (int)axis, dn_exec_weights(e)->dim[axis]);
+        *yes = dn_layout_same(&slice, dn_exec_weights(e));
     }
     return SDLORA_OK;
 }
@@ -452,12 +452,11 @@ static int place_filters(conv_kernel *g, const sdlora_opdesc *op)
     if (g->frozen)
         DN_TRY(dn_pack_get(&g->pack, dev, &op->consts[IN_W], &g->relay));
     for (int64_t p = 0; p < g->panels; p++) {
-        const dnnl_memory_desc_t *md = dn_exec_weights(g->bands[0].exec[p == g->panels - 1]);
+        const dn_layout *panel = dn_exec_weights(g->bands[0].exec[p == g->panels - 1]);
         if (g->frozen)
-            DN_TRY(
-                dn_pack_panel(&g->panel[p], dev, &g->relay, dn_pack_data(g->pack), md, p * g->tn));
-        else if (dnnl_memory_create(&g->panel[p], md, dev->engine, DNNL_MEMORY_NONE) !=
-                 dnnl_success)
+            DN_TRY(dn_pack_panel(&g->panel[p], dev, &g->relay, dn_pack_data(g->pack), panel,
+                                 p * g->tn));
+        else if (dn_memory_new(&g->panel[p], dev->engine, panel, NULL) != dnnl_success)
             return dn_fail(dev, SDLORA_ENOMEM, "no memory for the panels of filters");
     }
     return SDLORA_OK;
@@ -503,7 +502,7 @@ static int make(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev, const s
     const uint64_t size = dn_size(type);
     reserve(scratch, g->x_type == type ? 0 : (uint64_t)(z->n * z->h * z->w * z->c) * size);
     g->at_flat = reserve(scratch, g->frozen ? 0 : dn_relay_flat(&g->relay));
-    g->at_pack = reserve(scratch, g->frozen ? 0 : dnnl_memory_desc_get_size(&g->relay.md));
+    g->at_pack = reserve(scratch, g->frozen ? 0 : (uint64_t)dn_layout_bytes(&g->relay.to));
     g->at_bias = reserve(scratch, g->has_bias && !g->bias ? (uint64_t)z->oc * 4 : 0);
     g->at_slots = reserve(scratch, g->slot_bytes * (uint64_t)dev->slots);
     return SDLORA_OK;

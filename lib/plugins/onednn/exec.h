@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* Primitives: made once per description, shared by all kernels of the device that want the same,
- * and run on one thread per slot.  The only file that names descriptors of oneDNN's interface 2. */
+ * and run on one thread per slot. */
 #ifndef DN_EXEC_H
 #define DN_EXEC_H
 
 #include "common.h"
+#include "library.h"
 
-enum { DN_MATMUL, DN_CONV, DN_CONV_BX };
 enum { DN_ADD_NONE, DN_ADD_IN_PLACE, DN_ADD_ELSEWHERE }; /* the last: products only */
 enum { DN_B_PACKED, DN_B_PLAIN, DN_B_TRANS };
 
 /* A piece of work.  Compared by bytes: clear it first. */
 typedef struct dn_spec {
-    int kind, add;
+    int kind; /* DN_MATMUL, DN_CONV, DN_CONV_BX */
+    int add;
     uint32_t type, out, add_type; /* SDLORA_*: of both factors, of the result, of the addend */
     uint32_t bias;                /* 1: there is one, of f32 */
     float alpha;                  /* on product and bias, not on the addend */
@@ -26,8 +27,8 @@ typedef struct dn_spec {
 int dn_exec_get(dn_exec **out, sdlora_dev *dev, const dn_spec *spec);
 void dn_exec_put(sdlora_dev *dev, dn_exec *e); /* NULL does nothing */
 
-size_t dn_exec_scratch(const dn_exec *e); /* bytes of a running piece, a multiple of 64 */
-const dnnl_memory_desc_t *dn_exec_weights(const dn_exec *e); /* as the primitive wants them */
+size_t dn_exec_scratch(const dn_exec *e);           /* bytes of a running piece, a multiple of 64 */
+const dn_layout *dn_exec_weights(const dn_exec *e); /* as the primitive wants them */
 
 typedef struct dn_operands {
     const void *src;
@@ -40,17 +41,5 @@ typedef struct dn_operands {
 
 /* Thread: one per slot.  Kernels take the device's run lock for a launch. */
 dnnl_status_t dn_exec_run(const dn_exec *e, int slot, const dn_operands *o);
-
-/* --- layouts of weights, cut along one axis into panels --- */
-
-/* The layout of n along `axis` whose panels are laid out as `panel`; false: its panels do not
- * follow each other. */
-bool dn_md_widen(dnnl_memory_desc_t *out, const dnnl_memory_desc_t *panel, int axis, int64_t n);
-/* The layout of one panel, n wide, of a wide one. */
-void dn_md_panel(dnnl_memory_desc_t *out, const dnnl_memory_desc_t *wide, int axis, int64_t n);
-/* Bytes from the start to the panel that begins at n0, or -1 when none can. */
-int64_t dn_md_offset(const dnnl_memory_desc_t *md, int axis, int64_t n0);
-
-dnnl_data_type_t dn_type(uint32_t dtype);
 
 #endif

@@ -187,10 +187,10 @@ static int turn_b(const product_kernel *g, unsigned char *scratch)
 {
     sdlora_dev *dev = g->head.dev;
     unsigned char *turned = scratch + g->at_turned;
-    dn_turn_run(dev, dn_pack_md(g->pack), &g->relay.md, dn_pack_data(g->pack), turned);
+    dn_turn_run(dev, dn_pack_layout(g->pack), &g->relay.to, dn_pack_data(g->pack), turned);
     for (int64_t j = 0; j < g->cols; j++) {
-        dnnl_status_t rc = dnnl_memory_set_data_handle_v2(
-            g->panels[j], turned + dn_md_offset(&g->relay.md, 1, j * g->tn), dev->stream);
+        dnnl_status_t rc = dn_memory_place(g->panels[j], dev->stream,
+                                           turned + dn_layout_offset(&g->relay.to, 1, j * g->tn));
         if (rc != dnnl_success)
             return dn_fail_dnnl(dev, rc, "placing turned weights");
     }
@@ -349,16 +349,15 @@ static const dn_exec *any_exec(const product_kernel *g, int col)
 static bool widen(product_kernel *g)
 {
     const dn_exec *e = any_exec(g, g->cols == 1);
-    if (!dn_md_widen(&g->relay.md, dn_exec_weights(e), 1, g->p.n))
+    if (!dn_layout_widen(&g->relay.to, dn_exec_weights(e), 1, g->p.n))
         return false;
     /* all tiles have to agree on the layout */
     for (int i = 0; i < 16; i++) {
         const dn_exec *other = g->exec[i >> 3][i >> 2 & 1][i >> 1 & 1][i & 1];
-        dnnl_memory_desc_t panel;
         if (!other)
             continue;
-        dn_md_panel(&panel, &g->relay.md, 1, dn_exec_weights(other)->dims[1]);
-        if (!dnnl_memory_desc_equal(&panel, dn_exec_weights(other)))
+        const dn_layout panel = dn_layout_panel(&g->relay.to, 1, dn_exec_weights(other)->dim[1]);
+        if (!dn_layout_same(&panel, dn_exec_weights(other)))
             return false;
     }
     return true;
@@ -428,7 +427,7 @@ int dn_product_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
     const int64_t size = (int64_t)dn_size(type);
     reserve(scratch, g->a_type == type ? 0 : p->m * p->k * size);
     g->at_b = reserve(scratch, g->b_type == type ? 0 : p->k * p->n * size);
-    g->at_turned = reserve(scratch, g->turns ? dnnl_memory_desc_get_size(&g->relay.md) : 0);
+    g->at_turned = reserve(scratch, g->turns ? dn_layout_bytes(&g->relay.to) : 0);
     g->at_bias = reserve(scratch, g->has_bias && !g->bias ? p->n * 4 : 0);
     g->at_parts = reserve(scratch, g->chunks > 1 ? g->chunks * p->m * p->n * 4 : 0);
     g->at_slots = reserve(scratch, (int64_t)g->slot_bytes * dev->slots);

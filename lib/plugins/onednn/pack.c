@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "convert.h"
-#include "exec.h"
 #include "turn.h"
 
 struct dn_pack {
@@ -24,19 +23,14 @@ struct dn_pack {
 
 /* --- the type */
 
-static uint32_t type_of(const dn_relay *r)
-{
-    return r->md.data_type == dnnl_bf16 ? SDLORA_BF16 : SDLORA_F32;
-}
-
 static bool as_it_is(const dn_relay *r, const void *src)
 {
-    return r->taps == 1 && r->from == type_of(r) && (uintptr_t)src % dn_size(r->from) == 0;
+    return r->taps == 1 && r->from == r->to.type && (uintptr_t)src % dn_size(r->from) == 0;
 }
 
 size_t dn_relay_flat(const dn_relay *r)
 {
-    return (size_t)dn_round_up(r->count * (int64_t)dn_size(type_of(r)), 64);
+    return (size_t)dn_round_up(r->count * (int64_t)dn_size(r->to.type), 64);
 }
 
 typedef struct turn_job {
@@ -73,43 +67,17 @@ typedef struct relay_job {
 static dnnl_status_t relay_panel(const relay_job *j, int64_t n0, int64_t n)
 {
     const dn_relay *r = j->relay;
-    const int64_t size = (int64_t)dn_size(type_of(r));
-    dnnl_memory_desc_t from, to;
-    dn_md_panel(&to, &r->md, r->axis, n);
-    dnnl_memory_t a = NULL, b = NULL;
-    dnnl_primitive_desc_t pd = NULL;
-    dnnl_primitive_t p = NULL;
-    dnnl_status_t rc =
-        dnnl_memory_desc_init_by_strides(&from, r->md.ndims, to.dims, r->md.data_type, r->strides);
-    if (rc == dnnl_success)
-        rc = dnnl_memory_create(&a, &from, j->dev->engine,
-                                (void *)(uintptr_t)(j->flat + n0 * r->strides[r->axis] * size));
-    if (rc == dnnl_success)
-        rc = dnnl_memory_create(&b, &to, j->dev->engine,
-                                j->packed + dn_md_offset(&r->md, r->axis, n0));
-    if (rc == dnnl_success)
-        rc = dnnl_reorder_primitive_desc_create(&pd, &from, j->dev->engine, &to, j->dev->engine,
-                                                NULL);
-    if (rc == dnnl_success)
-        rc = dnnl_primitive_create(&p, pd);
-    const dnnl_exec_arg_t args[2] = {{DNNL_ARG_FROM, a}, {DNNL_ARG_TO, b}};
-    if (rc == dnnl_success)
-        rc = dnnl_primitive_execute(p, j->dev->stream, 2, args);
-    if (p)
-        dnnl_primitive_destroy(p);
-    if (pd)
-        dnnl_primitive_desc_destroy(pd);
-    if (b)
-        dnnl_memory_destroy(b);
-    if (a)
-        dnnl_memory_destroy(a);
-    return rc;
+    dn_layout from = dn_layout_strided(r->to.type, r->to.rank, r->to.dim, r->strides);
+    from.dim[r->axis] = from.padded[r->axis] = n;
+    return dn_library_relay(j->dev->engine, j->dev->stream, &from,
+                            j->flat + n0 * r->strides[r->axis] * (int64_t)dn_size(r->to.type),
+                            &r->to, r->axis, n0, j->packed);
 }
 
 static void relay_panels(void *arg, int64_t piece, int slot)
 {
     relay_job *j = arg;
-    const int64_t n0 = piece * j->width, all = j->relay->md.dims[j->relay->axis];
+    const int64_t n0 = piece * j->width, all = j->relay->to.dim[j->relay->axis];
     (void)slot;
     dnnl_status_t rc = relay_panel(j, n0, dn_min(j->width, all - n0));
     if (rc != dnnl_success)
@@ -120,15 +88,15 @@ int dn_relay_run(sdlora_dev *dev, const dn_relay *r, void *packed, const void *s
 {
     relay_job j = {.dev = dev, .relay = r, .packed = packed, .flat = src};
     if (!as_it_is(r, src)) {
-        dn_convert_all(dev, flat, type_of(r), src, r->from, r->count);
-        turn_job turn = {flat, r->taps, (int64_t)dn_size(type_of(r))};
+        dn_convert_all(dev, flat, r->to.type, src, r->from, r->count);
+        turn_job turn = {flat, r->taps, (int64_t)dn_size(r->to.type)};
         if (r->taps > 1)
             dn_parallel(dev, r->count / r->taps, 1 + 65536 / r->taps, turn_range, &turn);
         j.flat = flat;
     }
     /* panels of 64: a whole number of every block that weights come in */
-    const int64_t all = r->md.dims[r->axis];
-    j.width = r->count > 1 << 16 && dn_md_offset(&r->md, r->axis, 64) > 0 ? 64 : all;
+    const int64_t all = r->to.dim[r->axis];
+    j.width = r->count > 1 << 16 && dn_layout_offset(&r->to, r->axis, 64) > 0 ? 64 : all;
     dn_spread(dev, dn_ceil_div(all, j.width), relay_panels, &j);
     return j.status ? dn_fail_dnnl(dev, (dnnl_status_t)j.status, "relaying weights") : SDLORA_OK;
 }
@@ -169,8 +137,8 @@ static void let_go(const void *data, size_t bytes)
 static bool same_relay(const dn_relay *a, const dn_relay *b)
 {
     bool same = a->from == b->from && a->count == b->count && a->taps == b->taps &&
-                a->axis == b->axis && dnnl_memory_desc_equal(&a->md, &b->md);
-    for (int i = 0; same && i < a->md.ndims; i++)
+                a->axis == b->axis && dn_layout_same(&a->to, &b->to);
+    for (int i = 0; same && i < a->to.rank; i++)
         same = a->strides[i] == b->strides[i];
     return same;
 }
@@ -183,7 +151,7 @@ static int create(dn_pack **out, sdlora_dev *dev, const sdlora_const *c, const d
     p->relay = *r;
     p->id = c->id;
     p->refs = 1;
-    const size_t bytes = dnnl_memory_desc_get_size(&r->md);
+    const size_t bytes = (size_t)dn_layout_bytes(&r->to);
     void *flat = NULL;
     int rc = SDLORA_ENOMEM;
     p->data = dev->host->alloc(dev->host->self, bytes, 64);
@@ -228,7 +196,7 @@ int dn_pack_get(dn_pack **out, sdlora_dev *dev, const sdlora_const *c, const dn_
 static bool turned(const dn_relay *a, const dn_relay *b)
 {
     return a->from == b->from && a->taps == 1 && b->taps == 1 && a->strides[0] == b->strides[1] &&
-           a->strides[1] == b->strides[0] && dn_turn_fits(&a->md, &b->md);
+           a->strides[1] == b->strides[0] && dn_turn_fits(&a->to, &b->to);
 }
 
 dn_pack *dn_pack_find(sdlora_dev *dev, const sdlora_const *c, const dn_relay *relay,
@@ -269,17 +237,17 @@ void *dn_pack_data(const dn_pack *p)
     return p->data;
 }
 
-const dnnl_memory_desc_t *dn_pack_md(const dn_pack *p)
+const dn_layout *dn_pack_layout(const dn_pack *p)
 {
-    return &p->relay.md;
+    return &p->relay.to;
 }
 
 int dn_pack_panel(dnnl_memory_t *out, sdlora_dev *dev, const dn_relay *relay, void *packed,
-                  const dnnl_memory_desc_t *md, int64_t n0)
+                  const dn_layout *panel, int64_t n0)
 {
-    const int64_t offset = dn_md_offset(&relay->md, relay->axis, n0);
+    const int64_t offset = dn_layout_offset(&relay->to, relay->axis, n0);
     dnnl_status_t rc =
         offset < 0 ? dnnl_unimplemented
-                   : dnnl_memory_create(out, md, dev->engine, (unsigned char *)packed + offset);
+                   : dn_memory_new(out, dev->engine, panel, (unsigned char *)packed + offset);
     return rc == dnnl_success ? SDLORA_OK : dn_fail_dnnl(dev, rc, "a panel of weights");
 }

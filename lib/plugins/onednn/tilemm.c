@@ -4,7 +4,7 @@
  * Takes only primitives whose packed layout it can write itself, and refuses the slow ones. */
 #include "tilemm.h"
 
-#include <string.h>
+#include "library.h"
 
 struct dn_tilemm_slot {
     dnnl_memory_t a, b, c, work;
@@ -14,81 +14,29 @@ struct dn_tilemm_slot {
 
 /* The layouts that are known: panels of `cols` columns, k ascending inside a panel, and for bf16
  * two values of k side by side. */
-static bool read_layout(dn_tile_layout *b, const dnnl_memory_desc_t *md, uint32_t type)
+static bool read_layout(dn_tile_layout *b, const dn_layout *l)
 {
-    const dnnl_blocking_desc_t *d = &md->format_desc.blocking;
-    const int pair = type == SDLORA_BF16 ? 2 : 1;
-    if (md->format_kind != dnnl_blocked || d->inner_nblks != pair + 1 || d->inner_idxs[0] != 0 ||
-        d->inner_idxs[1] != 1 || d->inner_blks[1] % 16 != 0 ||
-        (pair == 2 && (d->inner_idxs[2] != 0 || d->inner_blks[2] != 2)))
+    const int pair = l->type == SDLORA_BF16 ? 2 : 1;
+    if (l->cuts != pair + 1 || l->axis[0] != 0 || l->axis[1] != 1 || l->block[1] % 16 != 0 ||
+        (pair == 2 && (l->axis[2] != 0 || l->block[2] != 2)))
         return false;
-    b->cols = d->inner_blks[1];
+    b->cols = l->block[1];
     b->pair = pair;
-    b->col_step = d->strides[1];
-    b->depth = md->padded_dims[0];
-    b->bytes = (int64_t)dnnl_memory_desc_get_size(md);
-    return d->strides[0] == d->inner_blks[0] * b->cols * pair && md->offset0 == 0;
+    b->col_step = l->stride[1];
+    b->depth = l->padded[0];
+    b->bytes = dn_layout_bytes(l);
+    return l->stride[0] == l->block[0] * b->cols * pair;
 }
 
-static dnnl_status_t dense(dnnl_memory_desc_t *md, int64_t rows, int64_t cols,
-                           dnnl_data_type_t type)
+static dnnl_status_t make_slots(dn_tilemm *t, const sdlora_dev *dev, const dn_want *want,
+                                const dn_made *made)
 {
-    const dnnl_dims_t dims = {rows, cols};
-    return dnnl_memory_desc_init_by_tag(md, 2, dims, type, dnnl_ab);
-}
-
-/* The attributes: scratch is ours, and a sum where C is added to. */
-static dnnl_status_t attributes(dnnl_primitive_attr_t *out, bool add)
-{
-    dnnl_post_ops_t sum = NULL;
-    dnnl_status_t s = dnnl_primitive_attr_create(out);
-    if (s == dnnl_success)
-        s = dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user);
-    if (s == dnnl_success && add)
-        s = dnnl_post_ops_create(&sum);
-    if (s == dnnl_success && add)
-        s = dnnl_post_ops_append_sum(sum, 1.0f);
-    if (s == dnnl_success && add)
-        s = dnnl_primitive_attr_set_post_ops(*out, sum);
-    dnnl_post_ops_destroy(sum);
-    return s;
-}
-
-static dnnl_status_t describe(dnnl_primitive_desc_t *out, const sdlora_dev *dev, const dn_tilemm *t,
-                              dnnl_data_type_t type, bool add)
-{
-    dnnl_memory_desc_t a, b, c;
-    dnnl_matmul_desc_t product;
-    dnnl_primitive_attr_t attr = NULL;
-    const dnnl_dims_t dims = {t->k, t->n};
-    dnnl_status_t s = dense(&a, t->m, t->k, type);
-    if (s == dnnl_success)
-        s = dnnl_memory_desc_init_by_tag(&b, 2, dims, type, dnnl_format_tag_any);
-    if (s == dnnl_success)
-        s = dense(&c, t->m, t->n, dnnl_f32);
-    if (s == dnnl_success)
-        s = dnnl_matmul_desc_init(&product, &a, &b, NULL, &c);
-    if (s == dnnl_success)
-        s = attributes(&attr, add);
-    if (s == dnnl_success)
-        s = dnnl_primitive_desc_create(out, &product, attr, dev->engine, NULL);
-    dnnl_primitive_attr_destroy(attr);
-    return s;
-}
-
-static dnnl_status_t make_slots(dn_tilemm *t, const sdlora_dev *dev, const_dnnl_primitive_desc_t pd)
-{
-    const dnnl_query_t what[4] = {dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md,
-                                  dnnl_query_scratchpad_md};
+    const dn_layout *const layout[4] = {&want->src, &made->weights, &want->dst, &made->scratch};
     for (int i = 0; i < t->n_slots; i++) {
         dnnl_memory_t *const to[4] = {&t->slots[i].a, &t->slots[i].b, &t->slots[i].c,
                                       &t->slots[i].work};
-        for (int j = 0; j < 4; j++) {
-            dnnl_status_t s = dnnl_memory_create(
-                to[j], dnnl_primitive_desc_query_md(pd, what[j], 0), dev->engine, DNNL_MEMORY_NONE);
-            if (s != dnnl_success)
-                return s;
-        }
+        for (int j = 0; j < (t->work_bytes ? 4 : 3); j++)
+            DN_ASK(dn_memory_new(to[j], dev->engine, layout[j], NULL));
     }
     return dnnl_success;
 }
@@ -96,38 +44,25 @@ static dnnl_status_t make_slots(dn_tilemm *t, const sdlora_dev *dev, const_dnnl_
 int dn_tilemm_init(dn_tilemm *t, const sdlora_dev *dev, uint32_t type, int64_t m, int64_t n,
                    int64_t k, bool add)
 {
-    const dnnl_data_type_t to = type == SDLORA_BF16 ? dnnl_bf16 : dnnl_f32;
-    dnnl_primitive_desc_t pd = NULL;
-    const char *name = "";
-    int rc = SDLORA_OK;
+    const dn_want want = {.kind = DN_MATMUL,
+                          .src = dn_layout_dense(type, 2, (int64_t[]){m, k}),
+                          .weights = dn_layout_open(type, 2, (int64_t[]){k, n}),
+                          .dst = dn_layout_dense(SDLORA_F32, 2, (int64_t[]){m, n}),
+                          .sum = add,
+                          .alpha = 1.0f};
+    dn_made made;
     *t = (dn_tilemm){.m = m, .n = n, .k = k, .n_slots = dev->slots};
     t->slots = dn_alloc(dev, (size_t)dev->slots * sizeof *t->slots);
     if (!t->slots)
         return SDLORA_ENOMEM;
-    dnnl_status_t s = describe(&pd, dev, t, to, add);
-    if (s == dnnl_success)
-        s = dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name);
-    if (s != dnnl_success) {
-        rc = dn_fail_dnnl(dev, s, "a product of tiles");
-        goto done;
+    dnnl_status_t s = dn_library_make(&made, dev->engine, &want);
+    if (s == dnnl_success) {
+        t->prim = made.primitive;
+        t->work_bytes = dn_round_up(made.scratch.dim[0], 64);
+        s = read_layout(&t->b, &made.weights) ? make_slots(t, dev, &want, &made)
+                                              : dnnl_unimplemented;
     }
-    if (strncmp(name, "brg", 3) != 0 ||
-        !read_layout(&t->b, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0), type)) {
-        rc = dn_fail(dev, SDLORA_ENOTSUP, "tiles of [%lld,%lld,%lld] would run through oneDNN's %s",
-                     (long long)m, (long long)n, (long long)k, name);
-        goto done;
-    }
-    t->work_bytes = dn_round_up((int64_t)dnnl_memory_desc_get_size(
-                                    dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0)),
-                                64);
-    s = dnnl_primitive_create(&t->prim, pd);
-    if (s == dnnl_success)
-        s = make_slots(t, dev, pd);
-    if (s != dnnl_success)
-        rc = dn_fail_dnnl(dev, s, "a product of tiles");
-done:
-    dnnl_primitive_desc_destroy(pd);
-    return rc;
+    return s == dnnl_success ? SDLORA_OK : dn_fail_dnnl(dev, s, "a product of tiles");
 }
 
 void dn_tilemm_free(const sdlora_dev *dev, dn_tilemm *t)
@@ -153,15 +88,14 @@ int dn_tilemm_run(const dn_tilemm *t, const sdlora_dev *dev, int slot, const voi
                                     {DNNL_ARG_WEIGHTS, o->b},
                                     {DNNL_ARG_DST, o->c},
                                     {DNNL_ARG_SCRATCHPAD, o->work}};
-    /* the library's interface has no const; it only reads A and B */
-    dnnl_status_t s = dnnl_memory_set_data_handle(o->a, (void *)(uintptr_t)a);
+    dnnl_status_t s = dn_memory_place(o->a, dev->stream, a);
     if (s == dnnl_success)
-        s = dnnl_memory_set_data_handle(o->b, (void *)(uintptr_t)b);
+        s = dn_memory_place(o->b, dev->stream, b);
     if (s == dnnl_success)
-        s = dnnl_memory_set_data_handle(o->c, c);
+        s = dn_memory_place(o->c, dev->stream, c);
+    if (s == dnnl_success && o->work)
+        s = dn_memory_place(o->work, dev->stream, work);
     if (s == dnnl_success)
-        s = dnnl_memory_set_data_handle(o->work, work);
-    if (s == dnnl_success)
-        s = dnnl_primitive_execute(t->prim, dev->stream, 4, args);
+        s = dnnl_primitive_execute(t->prim, dev->stream, o->work ? 4 : 3, args);
     return s == dnnl_success ? SDLORA_OK : dn_fail_dnnl(dev, s, "a product of tiles");
 }

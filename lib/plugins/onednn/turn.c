@@ -8,20 +8,17 @@
 
 enum { ROWS = 32, COLS = 64, PAIRS = ROWS / 2, BLOCK = ROWS * COLS };
 
-static bool in_pairs(const dnnl_memory_desc_t *md)
+static bool in_pairs(const dn_layout *l)
 {
-    const dnnl_blocking_desc_t *b = &md->format_desc.blocking;
-    return md->ndims == 2 && md->data_type == dnnl_bf16 && md->format_kind == dnnl_blocked &&
-           md->offset0 == 0 && b->inner_nblks == 3 && b->inner_blks[0] == PAIRS &&
-           b->inner_blks[1] == COLS && b->inner_blks[2] == 2 && b->inner_idxs[0] == 0 &&
-           b->inner_idxs[1] == 1 && b->inner_idxs[2] == 0 && md->dims[0] % COLS == 0 &&
-           md->dims[1] % COLS == 0;
+    return l->rank == 2 && l->type == SDLORA_BF16 && l->cuts == 3 && l->block[0] == PAIRS &&
+           l->block[1] == COLS && l->block[2] == 2 && l->axis[0] == 0 && l->axis[1] == 1 &&
+           l->axis[2] == 0 && l->dim[0] % COLS == 0 && l->dim[1] % COLS == 0;
 }
 
-bool dn_turn_fits(const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to)
+bool dn_turn_fits(const dn_layout *from, const dn_layout *to)
 {
-    return in_pairs(from) && in_pairs(to) && from->dims[0] == to->dims[1] &&
-           from->dims[1] == to->dims[0];
+    return in_pairs(from) && in_pairs(to) && from->dim[0] == to->dim[1] &&
+           from->dim[1] == to->dim[0];
 }
 
 typedef struct turn_job {
@@ -97,16 +94,15 @@ static void turn_range(void *arg, int64_t lo, int64_t hi)
         turn_square(j, i / j->cols, i % j->cols);
 }
 
-void dn_turn_run(const sdlora_dev *dev, const dnnl_memory_desc_t *from,
-                 const dnnl_memory_desc_t *to, const void *packed, void *turned)
+void dn_turn_run(const sdlora_dev *dev, const dn_layout *from, const dn_layout *to,
+                 const void *packed, void *turned)
 {
-    const dnnl_blocking_desc_t *f = &from->format_desc.blocking, *t = &to->format_desc.blocking;
     turn_job j = {.from = packed,
                   .to = turned,
-                  .cols = from->dims[1] / COLS,
-                  .from_row = f->strides[0] / 2,
-                  .from_col = f->strides[1] / 2,
-                  .to_row = t->strides[0] / 2,
-                  .to_col = t->strides[1] / 2};
-    dn_parallel(dev, from->dims[0] / COLS * j.cols, 8, turn_range, &j);
+                  .cols = from->dim[1] / COLS,
+                  .from_row = from->stride[0] / 2,
+                  .from_col = from->stride[1] / 2,
+                  .to_row = to->stride[0] / 2,
+                  .to_col = to->stride[1] / 2};
+    dn_parallel(dev, from->dim[0] / COLS * j.cols, 8, turn_range, &j);
 }

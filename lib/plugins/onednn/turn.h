@@ -5,12 +5,13 @@
 #define DN_TURN_H
 
 #include "common.h"
+#include "library.h"
 
 /* Whether `to` is the transposed of `from`, and both lie as bf16 in blocks of 32 rows and 64
  * columns, pairs of rows side by side ("BA16a64b2a"). */
-bool dn_turn_fits(const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to);
+bool dn_turn_fits(const dn_layout *from, const dn_layout *to);
 /* Over the host's threads. */
-void dn_turn_run(const sdlora_dev *dev, const dnnl_memory_desc_t *from,
-                 const dnnl_memory_desc_t *to, const void *packed, void *turned);
+void dn_turn_run(const sdlora_dev *dev, const dn_layout *from, const dn_layout *to,
+                 const void *packed, void *turned);
 
 #endif
