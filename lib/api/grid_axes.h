@@ -17,7 +17,8 @@ struct slr_grid_axis {
     bool seed;          /* -1 becomes a random one, kept for the whole grid */
     bool path;          /* labels leave folders out */
     bool model;         /* another generator: apply does nothing */
-    const char *(*choice)(size_t i); /* Nullable: what "*" stands for; NULL past the last */
+    const char *(*choice)(size_t i); /* Nullable: what "*" stands for besides the choices of the
+                                      * option; NULL past the last */
     bool tag;                        /* changes the tag that "LoRA" may take out */
     double cost;                     /* of a change, against others: dear ones are changed seldom */
     /* Nullable: puts value i into o. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a grid's handle holds.  For grid.c, which draws, and grid_sheet.c, which shows. */
+/* What a grid's handle holds, and what the files of grid_*.c ask of each other. */
 #ifndef SLR_API_GRID_IMPL_H
 #define SLR_API_GRID_IMPL_H
 
@@ -39,10 +39,32 @@ struct sdlora_grid {
     double steps_done, steps_before, start; /* steps_before: drawn when the run began */
 };
 
-/* Where a cell of these values stands. */
-size_t slr_grid_index(const sdlora_grid *g, const size_t at[SLR_GRID_AXES]);
+/* As in the names of options. */
+static inline char slr_grid_letter(int axis)
+{
+    return "xyz"[axis];
+}
+
+/* --- grid_sides.c --- */
+
+/* Reads type and values of an axis. */
+int slr_grid_make_side(sdlora_grid *g, int axis);
 bool slr_grid_is_nothing(const slr_grid_side *x);
 /* Seeds of -1 are to stay so. */
 bool slr_grid_keeps_random(const sdlora_grid *g);
+int64_t slr_grid_random_seed(void);
+
+/* --- grid_cells.c --- */
+
+void slr_grid_order_axes(sdlora_grid *g);
+/* Values of the k-th cell to be drawn. */
+void slr_grid_place(const sdlora_grid *g, size_t k, size_t at[SLR_GRID_AXES]);
+/* Where a cell of these values stands. */
+size_t slr_grid_index(const sdlora_grid *g, const size_t at[SLR_GRID_AXES]);
+/* The options of a cell, one reference. */
+int slr_grid_cell_options(sdlora_options **out, const sdlora_grid *g,
+                          const size_t at[SLR_GRID_AXES]);
+/* What would fail after hours otherwise, as far as options tell; counts the steps of all cells. */
+int slr_grid_check_cells(sdlora_grid *g);
 
 #endif

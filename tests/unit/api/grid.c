@@ -442,6 +442,30 @@ static void a_picture_without_stands_beside_all_weights(void **state)
     sdlora_generator_unref(g);
 }
 
+static void a_star_is_every_choice(void **state)
+{
+    static const char *const axes[] = {"RNG source", "*", "SGM noise multiplier", "*", "emphasis",
+                                       "*",          NULL};
+    static const char *const text[] = {"Prompt S/R", "*", NULL};
+    setup *s = *state, starred = *s;
+    sdlora_grid *grid;
+
+    ok(grid_of(s, &grid, axes));
+    assert_int_equal(sdlora_grid_size(grid, 0), 2);
+    assert_string_equal(sdlora_grid_label(grid, 0, 1), "RNG source: NV");
+    assert_int_equal(sdlora_grid_size(grid, 1), 2);
+    assert_string_equal(sdlora_grid_label(grid, 1, 0), "SGM noise multiplier: False");
+    assert_int_equal(sdlora_grid_size(grid, 2), 4);
+    assert_string_equal(sdlora_grid_label(grid, 2, 1), "emphasis: No norm");
+    sdlora_grid_unref(grid);
+    ok(slr_options_copy(&starred.opts, s->opts));
+    ok(sdlora_options_set_text(starred.opts, "prompt", "a * b")); /* a text where any may stand */
+    ok(grid_of(&starred, &grid, text));
+    assert_string_equal(sdlora_grid_label(grid, 0, 0), "*");
+    sdlora_grid_unref(grid);
+    sdlora_options_unref(starred.opts);
+}
+
 static void mistakes_are_told_before_anything_is_drawn(void **state)
 {
     static const struct {
@@ -558,6 +582,7 @@ int main(void)
         cmocka_unit_test(cells_are_pictures_of_their_own_options),
         cmocka_unit_test(sheets_tell_their_axes),
         cmocka_unit_test(a_picture_without_stands_beside_all_weights),
+        cmocka_unit_test(a_star_is_every_choice),
         cmocka_unit_test(mistakes_are_told_before_anything_is_drawn),
         cmocka_unit_test(a_run_can_be_stopped_and_goes_on),
         cmocka_unit_test(models_come_from_the_caller),
