@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/walk.h"
 #include "base/map.h"
 #include "base/status.h"
 #include "base/str.h"
@@ -14,8 +15,6 @@
 #include "io/hash.h"
 #include "io/safetensors.h"
 #include "sample/generator.h"
-
-enum { MAX_DEPTH = 16 }; /* folders inside folders: a link to a parent must end somewhere */
 
 typedef struct kept {
     char *path;
@@ -93,7 +92,7 @@ void slr_finder_skip(slr_finder *f, bool skip, const slr_log *log)
     f->config = (slr_open_config){.skip = skip, .log = log};
 }
 
-/* --- the walk --- */
+/* --- what a walk looks for --- */
 
 typedef struct search {
     slr_mem *m;
@@ -185,30 +184,15 @@ static int alias_matches(search *s, const char *path)
     return s->alias ? 0 : SDLORA_ENOMEM;
 }
 
-static int walk(search *s, const char *dir, int depth)
+static int visit(void *user, const char *path)
 {
-    slr_list list = {0};
-    int rc = slr_dir_list(&list, s->m, dir);
+    search *s = user;
 
-    /* files before folders, so that a name nearer to the top wins */
-    for (int folders = 0; folders < 2; folders++)
-        for (size_t i = 0; rc >= 0 && !s->found && i < list.n; i++) {
-            char *path = slr_path_join(s->m, dir, list.item[i]);
-
-            if (!path)
-                rc = SDLORA_ENOMEM;
-            else if (folders && depth < MAX_DEPTH && slr_dir_exists(path))
-                rc = walk(s, path, depth + 1);
-            else if (!folders && is_network_file(path) && slr_file_exists(path))
-                rc = s->match(s, path);
-            if (rc > 0) {
-                s->found = path;
-                path = NULL;
-                rc = SDLORA_OK;
-            }
-            slr_free(s->m, path);
-        }
-    slr_list_free(&list);
+    if (!is_network_file(path) || !slr_file_exists(path))
+        return 0;
+    int rc = s->match(s, path);
+    if (rc > 0 && !(s->found = slr_strdup(s->m, path)))
+        return SDLORA_ENOMEM;
     return rc;
 }
 
@@ -231,7 +215,7 @@ static int locate(slr_finder *f, const char *kind, const char *name, char **path
     for (size_t w = 0; rc >= 0 && !s.found && w < WAYS; w++) {
         s.match = ways[w];
         for (size_t d = 0; rc >= 0 && !s.found && d < f->dirs.n; d++)
-            rc = walk(&s, f->dirs.item[d], 0);
+            rc = slr_walk(f->m, w ? NULL : f->config.log, f->dirs.item[d], visit, &s);
     }
     if (rc >= 0 && (s.found || s.alias)) {
         slr_clear(); /* of files that the walk could not read */

@@ -7,11 +7,12 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/walk.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "io/json.h"
 
-enum { MAX_DEPTH = 16, MAX_METADATA = 1 << 20 };
+enum { MAX_METADATA = 1 << 20 };
 
 void slr_folders_init(slr_folders *f, slr_mem *m)
 {
@@ -55,35 +56,14 @@ typedef struct search {
     char *found; /* NULL: not yet */
 } search;
 
-static int visit(search *s, const char *dir, const char *name, int depth, bool folders);
-
-static int walk(search *s, const char *dir, int depth)
+static int visit(void *user, const char *path)
 {
-    slr_list list = {0};
-    int rc = depth ? list_dir(&list, s->m, dir) : slr_dir_list(&list, s->m, dir);
+    search *s = user;
 
-    for (int folders = 0; folders < 2; folders++)
-        for (size_t i = 0; rc >= 0 && !s->found && i < list.n; i++)
-            rc = visit(s, dir, list.item[i], depth, folders);
-    slr_list_free(&list);
-    return rc;
-}
-
-static int visit(search *s, const char *dir, const char *name, int depth, bool folders)
-{
-    int rc = SDLORA_OK;
-    char *path = slr_path_join(s->m, dir, name);
-
-    if (!path)
-        return SDLORA_ENOMEM;
-    if (folders && depth < MAX_DEPTH && slr_dir_exists(path)) {
-        rc = walk(s, path, depth + 1);
-    } else if (!folders && s->match(s->user, name) && slr_file_exists(path)) {
-        s->found = path;
-        return SDLORA_OK;
-    }
-    slr_free(s->m, path);
-    return rc;
+    if (!s->match(s->user, slr_path_base(path)) || !slr_file_exists(path))
+        return 0;
+    s->found = slr_strdup(s->m, path);
+    return s->found ? 1 : SDLORA_ENOMEM;
 }
 
 int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *user, char **path)
@@ -92,9 +72,9 @@ int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *use
     int rc = SDLORA_OK;
 
     for (size_t i = 0; rc >= 0 && !s.found && i < f->dirs.n; i++)
-        rc = walk(&s, f->dirs.item[i], 0);
+        rc = slr_walk(f->m, NULL, f->dirs.item[i], visit, &s);
     *path = s.found;
-    return rc;
+    return rc < 0 ? rc : SDLORA_OK;
 }
 
 /* --- names --- */
