@@ -234,7 +234,7 @@ static int kind_named(const char *name, const char *where, const slr_kind **out)
         algo[n] = (char)tolower((unsigned char)name[n]);
     algo[n] = '\0';
     *out = slr_kind_named(!strcmp(algo, "locon") || !strcmp(algo, "dylora") ? "lora" : algo);
-    if (!*out)
+    if (!*out || !(*out)->make) /* some are read and not made */
         return slr_fail(SDLORA_ENOTSUP, __func__, "%s: algo=%s is not known", where, name);
     return SDLORA_OK;
 }

@@ -92,8 +92,9 @@ typedef struct group {
 } group;
 
 /* A module's change is a sum of products; a product with a factor of zeros is nothing. */
+enum { PRODUCTS = 3 };
 typedef struct module {
-    bool has[2], zero[2];
+    bool has[PRODUCTS], zero[PRODUCTS];
 } module;
 
 typedef struct checking {
@@ -210,6 +211,7 @@ static const struct {
     {".a2.weight", 0},      {".b1.weight", 1},        {".b2.weight", 1},
     {".diff", 0},           {".diff_b", 1},           {".oft_blocks", 0},
     {".oft_diag", 0},       {".w_norm", 0},           {".b_norm", 1},
+    {".bias_values", 2},    {".set_weight", 0},
 };
 
 static int see_factor(checking *c, const char *name, size_t stem, int product, const sums *s)
@@ -246,7 +248,10 @@ static int add_to_module(checking *c, const char *name, const sums *s)
 
 static bool is_dead(const module *m)
 {
-    return (!m->has[0] || m->zero[0]) && (!m->has[1] || m->zero[1]);
+    bool dead = true;
+    for (int i = 0; i < PRODUCTS; i++)
+        dead = dead && (!m->has[i] || m->zero[i]);
+    return dead;
 }
 
 /* ---- one tensor ---- */

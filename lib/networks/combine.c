@@ -120,7 +120,8 @@ static const char *member_file(const combining *c, const member *m)
 
 /* --- the sum --- */
 
-/* A full or norm module: the sum is one again, since nothing else holds a bias or a vector. */
+/* A full or norm module: the sum is one again, since nothing else holds a whole weight or a vector.
+ */
 static const slr_module *whole_member(const combining *c, const layer *l)
 {
     for (size_t i = 0; i < l->n; i++) {
@@ -134,7 +135,7 @@ static const slr_module *whole_member(const combining *c, const layer *l)
 static bool all_thin(const combining *c, const layer *l)
 {
     for (size_t i = 0; i < l->n; i++)
-        if (!slr_change_is_thin(c->member[l->first + i].mod))
+        if (!slr_module_thin(c->member[l->first + i].mod))
             return false;
     return true;
 }
@@ -201,42 +202,25 @@ static int sum_dense(const combining *c, const layer *l, float *to)
     return SDLORA_OK;
 }
 
-/* The bias or second vector is the kind's second leaf. */
-static int sum_whole(const combining *c, const layer *l, const slr_module *like, slr_made *made)
+static int sum_biases(const combining *c, const layer *l, slr_made *made)
 {
-    slr_form form = {.alpha = NAN, .scale = 1.0};
-    *made = (slr_made){.target = l->target, .kind = like->kind};
     for (size_t i = 0; i < l->n; i++) {
         const member *m = &c->member[l->first + i];
-        slr_module_form(c->items[m->item].network, m->mod, &form);
-        if (m->mod->kind->bias)
-            for (int k = 0; k < SLR_KIND_OWN; k++)
-                if (form.have >> k & 1u && !(made->form.have >> k & 1u))
-                    slr_form_add(&made->form, k, form.leaf[k].rank, form.leaf[k].dim);
+        SLR_TRY(slr_made_bias(made, c->t->m, c->items[m->item].network, m->mod, weight_of(c, m)));
     }
-    made->form.alpha = NAN;
-    made->form.scale = 1.0;
-    for (int k = 0; k < SLR_KIND_OWN; k++) {
-        size_t count = 1;
-        for (int d = 0; d < made->form.leaf[k].rank; d++)
-            count *= (size_t)made->form.leaf[k].dim[d];
-        if (!(made->form.have >> k & 1u))
-            continue;
-        made->leaf[k] = slr_calloc(c->t->m, count, sizeof(float));
-        if (!made->leaf[k])
-            return SDLORA_ENOMEM;
-        for (size_t i = 0; k > 0 && i < l->n; i++) {
-            const member *m = &c->member[l->first + i];
-            const slr_network *n = c->items[m->item].network;
-            const slr_network_slot *s =
-                m->mod->kind->bias ? slr_module_slot(m->mod, &n->slot[m->mod->slot], k) : NULL;
-            for (size_t x = 0; s && x < s->count; x++)
-                made->leaf[k][x] += (float)weight_of(c, m) * n->params[s->offset + x];
-        }
-    }
-    return made->leaf[0] ? sum_dense(c, l, made->leaf[0])
-                         : slr_fail(SDLORA_ENOTSUP, __func__, "%s of kind %s has no weight to sum",
-                                    l->target->name, like->kind->name);
+    return SDLORA_OK;
+}
+
+static int sum_whole(const combining *c, const layer *l, const slr_module *like, slr_made *made)
+{
+    const slr_settings set = {.dim = 1, .alpha = 1, .factor = -1};
+    slr_target plain = *l->target;
+    plain.bias = false; /* sum_biases() adds one where a member has it */
+    *made = (slr_made){.target = l->target, .kind = like->kind->make ? like->kind : &slr_kind_norm};
+    SLR_TRY(made->kind->make(&set, &plain, &made->form));
+    made->leaf[0] =
+        slr_calloc(c->t->m, (size_t)(l->target->out * width_of(l->target)), sizeof(float));
+    return made->leaf[0] ? sum_dense(c, l, made->leaf[0]) : SDLORA_ENOMEM;
 }
 
 /* --- sd-scripts' average of factors --- */
@@ -249,7 +233,7 @@ static double alpha_of(const slr_module *mod)
 static int check_average(const combining *c, const layer *l, const member *m)
 {
     const slr_module *first = c->member[l->first].mod;
-    if (strcmp(m->mod->kind->name, slr_kind_lora.name) || !slr_change_is_thin(m->mod))
+    if (strcmp(m->mod->kind->name, slr_kind_lora.name) || !slr_module_thin(m->mod))
         return slr_fail(SDLORA_EINVAL, __func__,
                         "%s: %s is %s, and factors of LoRA alone can be averaged; method sum takes "
                         "any kind",
@@ -306,7 +290,7 @@ static int fetch(void *job, size_t i)
         return SDLORA_OK;
     for (size_t k = 0; !c->rank && k < l->n; k++) {
         const member *m = &c->member[l->first + k];
-        if (!slr_change_is_thin(m->mod))
+        if (!slr_module_thin(m->mod))
             return slr_fail(SDLORA_EINVAL, __func__,
                             "%s: %s is %s%s, which has no two factors to put beside others: say a "
                             "new_rank",
@@ -539,6 +523,8 @@ static int run(combining *c, slr_network **out, slr_opt o)
     if (!c->change || !c->made)
         return SDLORA_ENOMEM;
     SLR_TRY(slr_tool_each(c->t, "merge", c->n_layers, &steps, c));
+    for (size_t i = 0; i < c->n_layers; i++)
+        SLR_TRY(sum_biases(c, &c->layer[i], &c->made[i]));
     for (size_t i = 0; c->shuffle && i < c->n_layers; i++)
         SLR_TRY(shuffle(c, &c->made[i], i));
     SLR_TRY(slr_made_network(out, c->t, c->made, c->n_layers, NULL, NULL));

@@ -123,6 +123,7 @@ static const struct {
     {".alpha", "alpha", -1, false},
     {".scale", "scale", -1, false},
     {".dora_scale", "dora_scale", -1, false},
+    {".bias_size", SLR_RESIDUAL_SIZE, -1, false},
 };
 
 /* Where the last but `n` piece of a path starts; NULL: it has no so many. */
@@ -260,7 +261,7 @@ static const struct {
     {"lokr_w1", "lokr"},          {"lokr_w1_a", "lokr"},      {"lokr_w2", "lokr"},
     {"lokr_w2_a", "lokr"},        {"on_input", "ia3"},        {"oft_blocks", "oft"},
     {"oft_diag", "oft"},          {"oft_R.weight", "oft-v2"}, {"diff", "full"},
-    {"diff_b", "full"},           {"w_norm", "norm"},         {"b_norm", "norm"},
+    {"set_weight", "set"},        {"w_norm", "norm"},         {"b_norm", "norm"},
     {"a1.weight", "glora"},       {"b1.weight", "glora"},
 };
 

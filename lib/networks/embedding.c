@@ -65,10 +65,12 @@ typedef struct rows {
     int64_t vectors, width;
 } rows;
 
-static int add_rows(slr_network *n, const rows *r)
+/* Names tell the two tensors of a pair apart. */
+static int add_rows(slr_network *n, const rows *r, size_t index)
 {
+    static const char *const names[] = {SLR_EMBEDDING_PATH, SLR_EMBEDDING_PATH "_2"};
     slr_target target = {.part = r->part,
-                         .name = SLR_EMBEDDING_PATH,
+                         .name = names[index],
                          .path = SLR_EMBEDDING_PATH,
                          .out = r->vectors,
                          .in = r->width,
@@ -87,7 +89,7 @@ static int new_embedding(slr_network **out, slr_mem *m, const slr_checkpoint *ba
     SLR_TRY(slr_network_new(&n, m, base));
     int rc = SDLORA_OK;
     for (size_t i = 0; rc >= 0 && i < count; i++)
-        rc = add_rows(n, &list[i]);
+        rc = add_rows(n, &list[i], i);
     if (rc >= 0)
         rc = slr_network_layout(n);
     char *text = rc >= 0 ? slr_arena_alloc(n->texts, name.n + 1, 1) : NULL;
@@ -349,13 +351,14 @@ static int check_options(slr_opt o)
     return SDLORA_OK;
 }
 
-/* Row i is the token embedding of init_word's token i % n. */
-static int copy_rows(slr_network *n, const slr_checkpoint *base, const int32_t *ids, size_t n_ids)
+/* Row i is the token embedding of init_word's token i % n, of each encoder its own. */
+static int copy_rows(slr_network *n, size_t module, const slr_checkpoint *base, const int32_t *ids,
+                     size_t n_ids)
 {
+    const slr_network_slot *s = &n->slot[n->module[module].slot];
     const slr_tensor *table;
-    int64_t vectors = 0, width = 0;
-    slr_embedding_rows(n, &vectors, &width);
-    SLR_TRY(slr_weights_get(slr_checkpoint_part(base, SLR_PART_TE), table_name, &table));
+    int64_t vectors = s->dim[0], width = s->dim[1];
+    SLR_TRY(slr_weights_get(slr_checkpoint_part(base, s->part), table_name, &table));
     for (int64_t i = 0; i < vectors; i++) {
         int64_t id = ids[(size_t)i % n_ids];
         slr_tensor row = {.dtype = table->dtype, .rank = 1, .dim = {width}};
@@ -363,7 +366,7 @@ static int copy_rows(slr_network *n, const slr_checkpoint *base, const int32_t *
             return slr_fail(SDLORA_EINVAL, __func__, "%s has no token embedding %lld",
                             slr_checkpoint_path(base), (long long)id);
         row.data = (const char *)table->data + (size_t)(id * width) * slr_dtype_size(table->dtype);
-        SLR_TRY(slr_tensor_to_f32(&row, n->params + n->slot[0].offset + i * width));
+        SLR_TRY(slr_tensor_to_f32(&row, n->params + s->offset + i * width));
     }
     return SDLORA_OK;
 }
@@ -376,15 +379,18 @@ static int init_rows(slr_network *n, const slr_checkpoint *base, slr_opt o, uint
     int32_t *ids = NULL;
     size_t n_ids = 0;
     slr_rng_init(&rng, seed, SLR_STREAM_INIT, 0);
-    slr_init_normal(n->params + n->slot[0].offset, n->slot[0].count, NEW_STD, &rng);
+    for (size_t i = 0; i < n->n_modules; i++) {
+        const slr_network_slot *s = &n->slot[n->module[i].slot];
+        slr_init_normal(n->params + s->offset, s->count, NEW_STD, &rng);
+    }
     if (!word)
         return SDLORA_OK;
     SLR_TRY(slr_bpe_new(&bpe, n->m));
     int rc = slr_bpe_encode(bpe, n->m, word, strlen(word), &ids, &n_ids);
     if (rc >= 0 && !n_ids)
         rc = slr_fail(SDLORA_EINVAL, __func__, "init_word '%s' has no token", word);
-    else if (rc >= 0)
-        rc = copy_rows(n, base, ids, n_ids);
+    for (size_t i = 0; rc >= 0 && i < n->n_modules; i++)
+        rc = copy_rows(n, i, base, ids, n_ids);
     slr_free(n->m, ids);
     slr_bpe_unref(bpe);
     return rc;
@@ -396,16 +402,15 @@ int slr_embedding_make(slr_network **out, const slr_checkpoint *base, const sdlo
     slr_opt o = {opts, "network"};
     const slr_family *family = slr_checkpoint_family(base);
     slr_network *n;
-    rows new = {.part = SLR_PART_TE, .vectors = slr_opt_int(o, "num_vectors_per_token")};
+    rows new[2];
     *out = NULL;
     SLR_TRY(check_options(o));
-    if (family->n_text != 1 || family->text[0].part != SLR_PART_TE)
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s: embeddings are trained for models with one text encoder, which %s "
-                        "models are not",
-                        slr_checkpoint_path(base), family->title);
-    SLR_TRY(width_of(base, SLR_PART_TE, &new.width));
-    SLR_TRY(new_embedding(&n, slr_checkpoint_mem(base), base, &new, 1,
+    for (int e = 0; e < family->n_text; e++) {
+        new[e] = (rows){.part = family->text[e].part,
+                        .vectors = slr_opt_int(o, "num_vectors_per_token")};
+        SLR_TRY(width_of(base, new[e].part, &new[e].width));
+    }
+    SLR_TRY(new_embedding(&n, slr_checkpoint_mem(base), base, new, (size_t)family->n_text,
                           slr_str_of(slr_opt_text(o, "token_string"))));
     int rc = slr_options_copy(&n->opts, opts);
     if (rc >= 0)

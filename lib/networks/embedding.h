@@ -30,12 +30,13 @@ bool slr_embedding_is_card(const char *path);
 /* Whether the "network" options ask for a new embedding (token_string, or network_module
  * textual_inversion). */
 bool slr_embedding_wanted(slr_opt o);
-/* A new one, named by token_string, of init_word's rows again and again, or random. */
+/* A new one, named by token_string, of init_word's rows again and again, or random; with rows for
+ * each text encoder. */
 int slr_embedding_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
                        uint64_t seed);
 
-/* emb_params in safetensors, or clip_l and clip_g; what AUTOMATIC1111 writes when path ends in
- * ".pt" or ".bin", which holds one encoder's rows only. */
+/* emb_params in safetensors, or clip_l and clip_g of a pair; when path ends in ".pt" or ".bin" what
+ * AUTOMATIC1111 writes, or of a pair what kohya's script does. */
 int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dtype,
                        const slr_meta *meta);
 

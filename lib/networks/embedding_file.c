@@ -88,6 +88,8 @@ int slr_embedding_open(slr_network **out, slr_mem *m, const slr_checkpoint *base
 
 /* --- writing --- */
 
+static const char *const pair_names[2] = {"clip_l", "clip_g"};
+
 /* The smallest magnitude that rounds to infinity. */
 static float first_infinite(uint32_t dtype)
 {
@@ -103,13 +105,29 @@ static int write_safetensors(slr_mem *m, const char *path, const slr_tensor *t, 
     if (!pair)
         return SDLORA_ENOMEM;
     if (count == 2) {
-        entry[0].name = "clip_l";
-        entry[1] = (slr_st_entry){.name = "clip_g", .t = t[1]};
+        entry[0].name = pair_names[0];
+        entry[1] = (slr_st_entry){.name = pair_names[1], .t = t[1]};
     }
     for (size_t i = 0; i < n; i++)
         pair[i].key = slr_meta_at(meta, i, &pair[i].value);
     int rc = slr_safetensors_write(m, path, entry, count, pair, n);
     slr_free(m, pair);
+    return rc;
+}
+
+/* The same tensors as torch saves them, which is how kohya's script writes a pair as .pt. */
+static int write_pair(const slr_network *n, const char *path, const slr_tensor t[2])
+{
+    slr_torchwrite *w;
+    SLR_TRY(slr_torchwrite_new(&w, n->m));
+    slr_torchwrite_dict(w);
+    for (int i = 0; i < 2; i++) {
+        slr_torchwrite_text(w, pair_names[i]);
+        slr_torchwrite_tensor(w, &t[i], t[i].dtype);
+    }
+    slr_torchwrite_end(w);
+    int rc = slr_torchwrite_save(w, path);
+    slr_torchwrite_free(w);
     return rc;
 }
 
@@ -180,15 +198,13 @@ int slr_embedding_save(const slr_network *n, const char *path, uint32_t save_dty
     size_t count = n->n_modules;
     bool torch = slr_ends(path, ".pt") || slr_ends(path, ".bin");
     slr_require(count >= 1 && count <= 2);
-    if (torch && count == 2)
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s: an embedding for two text encoders is written as .safetensors only",
-                        path);
     int rc = SDLORA_OK;
     for (size_t i = 0; rc >= 0 && i < count; i++)
         rc = convert_rows(n, n->module[i].target.part, save_dtype, &t[i]);
     if (rc >= 0)
-        rc = torch ? write_torch(n, path, t, meta) : write_safetensors(n->m, path, t, count, meta);
+        rc = !torch       ? write_safetensors(n->m, path, t, count, meta)
+             : count == 2 ? write_pair(n, path, t)
+                          : write_torch(n, path, t, meta);
     for (size_t i = 0; i < count; i++)
         slr_free(n->m, (void *)(uintptr_t)t[i].data);
     return rc;

@@ -27,6 +27,7 @@ typedef struct extracting {
     rule_fn rule;
     double linear, conv;
     bool small_conv;
+    double sparsity;       /* of the residual; 1: none is kept */
     int64_t dim, conv_dim; /* conv_dim 0: layers that kohya trains only with one are left out */
     double clamp, min_diff;
     bool te_differs;
@@ -302,6 +303,47 @@ static int make_small(extracting *x, slr_made *made)
     return rc;
 }
 
+/* left -= up down, the tucker core put into `down` row by row. */
+static int subtract(const extracting *x, const slr_made *made, float *left)
+{
+    const slr_target *t = made->target;
+    int64_t r = made->form.rank, taps = t->kh * t->kw, width = slr_target_fan_in(t);
+    const float *up = slr_made_up(made), *down = slr_made_down(made),
+                *mid = made->leaf[leaf_named("lora_mid.weight")];
+    float *row = slr_alloc(x->t->m, (size_t)width * sizeof *row);
+    if (!row)
+        return SDLORA_ENOMEM;
+    for (int64_t p = 0; p < r; p++) {
+        for (int64_t j = 0; j < width; j++) {
+            double sum = mid ? 0 : down[p * width + j];
+            for (int64_t q = 0; mid && q < r; q++)
+                sum += (double)mid[(p * r + q) * taps + j % taps] * down[q * t->in + j / taps];
+            row[j] = (float)sum;
+        }
+        for (int64_t o = 0; o < t->out; o++)
+            for (int64_t j = 0; j < width; j++)
+                left[o * width + j] -= up[o * r + p] * row[j];
+    }
+    slr_free(x->t->m, row);
+    return SDLORA_OK;
+}
+
+/* What the decomposition left, at its largest places.  (Of convolutions with a core LyCORIS takes
+ * the weight for what was left; here it is the change.) */
+static int keep_residual(const extracting *x, const float *d, slr_made *made)
+{
+    size_t count = (size_t)(made->target->out * slr_target_fan_in(made->target));
+    float *left = slr_alloc(x->t->m, count * sizeof *left);
+    if (!left)
+        return SDLORA_ENOMEM;
+    memcpy(left, d, count * sizeof *left);
+    int rc = subtract(x, made, left);
+    if (rc >= 0)
+        rc = slr_residual_make(made, x->t->m, left, x->sparsity);
+    slr_free(x->t->m, left);
+    return rc;
+}
+
 /* LyCORIS: at least one rank, no more than the sides; from half of the outputs on, the change
  * itself is smaller. */
 static int64_t lycoris_rank(const extracting *x, const slr_target *t, const double *s, int64_t n)
@@ -339,6 +381,8 @@ static int decompose(extracting *x, const slr_target *t, const float *d, slr_mad
                                    slr_made_down(made), (size_t)(k * width), x->clamp);
         if (rc >= 0 && x->lycoris && x->small_conv && t->kh * t->kw > 1)
             rc = make_small(x, made);
+        if (rc >= 0 && x->sparsity < 1)
+            rc = keep_residual(x, d, made);
     }
     slr_svd_free(svd);
     return rc;
@@ -387,6 +431,10 @@ static int read_options(extracting *x, slr_opt o)
     x->clamp = x->lycoris ? 0 : slr_opt_real(o, "clamp_quantile");
     x->min_diff = slr_opt_real(o, "min_diff");
     x->small_conv = slr_opt_bool(o, "small_conv");
+    x->sparsity = slr_opt_bool(o, "use_sparse_bias") ? slr_opt_real(o, "sparsity") : 1;
+    if (!x->lycoris && x->sparsity < 1)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "use_sparse_bias belongs to LyCORIS' modes, not to mode kohya");
     return SDLORA_OK;
 }
 

@@ -49,7 +49,7 @@ static slr_val param(void *user, slr_graph *g, const slr_layer *layer, int leaf,
     slr_train_hook *hook = user;
     slr_apply a;
     const slr_module *mod = apply_of(hook, g, layer, &a);
-    if (!mod || slr_rebuild_by_output(mod))
+    if (!mod || (leaf == SLR_LEAF_WEIGHT && slr_rebuild_by_output(mod)))
         return v;
     if (leaf != SLR_LEAF_WEIGHT || !bypassed(&a, mod))
         return slr_rebuild_param(&a, mod, leaf, v);

@@ -10,9 +10,9 @@
 
 /* In the order in which AUTOMATIC1111 tries them on a module. */
 static const slr_kind *const kinds[] = {
-    &slr_kind_lora, &slr_kind_loha,    &slr_kind_ia3,        &slr_kind_lokr,
-    &slr_kind_full, &slr_kind_norm,    &slr_kind_glora,      &slr_kind_diag_oft,
-    &slr_kind_boft, &slr_kind_oft_old, &slr_kind_oft_inputs, &slr_kind_oft,
+    &slr_kind_lora,       &slr_kind_loha,  &slr_kind_ia3,      &slr_kind_lokr, &slr_kind_full,
+    &slr_kind_norm,       &slr_kind_glora, &slr_kind_diag_oft, &slr_kind_boft, &slr_kind_oft_old,
+    &slr_kind_oft_inputs, &slr_kind_oft,   &slr_kind_set,
 };
 
 const slr_kind *slr_kind_at(size_t i)
@@ -30,11 +30,19 @@ const slr_kind *slr_kind_named(const char *algo)
 
 const char *slr_kind_leaf(const slr_kind *kind, int leaf)
 {
-    if (leaf == SLR_LEAF_DORA)
-        return "dora_scale";
-    if (leaf == SLR_LEAF_SCALAR)
-        return "scalar";
-    return leaf < SLR_KIND_OWN ? kind->leaf[leaf] : NULL;
+    static const char *const common[SLR_KIND_LEAVES] = {[SLR_LEAF_DORA] = "dora_scale",
+                                                        [SLR_LEAF_SCALAR] = "scalar",
+                                                        [SLR_LEAF_DIFF_B] = "diff_b",
+                                                        [SLR_LEAF_SPARSE] = "bias_values",
+                                                        [SLR_LEAF_PLACES] = "bias_indices"};
+    if (leaf == SLR_LEAF_DIFF_B && kind->bias)
+        return NULL;
+    return leaf < SLR_KIND_OWN ? kind->leaf[leaf] : common[leaf];
+}
+
+int slr_kind_bias(const slr_kind *kind)
+{
+    return kind->bias ? kind->bias : SLR_LEAF_DIFF_B;
 }
 
 /* --- forms --- */
@@ -90,6 +98,20 @@ const slr_network_slot *slr_module_slot(const slr_module *mod, const slr_network
                                         int leaf)
 {
     return mod->at[leaf] < 0 ? NULL : &slots[mod->at[leaf]];
+}
+
+int64_t slr_module_dyn(const slr_module *mod, int64_t dyn)
+{
+    bool cut = mod->kind->factors && dyn > 0 && dyn < mod->rank;
+    for (int i = 0; cut && i < SLR_KIND_OWN; i++)
+        cut = !(mod->kind->whole >> i & 1u) || !slr_module_has(mod, i);
+    return cut ? dyn : mod->rank;
+}
+
+bool slr_module_thin(const slr_module *mod)
+{
+    return mod->kind->factors && mod->rank > 0 && !slr_module_has(mod, SLR_LEAF_DORA) &&
+           !slr_module_has(mod, SLR_LEAF_SPARSE);
 }
 
 /* --- initial values --- */

@@ -18,7 +18,10 @@ enum {
     SLR_KIND_OWN = 10,    /* most leaves that a kind has of its own */
     SLR_LEAF_DORA = 10,   /* "dora_scale": [out,1(,1,1)] or [1,in(,1,1)] */
     SLR_LEAF_SCALAR = 11, /* a factor that is trained and folded into another leaf when saved */
-    SLR_KIND_LEAVES = 12
+    SLR_LEAF_DIFF_B = 12, /* "diff_b": [out], a change of the bias beside that of the weight */
+    SLR_LEAF_SPARSE = 13, /* "bias_values": [n], added to D at n places; residual.c */
+    SLR_LEAF_PLACES = 14, /* "bias_indices": [2,n], rows and columns, whole numbers */
+    SLR_KIND_LEAVES = 15
 };
 
 typedef struct slr_kind slr_kind;
@@ -53,7 +56,9 @@ typedef struct slr_apply {
     slr_graph *g;
     const slr_network *network;
     const slr_layer *layer;         /* target's shape, and geometry where there is a forward pass */
-    slr_val param[SLR_KIND_LEAVES]; /* f32 graph params by leaf; SLR_NONE: absent */
+    slr_val param[SLR_KIND_LEAVES]; /* f32 graph params by leaf; SLR_NONE: absent.  The values of a
+                                     * residual are an input of the weight's shape */
+    int64_t dyn;                    /* use this many ranks at most; 0: all */
     slr_val seed;                   /* SLR_NONE: no dropout */
     int64_t stream;                 /* dropout streams stream ... stream + 3 are this module's */
     double strength;                /* W' = W + strength * delta */
@@ -84,8 +89,8 @@ struct slr_kind {
     /* D [out,in] (or [out,in,kh,kw]; [C] of a norm), f32, differentiable, without scale; w is the
      * frozen weight in f32 and of the same shape.  NULL: output() alone serves (not in files). */
     slr_val (*delta)(const slr_apply *a, const slr_module *mod, slr_val w);
-    /* The same for the bias, or NULL.  SLR_NONE: none. */
-    slr_val (*bias)(const slr_apply *a, const slr_module *mod);
+    int bias;       /* the kind's own leaf that is a change of the bias; 0: SLR_LEAF_DIFF_B */
+    uint32_t whole; /* bit i: with leaf i a module knows no rank limit (dyn) */
     /* y + scale * D(x) without building D, where that is cheaper; or NULL. */
     slr_val (*output)(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y);
     bool drops; /* output() does the dropout of LyCORIS' bypass_mode */
@@ -100,7 +105,7 @@ const slr_kind *slr_kind_named(const char *algo); /* NULL: unknown */
 /* "lora_down.weight" for any of a kind's leaves, the common ones included; NULL: it has no such. */
 const char *slr_kind_leaf(const slr_kind *kind, int leaf);
 extern const slr_kind slr_kind_lora, slr_kind_loha, slr_kind_lokr, slr_kind_ia3, slr_kind_full,
-    slr_kind_norm, slr_kind_glora, slr_kind_diag_oft, slr_kind_oft, slr_kind_oft_old,
+    slr_kind_norm, slr_kind_set, slr_kind_glora, slr_kind_diag_oft, slr_kind_oft, slr_kind_oft_old,
     slr_kind_oft_inputs, slr_kind_boft;
 extern const slr_kind slr_kind_embedding; /* not among them: it adapts no layer */
 
@@ -120,6 +125,12 @@ void slr_init_normal(float *p, size_t n, double std, slr_rng *rng);
 const slr_network_slot *slr_module_slot(const slr_module *mod, const slr_network_slot *slots,
                                         int leaf); /* slots: from the module's first; NULL: none */
 bool slr_module_has(const slr_module *mod, int leaf);
+/* The leaf that changes the layer's bias, where a module has it. */
+int slr_kind_bias(const slr_kind *kind);
+/* What AUTOMATIC1111 makes of a rank limit: that of two factors is cut, all else taken whole. */
+int64_t slr_module_dyn(const slr_module *mod, int64_t dyn);
+/* Whether D is two thin factors and nothing beside: no magnitudes, no residual. */
+bool slr_module_thin(const slr_module *mod);
 /* Ones of the given shape with Bernoulli zeros; the kept are 1/(1-p).  which: 0 to 3. */
 slr_val slr_drop_mask(const slr_apply *a, int rank, const int64_t *dim, double p, int which);
 /* rank_dropout of all kinds but LoRA: rows of D, which are channels of its output; `axis` is where
@@ -136,6 +147,15 @@ slr_val slr_matrix(slr_graph *g, slr_val v);
 slr_val slr_tucker_rows(slr_graph *g, slr_val core, slr_val side);
 /* v with the shape of w: [out,in*kh*kw] -> [out,in,kh,kw] where the layer has a kernel. */
 slr_val slr_delta_shape(const slr_apply *a, slr_val v);
+
+/* --- residual.c: what LyCORIS' extraction keeps beside a decomposition --- */
+
+#define SLR_RESIDUAL_SIZE "bias_size" /* in files: [2], the weight as a matrix */
+/* An input of the weight's shape for what slr_residual_fill() gives. */
+slr_val slr_residual_input(slr_graph *g, const char *name, const slr_target *t);
+/* Zeros, and the values where they belong. */
+void slr_residual_fill(const slr_module *mod, const slr_network_slot *slots, const float *params,
+                       float *dense);
 
 /* --- rebuild.c: what every kind shares --- */
 

@@ -74,12 +74,17 @@ static void init(const slr_module *mod, const slr_network_slot *slots, float *pa
 
 static slr_val delta(const slr_apply *a, const slr_module *mod, slr_val w)
 {
-    (void)mod, (void)w;
+    (void)w;
     slr_graph *g = a->g;
     slr_val down = a->param[MID] == SLR_NONE ? slr_matrix(g, a->param[DOWN])
                                              : slr_tucker_rows(g, a->param[MID], a->param[DOWN]);
-    return slr_delta_shape(
-        a, slr_matmul(g, slr_matrix(g, a->param[UP]), down, SLR_NONE, SLR_NONE, false, false, 1.0));
+    slr_val up = slr_matrix(g, a->param[UP]);
+    int64_t rank = slr_module_dyn(mod, a->dyn);
+    if (rank < mod->rank) {
+        down = slr_slice(g, down, 0, 0, rank);
+        up = slr_slice(g, up, 1, 0, rank);
+    }
+    return slr_delta_shape(a, slr_matmul(g, up, down, SLR_NONE, SLR_NONE, false, false, 1.0));
 }
 
 /* kohya: rank_dropout draws one mask per sample and rank channel. */
@@ -185,6 +190,7 @@ const slr_kind slr_kind_lora = {
     .needs = 1u << DOWN | 1u << UP,
     .plus = 1u << UP,
     .scalar_into = 1u << UP,
+    .whole = 1u << MID,
     .make = make,
     .read = read,
     .init = init,

@@ -234,6 +234,11 @@ static int copy_modules(slr_network *n, const slr_network *from, const slr_argum
         slr_form form;
         if (part_off(slr_network_options(n), mod->target.part))
             continue;
+        if (slr_module_has(mod, SLR_LEAF_SPARSE))
+            return slr_fail(SDLORA_ENOTSUP, __func__,
+                            "%s has a sparse residual, which is not trained: resize the network, "
+                            "which puts it into the factors",
+                            mod->target.name);
         slr_arguments_rates(a, &mod->target, &set);
         slr_module_form(from, mod, &form);
         set.dim = form.rank;

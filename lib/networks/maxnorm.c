@@ -87,7 +87,7 @@ static void sum_node(slr_graph *g, const slr_network *n, size_t index)
     slr_apply a = {.g = g, .network = n, .layer = &layer, .seed = SLR_NONE, .strength = 1.0};
     for (int i = 0; i < SLR_KIND_LEAVES; i++) {
         const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
-        bool used = s && i != SLR_LEAF_DORA && i != SLR_LEAF_SCALAR;
+        bool used = s && i < SLR_KIND_OWN;
         a.param[i] = used ? slr_param(g, s->key, s->rank, s->dim) : SLR_NONE;
     }
     int64_t flat[1] = {t->out * slr_target_fan_in(t)};

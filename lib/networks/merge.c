@@ -55,11 +55,19 @@ static int check_fit(const slr_network *n, const slr_target *want, int leaf, con
 }
 
 /* "3.lora_unet_...lora_down.weight": two networks may hold the same keys. */
-static slr_val param(slr_graph *g, size_t item, const slr_network_slot *s)
+static const char *name_of(char name[SLR_LAYER_KEY + 64], size_t item, const slr_network_slot *s)
+{
+    snprintf(name, SLR_LAYER_KEY + 64, "%zu.%s", item, s->key);
+    return name;
+}
+
+static slr_val param(slr_graph *g, size_t item, const slr_module *mod, const slr_network_slot *s)
 {
     char name[SLR_LAYER_KEY + 64];
-    snprintf(name, sizeof name, "%zu.%s", item, s->key);
-    return slr_param(g, name, s->rank, s->dim);
+    name_of(name, item, s);
+    return s->leaf == SLR_LEAF_PLACES   ? SLR_NONE
+           : s->leaf == SLR_LEAF_SPARSE ? slr_residual_input(g, name, &mod->target)
+                                        : slr_param(g, name, s->rank, s->dim);
 }
 
 static slr_val apply(const merging *w, slr_graph *g, size_t item, const slr_module *mod, int leaf,
@@ -79,10 +87,11 @@ static slr_val apply(const merging *w, slr_graph *g, size_t item, const slr_modu
                    .network = n,
                    .layer = &layer,
                    .seed = SLR_NONE,
+                   .dyn = w->items[item].dyn,
                    .strength = slr_item_strength_at(&w->items[item], w->part, t->path)};
     for (int i = 0; i < SLR_KIND_LEAVES; i++) {
         const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
-        a.param[i] = s ? param(g, item, s) : SLR_NONE;
+        a.param[i] = s ? param(g, item, mod, s) : SLR_NONE;
     }
     return slr_rebuild_param(&a, mod, leaf, v);
 }
@@ -94,15 +103,28 @@ static int bind(const merging *w, slr_plan *p, size_t item, const slr_module *mo
         const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
         char name[SLR_LAYER_KEY + 64];
         slr_val v;
-        if (!s)
+        if (!s || i == SLR_LEAF_SPARSE || i == SLR_LEAF_PLACES)
             continue;
-        snprintf(name, sizeof name, "%zu.%s", item, s->key);
-        if (slr_plan_find(p, name, &v) < 0)
+        if (slr_plan_find(p, name_of(name, item, s), &v) < 0)
             slr_clear(); /* the formula at hand does not read it */
         else
             SLR_TRY(slr_plan_bind(p, v, n->params + s->offset));
     }
     return SDLORA_OK;
+}
+
+/* Once the plan has memory. */
+static void fill_residual(const merging *w, slr_plan *p, size_t item, const slr_module *mod)
+{
+    const slr_network *n = w->items[item].network;
+    const slr_network_slot *slots = &n->slot[mod->slot],
+                           *s = slr_module_slot(mod, slots, SLR_LEAF_SPARSE);
+    char name[SLR_LAYER_KEY + 64];
+    slr_val v;
+    if (s && slr_plan_find(p, name_of(name, item, s), &v) >= 0)
+        slr_residual_fill(mod, slots, n->params, slr_plan_data(p, v));
+    else if (s)
+        slr_clear(); /* a bias */
 }
 
 static const slr_module *module_of(const merging *w, size_t item, const char *path)
@@ -171,6 +193,9 @@ static int run(const merging *w, slr_graph *g, const char *path, const char *nam
     }
     if (rc >= 0)
         rc = slr_plan_back(p);
+    for (size_t i = 0; rc >= 0 && i < w->n; i++)
+        if (module_of(w, i, path))
+            fill_residual(w, p, i, module_of(w, i, path));
     if (rc >= 0 && base)
         rc = slr_plan_find(p, "w", &v);
     if (rc >= 0 && base)

@@ -233,6 +233,11 @@ static int check_layers(const writing *w)
             if (at == w->n_places || w->place[at].from != (const char *)t->data)
                 return slr_fail(SDLORA_EINVAL, __func__, "%s has no layer %s",
                                 slr_checkpoint_path(w->t->base), mod->target.name);
+            slr_nn_path(name, "%s.bias", mod->target.path);
+            if (slr_module_has(mod, slr_kind_bias(mod->kind)) && !slr_weights_find(part, name))
+                return slr_fail(SDLORA_EINVAL, __func__,
+                                "%s: %s has no bias that a network could change",
+                                slr_checkpoint_path(w->t->base), mod->target.name);
         }
     return SDLORA_OK;
 }

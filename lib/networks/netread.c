@@ -58,12 +58,7 @@ static const char *source_at(const source *s, size_t i, slr_tensor *t)
 static const struct {
     const char *leaf, *what;
 } known_leaves[] = {
-    {"diff_b", "a bias beside another algorithm"},
-    {"bias_indices", "a sparse residual"},
-    {"bias_values", "a sparse residual"},
-    {"bias_size", "a sparse residual"},
     {"reshape_weight", "a base of another shape"},
-    {"set_weight", "a weight that replaces the base's"},
 };
 
 /* What follows a kohya key's first '.' may hold a module path as well. */

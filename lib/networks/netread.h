@@ -7,7 +7,7 @@
 #include "networks/dialect.h"
 #include "networks/peft.h"
 
-enum { SLR_GROUP_LEAVES = 16 };
+enum { SLR_GROUP_LEAVES = 20 };
 
 /* The tensors of one layer, as the file has them. */
 typedef struct slr_group {

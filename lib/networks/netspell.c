@@ -47,6 +47,10 @@ static int check_module(const slr_writing *w, const slr_module *mod)
                         mod->target.name, mod->kind->name, s->name);
     if (mod->kind == &slr_kind_ia3)
         SLR_TRY(check_ia3(s, mod));
+    if (slr_module_has(mod, SLR_LEAF_DIFF_B))
+        return refuse(s, mod, "there is no change of a bias in this dialect");
+    if (slr_module_has(mod, SLR_LEAF_SPARSE))
+        return refuse(s, mod, "there are no sparse residuals in this dialect");
     if (dora && strcmp(mod->kind->name, "lora") != 0)
         return refuse(s, mod, "only LoRA has magnitudes (DoRA) there");
     if (dora && !strcmp(slr_spelling_leaf(s, mod->target.part, "dora_scale"), "dora_scale"))

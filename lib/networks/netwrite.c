@@ -115,6 +115,37 @@ static int add_marker(slr_writing *w, const slr_module *mod)
     return SDLORA_OK;
 }
 
+/* LyCORIS: i16, in which the columns of a wide convolution have no room. */
+static int add_places(slr_writing *w, const slr_network_slot *s)
+{
+    const slr_module *mod = &w->network->module[s->module];
+    int64_t width = slr_target_fan_in(&mod->target);
+    const float size[2] = {(float)mod->target.out, (float)width};
+    const struct {
+        const char *leaf;
+        int rank;
+        const int64_t *dim;
+        const float *values;
+        size_t count;
+    } rows[] = {
+        {slr_kind_leaf(mod->kind, s->leaf), s->rank, s->dim, w->network->params + s->offset,
+         s->count},
+        {SLR_RESIDUAL_SIZE, 1, (const int64_t[]){2}, size, 2},
+    };
+    bool wide = width > INT16_MAX || mod->target.out > INT16_MAX;
+    const slr_dtype_row *type = slr_dtype(wide ? SDLORA_I32 : SDLORA_I16);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        void *bytes = slr_arena_alloc(w->texts, rows[i].count, type->size);
+        slr_st_entry *e = bytes ? add_entry(w, mod, rows[i].leaf) : NULL;
+        if (!e)
+            return SDLORA_ENOMEM;
+        type->from_f32(bytes, rows[i].values, rows[i].count);
+        e->t = (slr_tensor){.dtype = type->dtype, .rank = rows[i].rank, .data = bytes};
+        memcpy(e->t.dim, rows[i].dim, (size_t)rows[i].rank * sizeof *rows[i].dim);
+    }
+    return SDLORA_OK;
+}
+
 static int add_numbers(slr_writing *w, const slr_module *mod)
 {
     float alpha = (float)mod->alpha;
@@ -133,7 +164,9 @@ static int collect(slr_writing *w)
 {
     const slr_network *n = w->network;
     for (size_t i = 0; i < n->n_slots; i++)
-        if (n->slot[i].leaf != SLR_LEAF_SCALAR)
+        if (n->slot[i].leaf == SLR_LEAF_PLACES)
+            SLR_TRY(add_places(w, &n->slot[i]));
+        else if (n->slot[i].leaf != SLR_LEAF_SCALAR)
             SLR_TRY(slr_writing_slot(w, &n->slot[i]));
     for (size_t i = 0; i < n->n_modules; i++)
         SLR_TRY(add_numbers(w, &n->module[i]));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A frozen value with a module's change, as graph operations: W' = W + strength * delta, where
- * delta is scale * scalar * D, or what DoRA makes of it (training.md §2.0, §2.11).  The one place
- * where strength, scalar, DoRA and the dropout of rows and modules are known, for training, merging
- * and applying alike. */
+ * delta is scale * (scalar * D + residual), or what DoRA makes of it (training.md §2.0, §2.11,
+ * §2.12).  The one place where strength, scalar, DoRA and the dropout of rows and modules are
+ * known, for training, merging and applying alike. */
 #include <float.h>
 
 #include "networks/kind.h"
@@ -69,6 +69,8 @@ static slr_val scaled(const slr_apply *a, const slr_module *mod, slr_val w)
         int64_t one[SLR_MAX_RANK] = {1, 1, 1, 1, 1, 1};
         d = slr_mul(g, d, slr_reshape(g, scalar, slr_shape_of(g, d).rank, one));
     }
+    if (a->param[SLR_LEAF_SPARSE] != SLR_NONE)
+        d = slr_add(g, d, a->param[SLR_LEAF_SPARSE]);
     return mod->scale == 1.0 ? d : slr_affine(g, d, mod->scale, 0.0);
 }
 
@@ -93,7 +95,7 @@ static slr_val weight(const slr_apply *a, const slr_module *mod, slr_val v)
 static slr_val bias(const slr_apply *a, const slr_module *mod, slr_val v)
 {
     slr_graph *g = a->g;
-    slr_val d = mod->kind->bias ? mod->kind->bias(a, mod) : SLR_NONE;
+    slr_val d = a->param[slr_kind_bias(mod->kind)];
     if (d == SLR_NONE)
         return v;
     d = slr_drop_module(a, mod, d);

@@ -120,14 +120,14 @@ static int fetch(void *job, size_t i)
                         mod->target.name);
     if (stays(mod))
         return slr_made_copy(&r->made[i], r->t->m, r->n, mod);
-    return slr_change_is_thin(mod) ? SDLORA_OK
-                                   : slr_change_read(&r->change[i], r->t, r->n, mod, false);
+    return slr_module_thin(mod) ? SDLORA_OK
+                                : slr_change_read(&r->change[i], r->t, r->n, mod, false);
 }
 
 /* alpha / rank as sd-scripts computes it: in f32, and 1 where a file has no alpha. */
 static float old_scale(const slr_module *mod)
 {
-    if (mod->rank > 0 && slr_change_is_thin(mod))
+    if (mod->rank > 0 && slr_module_thin(mod))
         return isnan(mod->alpha) ? 1.0f : (float)mod->alpha / (float)mod->rank;
     return (float)mod->scale;
 }
@@ -140,6 +140,7 @@ static int cut(resizing *r, size_t i, const slr_module *mod, const slr_svd *svd)
     slr_made *made = &r->made[i];
     r->lost[i] = lost_by(s, n, k);
     SLR_TRY(slr_made_lora(made, r->t->m, &mod->target, k, old_scale(mod) * (float)k));
+    SLR_TRY(slr_made_bias(made, r->t->m, r->n, mod, 1.0));
     return slr_svd_factors(svd, k, slr_made_up(made), slr_made_down(made));
 }
 
@@ -152,7 +153,7 @@ static int work(void *job, size_t i)
     int64_t out = mod->target.out, width = slr_target_fan_in(&mod->target);
     if (r->made[i].kind)
         return SDLORA_OK;
-    int rc = slr_change_is_thin(mod) ? slr_change_read(c, r->t, r->n, mod, false) : SDLORA_OK;
+    int rc = slr_module_thin(mod) ? slr_change_read(c, r->t, r->n, mod, false) : SDLORA_OK;
     if (rc >= 0)
         rc = c->dense ? slr_svd_dense(&svd, r->t->m, c->dense, out, width)
                       : slr_svd_product(&svd, r->t->m, c->up, c->down, out, c->rank, width);
@@ -167,7 +168,7 @@ static uint64_t bytes(void *job, size_t i)
 {
     const resizing *r = job;
     const slr_module *mod = &r->n->module[i];
-    return slr_change_is_thin(mod)
+    return slr_module_thin(mod)
                ? 0
                : (uint64_t)(mod->target.out * slr_target_fan_in(&mod->target)) * sizeof(float);
 }

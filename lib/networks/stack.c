@@ -20,8 +20,9 @@ typedef struct stack_layer {
     const slr_target *target; /* borrowed from the first network that has it */
     int64_t rank;             /* summed */
     bool rebuilt;             /* has weights of its own instead of factors */
-    float *down, *up;         /* [rank, in*kh*kw], [out, rank]; in the block */
-    const char *down_name, *up_name;
+    bool biased;              /* a network changes its bias */
+    float *down, *up, *bias;  /* [rank, in*kh*kw], [out, rank], [out]; in the block */
+    const char *down_name, *up_name, *bias_name;
 } stack_layer;
 
 struct slr_stack {
@@ -63,7 +64,7 @@ static const char *factor_name(slr_stack *s, const char *key, const char *which)
 /* How many ranks of a module take part. */
 static int64_t rank_of(const slr_stack_item *item, const slr_module *mod)
 {
-    return item->dyn > 0 && item->dyn < mod->rank ? item->dyn : mod->rank;
+    return slr_module_dyn(mod, item->dyn);
 }
 
 static int add_module(slr_stack *s, const slr_stack_item *item, const slr_module *mod)
@@ -78,13 +79,16 @@ static int add_module(slr_stack *s, const slr_stack_item *item, const slr_module
         SLR_TRY(slr_map_set(s->by_path, key, at));
         s->layer[s->n_layers++] = (stack_layer){.target = &mod->target,
                                                 .down_name = factor_name(s, key, "down"),
-                                                .up_name = factor_name(s, key, "up")};
-        if (!s->layer[at].down_name || !s->layer[at].up_name)
+                                                .up_name = factor_name(s, key, "up"),
+                                                .bias_name = factor_name(s, key, "bias")};
+        if (!s->layer[at].down_name || !s->layer[at].up_name || !s->layer[at].bias_name)
             return SDLORA_ENOMEM;
     }
     s->layer[at].rank += rank_of(item, mod);
-    if (!mod->kind->factors || slr_module_has(mod, SLR_LEAF_DORA))
+    if (!slr_module_thin(mod))
         s->layer[at].rebuilt = true;
+    if (slr_module_has(mod, slr_kind_bias(mod->kind)))
+        s->layer[at].biased = true;
     return SDLORA_OK;
 }
 
@@ -103,13 +107,19 @@ static size_t up_floats(const stack_layer *l)
     return round16((size_t)(l->target->out * l->rank));
 }
 
+static size_t bias_floats(const stack_layer *l)
+{
+    return l->biased ? round16((size_t)l->target->out) : 0;
+}
+
 /* Places every layer's factors in one block. */
 static int lay_out(slr_stack *s)
 {
     size_t total = 0;
     for (size_t i = 0; i < s->n_layers; i++)
         if (!s->layer[i].rebuilt)
-            total += down_floats(&s->layer[i]) + up_floats(&s->layer[i]);
+            total +=
+                down_floats(&s->layer[i]) + up_floats(&s->layer[i]) + bias_floats(&s->layer[i]);
     s->block = slr_calloc(s->m, total ? total : 1, sizeof(float));
     if (!s->block)
         return SDLORA_ENOMEM;
@@ -122,6 +132,8 @@ static int lay_out(slr_stack *s)
         at += down_floats(l);
         l->up = at;
         at += up_floats(l);
+        l->bias = at;
+        at += bias_floats(l);
     }
     return SDLORA_OK;
 }
@@ -134,7 +146,7 @@ static stack_layer *find_layer(const slr_stack *s, int part, const char *path)
                                                                                : NULL;
 }
 
-/* Writes one module's rows of `down` and columns of `up` at rank offset `at`. */
+/* Writes one module's rows of `down` and columns of `up` at rank offset `at`; adds to the bias. */
 static void write_module(const slr_stack_item *item, const slr_module *mod, const stack_layer *l,
                          int64_t at)
 {
@@ -147,6 +159,10 @@ static void write_module(const slr_stack_item *item, const slr_module *mod, cons
     for (int64_t o = 0; o < rows; o++)
         for (int64_t p = 0; p < rank; p++)
             up[o * l->rank + p] *= strength;
+    const slr_network_slot *bias =
+        slr_module_slot(mod, &n->slot[mod->slot], slr_kind_bias(mod->kind));
+    for (int64_t o = 0; bias && o < rows; o++)
+        l->bias[o] += strength * n->params[bias->offset + (size_t)o];
 }
 
 static int write_factors(slr_stack *s)
@@ -154,6 +170,9 @@ static int write_factors(slr_stack *s)
     int64_t *at = slr_calloc(s->m, s->n_layers ? s->n_layers : 1, sizeof *at);
     if (!at)
         return SDLORA_ENOMEM;
+    for (size_t i = 0; i < s->n_layers; i++)
+        if (s->layer[i].biased && !s->layer[i].rebuilt)
+            memset(s->layer[i].bias, 0, bias_floats(&s->layer[i]) * sizeof(float));
     for (size_t i = 0; i < s->n_items; i++) {
         const slr_network *n = s->item[i].network;
         s->version[i] = n->version;
@@ -337,7 +356,7 @@ bool slr_stack_alike(const slr_stack *a, const slr_stack *b)
         return false;
     for (size_t i = 0; i < a->n_layers; i++) {
         const stack_layer *l = &a->layer[i], *m = find_layer(b, l->target->part, l->target->path);
-        if (!m || m->rank != l->rank)
+        if (!m || m->rank != l->rank || m->biased != l->biased)
             return false;
     }
     return true;
@@ -362,9 +381,10 @@ static slr_val output(void *user, slr_graph *g, const slr_layer *layer, slr_val 
     int64_t down_dim[4] = {l->rank, t->in, t->kh, t->kw}, up_dim[2] = {t->out, l->rank};
     slr_val down = slr_param(g, l->down_name, spatial ? 4 : 2, down_dim);
     slr_val up = slr_param(g, l->up_name, 2, up_dim);
+    slr_val bias = l->biased ? slr_param(g, l->bias_name, 1, &t->out) : SLR_NONE;
     slr_val d = spatial ? slr_conv2d(g, x, down, SLR_NONE, SLR_NONE, layer->geometry, 1.0)
                         : slr_linear(g, x, down, SLR_NONE, SLR_NONE);
-    return slr_matmul(g, d, up, SLR_NONE, y, false, true, 1.0);
+    return slr_matmul(g, d, up, bias, y, false, true, 1.0);
 }
 
 /* --- hypernetworks --- */
@@ -458,6 +478,10 @@ int slr_stack_bind(slr_stack *s, slr_plan *p)
         SLR_TRY(slr_plan_bind(p, v, s->layer[i].down));
         SLR_TRY(slr_plan_find(p, s->layer[i].up_name, &v));
         SLR_TRY(slr_plan_bind(p, v, s->layer[i].up));
+        if (s->layer[i].biased) {
+            SLR_TRY(slr_plan_find(p, s->layer[i].bias_name, &v));
+            SLR_TRY(slr_plan_bind(p, v, s->layer[i].bias));
+        }
     }
     return SDLORA_OK;
 }

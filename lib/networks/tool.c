@@ -102,11 +102,6 @@ int slr_tool_each(const slr_tool *t, const char *phase, size_t n, const slr_tool
 
 /* --- the change of a module --- */
 
-bool slr_change_is_thin(const slr_module *mod)
-{
-    return mod->kind->factors && !slr_module_has(mod, SLR_LEAF_DORA) && mod->rank > 0;
-}
-
 static int64_t target_count(const slr_target *t)
 {
     return t->norm ? t->out : t->out * slr_target_fan_in(t);
@@ -139,7 +134,9 @@ static int change_graph(slr_graph *g, const slr_network *n, const slr_module *mo
     slr_apply a = {.g = g, .network = n, .layer = &layer, .seed = SLR_NONE, .strength = 1.0};
     for (int i = 0; i < SLR_KIND_LEAVES; i++) {
         const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
-        a.param[i] = s ? slr_param(g, s->key, s->rank, s->dim) : SLR_NONE;
+        a.param[i] = !s || i == SLR_LEAF_PLACES ? SLR_NONE
+                     : i == SLR_LEAF_SPARSE     ? slr_residual_input(g, s->key, x)
+                                                : slr_param(g, s->key, s->rank, s->dim);
     }
     int64_t dim[4] = {x->out, x->in, x->kh, x->kw};
     slr_val w = slr_input(g, "w", SDLORA_F32, x->norm ? 1 : x->kh * x->kw > 1 ? 4 : 2, dim);
@@ -181,7 +178,7 @@ static int bind_params(slr_plan *p, const slr_network *n, const slr_module *mod)
     for (int i = 0; i < SLR_KIND_LEAVES; i++) {
         const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], i);
         slr_val v;
-        if (!s)
+        if (!s || i == SLR_LEAF_SPARSE || i == SLR_LEAF_PLACES)
             continue;
         if (slr_plan_find(p, s->key, &v) < 0)
             slr_clear(); /* a bias, which the weight's formula does not read */
@@ -199,6 +196,12 @@ static int run_change(slr_change *c, const slr_tool *t, slr_plan *p, const slr_n
     SLR_TRY(bind_params(p, n, mod));
     SLR_TRY(slr_plan_back(p));
     SLR_TRY(bind_weight(t, p, mod));
+    const slr_network_slot *slots = &n->slot[mod->slot],
+                           *sparse = slr_module_slot(mod, slots, SLR_LEAF_SPARSE);
+    if (sparse) {
+        SLR_TRY(slr_plan_find(p, sparse->key, &v));
+        slr_residual_fill(mod, slots, n->params, slr_plan_data(p, v));
+    }
     SLR_TRY(slr_plan_run(p, NULL));
     SLR_TRY(slr_plan_find(p, "out", &v));
     c->dense = slr_alloc(t->m, count * sizeof *c->dense);
@@ -233,7 +236,7 @@ int slr_change_read(slr_change *out, const slr_tool *t, const slr_network *n, co
                         mod->target.name, mod->kind->name);
     if (!scale)
         plain.scale = 1.0;
-    int rc = slr_change_is_thin(mod) ? read_thin(out, t, n, &plain) : read_dense(out, t, n, &plain);
+    int rc = slr_module_thin(mod) ? read_thin(out, t, n, &plain) : read_dense(out, t, n, &plain);
     if (rc < 0)
         slr_change_free(t->m, out);
     return rc;
@@ -296,6 +299,24 @@ float *slr_made_down(const slr_made *made)
 float *slr_made_up(const slr_made *made)
 {
     return made->leaf[leaf_of(made->kind, "lora_up.weight")];
+}
+
+int slr_made_bias(slr_made *made, slr_mem *m, const slr_network *n, const slr_module *mod,
+                  double weight)
+{
+    const slr_network_slot *s = slr_module_slot(mod, &n->slot[mod->slot], slr_kind_bias(mod->kind));
+    int leaf = slr_kind_bias(made->kind);
+    if (!s)
+        return SDLORA_OK;
+    if (!made->leaf[leaf]) {
+        slr_form_add(&made->form, leaf, 1, &made->target->out);
+        made->leaf[leaf] = slr_calloc(m, s->count, sizeof(float));
+        if (!made->leaf[leaf])
+            return SDLORA_ENOMEM;
+    }
+    for (size_t i = 0; i < s->count; i++)
+        made->leaf[leaf][i] += (float)weight * n->params[s->offset + i];
+    return SDLORA_OK;
 }
 
 int slr_made_copy(slr_made *made, slr_mem *m, const slr_network *n, const slr_module *mod)

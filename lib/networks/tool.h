@@ -39,10 +39,8 @@ typedef struct slr_change {
     float *dense;
 } slr_change;
 
-/* Whether the change is two thin factors, which need no graph. */
-bool slr_change_is_thin(const slr_module *mod);
 /* ENOTSUP when it depends on weights that a hollow base does not have.  Not for pool pieces unless
- * the change is thin. */
+ * the change is thin (slr_module_thin), which needs no graph. */
 int slr_change_read(slr_change *out, const slr_tool *t, const slr_network *n, const slr_module *mod,
                     bool scale);
 void slr_change_free(slr_mem *m, slr_change *c);
@@ -61,6 +59,11 @@ typedef struct slr_made {
 int slr_made_lora(slr_made *made, slr_mem *m, const slr_target *target, int64_t rank, double alpha);
 float *slr_made_down(const slr_made *made);
 float *slr_made_up(const slr_made *made);
+/* residual.c: the sparse residual of a matrix, [out,in*kh*kw], its share `sparsity` left out. */
+int slr_residual_make(slr_made *made, slr_mem *m, const float *left, double sparsity);
+/* Adds a module's change of the bias, `weight` times, where it has one. */
+int slr_made_bias(slr_made *made, slr_mem *m, const slr_network *n, const slr_module *mod,
+                  double weight);
 /* The same module once more. */
 int slr_made_copy(slr_made *made, slr_mem *m, const slr_network *n, const slr_module *mod);
 void slr_made_free(slr_mem *m, slr_made *made, size_t n);

@@ -224,18 +224,16 @@ bool slr_words_any(const int32_t *ids, size_t n)
     return false;
 }
 
-/* part < 0: each embedding's first. */
 static void copy_row(const slr_network *n, int part, int64_t row, float *to, int64_t width)
 {
     int64_t vectors, wide = 0;
-    const float *from = part < 0 ? slr_embedding_rows(n, &vectors, &wide)
-                                 : slr_embedding_rows_of(n, part, &vectors, &wide);
+    const float *from = slr_embedding_rows_of(n, part, &vectors, &wide);
     if (from && wide == width) /* one that is for another text encoder has no say */
         memcpy(to, from + row * width, (size_t)width * sizeof *to);
 }
 
-static void split(const slr_words *w, int part, int32_t *ids, size_t n, float *put, float *rows,
-                  int64_t width, int32_t *index)
+void slr_words_split(const slr_words *w, int part, int32_t *ids, size_t n, float *put, float *rows,
+                     int64_t width, int32_t *index)
 {
     if (rows)
         memset(rows, 0, n * (size_t)width * sizeof *rows);
@@ -251,18 +249,6 @@ static void split(const slr_words *w, int part, int32_t *ids, size_t n, float *p
             copy_row(found->network, part, row, rows + i * (size_t)width, width);
         ids[i] = 0;
     }
-}
-
-void slr_words_split(const slr_words *w, int32_t *ids, size_t n, float *put, float *rows,
-                     int64_t width, int32_t *index)
-{
-    split(w, -1, ids, n, put, rows, width, index);
-}
-
-void slr_words_split_part(const slr_words *w, int part, int32_t *ids, size_t n, float *put,
-                          float *rows, int64_t width)
-{
-    split(w, part, ids, n, put, rows, width, NULL);
 }
 
 /* --- in a graph --- */

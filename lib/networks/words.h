@@ -34,15 +34,11 @@ size_t slr_words_used(const slr_words *w, const int32_t *ids, size_t n, size_t *
 /* Whether any id is a row. */
 bool slr_words_any(const int32_t *ids, size_t n);
 
-/* Splits ids into what a graph takes: rows become id 0, put[i] is 1 where one stands and 0
- * elsewhere.  rows: [n,width], the values; index: [n], which row of the only embedding (0 where
- * there is none).  Both Nullable. */
-void slr_words_split(const slr_words *w, int32_t *ids, size_t n, float *put, float *rows,
+/* Splits ids into what the graph of a text encoder (SLR_PART_*) takes: rows become id 0, put[i] is
+ * 1 where one stands and 0 elsewhere.  rows: [n,width], the values; index: [n], which row of the
+ * only embedding (0 where there is none).  Both Nullable. */
+void slr_words_split(const slr_words *w, int part, int32_t *ids, size_t n, float *put, float *rows,
                      int64_t width, int32_t *index);
-
-/* The same with the rows of another encoder than each embedding's first: SLR_PART_*. */
-void slr_words_split_part(const slr_words *w, int part, int32_t *ids, size_t n, float *put,
-                          float *rows, int64_t width);
 
 /* A slr_adapter.tokens for rows that are inputs: "put" f32 [N,T,1] and "rows" f32 [N,T,width]. */
 slr_val slr_words_tokens(void *user, slr_graph *g, int part, slr_val ids, slr_val x);

@@ -200,12 +200,13 @@ static int run(slr_conds *c, int e, int clip_skip, const int32_t *chunk,
     const slr_family_text *row = slr_family_text_of(c->family, part);
     int32_t ids[ROW];
     bool any = slr_words_any(chunk, ROW);
-    slr_engine_key key = {kinds[e], e, clip_skip, any};
+    slr_engine_key key = {.kind = kinds[e], .a = e, .b = clip_skip, .c = any};
     SLR_TRY(slr_engine_plan(c->engine, &key, build, c, cancel, out));
     memcpy(ids, chunk, sizeof ids);
     if (any)
-        slr_words_split_part(c->words, part, ids, ROW, slr_engine_memory(*out, "text_encoder.put"),
-                             slr_engine_memory(*out, "text_encoder.rows"), c->shape.clip[e].width);
+        slr_words_split(c->words, part, ids, ROW, slr_engine_memory(*out, "text_encoder.put"),
+                        slr_engine_memory(*out, "text_encoder.rows"), c->shape.clip[e].width,
+                        NULL);
     if (row->pad != c->family->eos) /* else what a text's own end token stands before is kept */
         slr_text_pad(c->family, part, ids, 1);
     if (row->pooled)

@@ -65,12 +65,13 @@ slr_text_io slr_text_io_of(slr_plan *p)
 {
     static const char *const put[] = {"text_encoder.put", "text_encoder_2.put"};
     static const char *const rows[] = {"text_encoder.rows", "text_encoder_2.rows"};
-    slr_text_io io = {.end = slr_train_held(p, "end"),
-                      .splice = slr_train_held(p, "text_encoder.splice")};
+    static const char *const splice[] = {"text_encoder.splice", "text_encoder_2.splice"};
+    slr_text_io io = {.end = slr_train_held(p, "end")};
     for (int e = 0; e < SLR_TEXT_ENCODERS; e++) {
         io.ids[e] = slr_train_held(p, id_names[e]);
         io.put[e] = slr_train_held(p, put[e]);
         io.rows[e] = slr_train_held(p, rows[e]);
+        io.splice[e] = slr_train_held(p, splice[e]);
     }
     return io;
 }
@@ -84,8 +85,8 @@ void slr_text_io_fill(const slr_text_io *io, const slr_words *words, const slr_f
     }
     for (int e = 0; e < shape->n; e++)
         if (io->put[e]) /* names become id 0 */
-            slr_words_split(words, io->ids[e], rows * ROW, io->put[e], io->rows[e],
-                            shape->clip[e].width, io->splice);
+            slr_words_split(words, shape->part[e], io->ids[e], rows * ROW, io->put[e], io->rows[e],
+                            shape->clip[e].width, io->splice[e]);
     if (io->end) /* the same place in all encoders */
         slr_text_ends(io->ids[0], rows, io->end);
 }

@@ -25,11 +25,11 @@ void slr_text_graph_build(slr_graph *g, const slr_text_graph *t, slr_val *states
 
 /* The inputs of such a graph, by encoder; NULL: it has none. */
 typedef struct slr_text_io {
-    int32_t *ids[SLR_TEXT_ENCODERS]; /* [n*n_chunks,77] */
-    float *end;                      /* [n*n_chunks,77]: 1 where a text ends */
-    float *put[SLR_TEXT_ENCODERS];   /* [n*n_chunks,77]: 1 where a row of an embedding stands */
-    float *rows[SLR_TEXT_ENCODERS];  /* [n*n_chunks,77,width]: those rows */
-    int32_t *splice;                 /* which row of the embedding that is trained */
+    int32_t *ids[SLR_TEXT_ENCODERS];    /* [n*n_chunks,77] */
+    float *end;                         /* [n*n_chunks,77]: 1 where a text ends */
+    float *put[SLR_TEXT_ENCODERS];      /* [n*n_chunks,77]: 1 where a row of an embedding stands */
+    float *rows[SLR_TEXT_ENCODERS];     /* [n*n_chunks,77,width]: those rows */
+    int32_t *splice[SLR_TEXT_ENCODERS]; /* which row of the embedding that is trained */
 } slr_text_io;
 slr_text_io slr_text_io_of(slr_plan *p);
 /* From the ids of the first encoder, of `rows` rows, what all inputs hold.  words: Nullable. */

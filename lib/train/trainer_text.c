@@ -146,12 +146,6 @@ static int open_captions(slr_trainer *t, slr_captions **out)
 
 int slr_trainer_open_text(slr_trainer *t)
 {
-    slr_text_shape shape;
-    SLR_TRY(slr_text_read(&shape, t->c.base));
-    if (t->inversion.words && shape.n > 1)
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s has %d text encoders: an embedding is trained for one only so far",
-                        slr_checkpoint_path(t->c.base), shape.n);
     return trains_text(t) ? SDLORA_OK : open_captions(t, &t->text);
 }
 

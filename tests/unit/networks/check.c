@@ -136,9 +136,15 @@ static void dead_modules(void **state)
         {"lora_unet_h.oft_blocks", true},
         {"lora_unet_i.diff", true},
         {"lora_unet_i.diff_b", false},
+        {"lora_unet_k.lora_up.weight", true},
+        {"lora_unet_k.lora_down.weight", false},
+        {"lora_unet_k.bias_values", false},
+        {"lora_unet_l.lora_up.weight", true},
+        {"lora_unet_l.lora_down.weight", false},
+        {"lora_unet_l.bias_values", true},
     };
-    static const char *const DEAD[] = {"lora_unet_a", "lora_unet_c", "lora_unet_e",
-                                       "lora_unet_g", "lora_unet_h", "unet.f"};
+    static const char *const DEAD[] = {"lora_unet_a", "lora_unet_c", "lora_unet_e", "lora_unet_g",
+                                       "lora_unet_h", "lora_unet_l", "unet.f"};
     static const float one[1] = {1}, zero[1] = {0};
     enum { N = sizeof TENSORS / sizeof *TENSORS, N_DEAD = sizeof DEAD / sizeof *DEAD };
     slr_st_entry e[N];
@@ -148,7 +154,7 @@ static void dead_modules(void **state)
             {.dtype = SDLORA_F32, .rank = 1, .dim = {1}, .data = TENSORS[i].zero ? zero : one}};
     write_all(e, N, NULL, 0);
     json_t *r = checked(false), *dead = json_object_get(r, "dead");
-    assert_int_equal(real(r, "modules"), 9);
+    assert_int_equal(real(r, "modules"), 11);
     assert_int_equal(json_array_size(dead), N_DEAD);
     for (size_t i = 0; i < N_DEAD; i++)
         assert_string_equal(json_string_value(json_array_get(dead, i)), DEAD[i]);

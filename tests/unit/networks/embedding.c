@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Embedding files of every kind (tests/golden/embedding, written by torch, safetensors, Pillow and
  * AUTOMATIC1111's own code), new embeddings, saving, and what is refused. */
+#include "failing.h"
 #include "network_test.h"
 
 #include "networks/embedding.h"
@@ -306,7 +307,7 @@ static void names(void **state)
     assert_int_equal(ids[0], D + 1);
     float put, rows[WIDTH];
     int64_t vectors, width;
-    slr_words_split(w, ids, 1, &put, rows, WIDTH, NULL);
+    slr_words_split(w, SLR_PART_TE, ids, 1, &put, rows, WIDTH, NULL);
     assert_int_equal(ids[0], 0);
     assert_true(put == 1);
     assert_memory_equal(rows, slr_embedding_rows(again, &vectors, &width), sizeof rows);
@@ -365,35 +366,6 @@ static void bundles(void **state)
     slr_targets_free(targets);
 }
 
-/* Counts blocks, and refuses one. */
-typedef struct hooks {
-    long calls, fail_at, live;
-} hooks;
-
-static void *hook_alloc(void *user, size_t bytes)
-{
-    hooks *h = user;
-    if (++h->calls == h->fail_at)
-        return NULL;
-    h->live++;
-    return malloc(bytes);
-}
-
-static void *hook_realloc(void *user, void *p, size_t bytes)
-{
-    hooks *h = user;
-    if (++h->calls == h->fail_at)
-        return NULL;
-    h->live += !p;
-    return realloc(p, bytes);
-}
-
-static void hook_free(void *user, void *p)
-{
-    ((hooks *)user)->live -= p != NULL;
-    free(p);
-}
-
 /* Reads a file and a text that names it; the first allocation fails, then the second ... */
 static int use(slr_mem *m, const slr_bpe *bpe, const char *path)
 {
@@ -423,12 +395,12 @@ static void out_of_memory(void **state)
     ok(slr_bpe_new(&bpe, NULL));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[256];
-        long k = 0;
+        int64_t k = 0;
         int rc = SDLORA_ENOMEM;
         snprintf(path, sizeof path, FOLDER "%s", names[i]);
-        while (rc < 0) {
-            hooks h = {.fail_at = ++k};
-            const slr_mem_hooks table = {hook_alloc, hook_realloc, hook_free, &h};
+        for (; rc < 0; k++) {
+            failing f = {.left = k};
+            const slr_mem_hooks table = {fail_alloc, fail_realloc, fail_free, &f};
             slr_mem *m;
             rc = slr_mem_new(&m, &table, 0);
             if (rc >= 0) {
@@ -436,9 +408,9 @@ static void out_of_memory(void **state)
                 slr_mem_unref(m);
             }
             assert_true(rc == SDLORA_OK || rc == SDLORA_ENOMEM);
-            assert_int_equal(h.live, 0);
+            assert_int_equal(f.held, 0);
         }
-        print_message("%s: %ld allocations\n", names[i], k - 1);
+        print_message("%s: %lld allocations\n", names[i], (long long)k - 1);
         assert_true(k > 5);
     }
     slr_bpe_unref(bpe);

@@ -168,11 +168,16 @@ static const struct {
     {{{.leaf = "oft_blocks", "244"}}, SDLORA_EFORMAT, "oft_blocks"},
     {{{.leaf = "oft_diag", "244"}}, SDLORA_EFORMAT, "oft_diag"},
     {{{.leaf = "diff", "oikk"}}, SDLORA_EFORMAT, "diff"},
-    {{{.leaf = "diff_b", "o"}}, SDLORA_ENOTSUP, "a bias beside"},
+    {{{.leaf = "diff_b", "r"}}, SDLORA_EFORMAT, "diff_b"},
+    {{{.leaf = "diff_b", "oi"}}, SDLORA_EFORMAT, "diff_b"},
+    {{{.leaf = "set_weight", "oikk"}}, SDLORA_EFORMAT, "set_weight"},
+    {{{.leaf = "reshape_weight", "4"}}, SDLORA_ENOTSUP, "base of another shape"},
     {{{.leaf = "w_norm", "o"}}, SDLORA_EFORMAT, "w_norm"},
     {{{.leaf = "a1.weight", "or"}}, SDLORA_EFORMAT, "a1.weight"},
     {{{.leaf = "lora_A.weight", "rikk"}}, SDLORA_EFORMAT, "one tensor in two spellings"},
-    {{{.leaf = "bias_values", "4"}}, SDLORA_ENOTSUP, "sparse residual"},
+    {{{.leaf = "bias_values", "4"}}, SDLORA_EFORMAT, "bias_indices is missing"},
+    {{{.leaf = "bias_indices", "24"}}, SDLORA_EFORMAT, "bias_values is missing"},
+    {{{.leaf = "bias_size", "2"}}, SDLORA_EFORMAT, "bias_size"},
 };
 
 static const char *const VICTIMS[] = {
@@ -413,7 +418,8 @@ static void refuse_entries(const original *o, const slr_st_entry *e, size_t n, c
 }
 
 /* Keys that are nearly right: of module and leaf. */
-static const char *const MISTYPED[] = {"%s.%sx", "%s.x%s", "%s..%s", "%s_%s", "x%s.%s", "%s.%s.1.2"};
+static const char *const MISTYPED[] = {"%s.%sx", "%s.x%s", "%s..%s",
+                                       "%s_%s",  "x%s.%s", "%s.%s.1.2"};
 enum { N_MISTYPED = sizeof MISTYPED / sizeof *MISTYPED };
 
 /* Every mutation of one tensor; returns how many. */

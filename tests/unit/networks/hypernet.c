@@ -3,6 +3,7 @@
  * sentence, what is written, how new ones begin; and every activation against torch's.  Agreement
  * of outputs and gradients with torch is in tests/unit/train/hypernet.c. */
 #include "io/torchwrite.h"
+#include "failing.h"
 #include "network_test.h"
 #include "networks/hypernet.h"
 
@@ -422,42 +423,15 @@ static void is_not_merged(void **state)
 
 /* ---- memory ---- */
 
-typedef struct limit {
-    long left, live;
-} limit;
-
-static void *limited_alloc(void *user, size_t bytes)
-{
-    limit *l = user;
-    void *p = l->left-- > 0 ? malloc(bytes) : NULL;
-    l->live += p != NULL;
-    return p;
-}
-
-static void *limited_realloc(void *user, void *old, size_t bytes)
-{
-    limit *l = user;
-    void *p = l->left-- > 0 ? realloc(old, bytes) : NULL;
-    l->live += p && !old;
-    return p;
-}
-
-static void limited_free(void *user, void *p)
-{
-    limit *l = user;
-    l->live -= p != NULL;
-    free(p);
-}
-
-/* Reads a file and writes it again with ever more allocations allowed. */
+/* Reads a file and writes it again; the first allocation fails, then the second ... */
 static void memory_runs_out(void **state)
 {
     (void)state;
-    long n = 0;
+    int64_t n = 0;
     int rc;
     do {
-        limit l = {.left = n++};
-        const slr_mem_hooks hooks = {limited_alloc, limited_realloc, limited_free, &l};
+        failing f = {.left = n++};
+        const slr_mem_hooks hooks = {fail_alloc, fail_realloc, fail_free, &f};
         slr_network *net = NULL;
         slr_mem *m;
         rc = slr_mem_new(&m, &hooks, 0);
@@ -469,9 +443,9 @@ static void memory_runs_out(void **state)
             assert_int_equal(rc, SDLORA_ENOMEM);
         slr_network_unref(net);
         slr_mem_unref(m);
-        assert_int_equal(l.live, 0);
+        assert_int_equal(f.held, 0);
     } while (rc < 0 && n < 100000);
-    print_message("%ld allocations\n", n - 1);
+    print_message("%lld allocations\n", (long long)n - 1);
     assert_true(rc >= 0 && n > 50);
 }
 

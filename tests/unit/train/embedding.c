@@ -54,7 +54,7 @@ static void splice(const slr_step_io *io)
 {
     for (int i = 0; i < IDS; i++) {
         io->text.put[0][i] = io->text.ids[0][i] >= VOCAB;
-        io->text.splice[i] = io->text.ids[0][i] >= VOCAB ? io->text.ids[0][i] - VOCAB : 0;
+        io->text.splice[0][i] = io->text.ids[0][i] >= VOCAB ? io->text.ids[0][i] - VOCAB : 0;
         if (io->text.ids[0][i] >= VOCAB)
             io->text.ids[0][i] = 0;
     }

@@ -365,8 +365,134 @@ static void twenty_steps(void **state)
             train(&cases[i]);
 }
 
+/* --- textual inversion: rows in every encoder (tests/golden/family_embedding.safetensors) --- */
+
+enum { VOCAB = 256, VECTORS = 2 };
+
+static const family_case inversions[] = {
+    {"ti", "sdxl", 1, SLR_PREDICT_EPS, NULL, {[SLR_PART_TE] = 5e-3, [SLR_PART_TE2] = 5e-3}},
+    {"ti2", "sd2", 1, SLR_PREDICT_V, v_options, {[SLR_PART_TE] = 5e-3}},
+};
+
+/* The oracle's ids of new rows are those behind the vocabulary. */
+static void splice(const slr_step_io *io)
+{
+    for (int e = 0; e < io->shape.n; e++)
+        for (int i = 0; i < N * 77; i++) {
+            int32_t *id = &io->text.ids[e][i];
+            io->text.put[e][i] = *id >= VOCAB;
+            io->text.splice[e][i] = *id >= VOCAB ? *id - VOCAB : 0;
+            *id = *id >= VOCAB ? 0 : *id;
+        }
+    if (io->text.end)
+        slr_text_ends(io->text.ids[0], N, io->text.end);
+}
+
+/* The worst difference of the rows from `<case>.<what><encoder>`. */
+static double rows_error(const family_case *c, const slr_network *n, const float *block,
+                         const char *what, size_t step)
+{
+    double worst = 0;
+    for (size_t i = 0; i < slr_network_slots(n); i++) {
+        const slr_network_slot *s = slr_network_slot_at(n, i);
+        char name[80];
+        snprintf(name, sizeof name, "%s.%s%zu", c->name, what, i);
+        float *want = golden_f32(&g, name, NULL);
+        worst = fmax(worst, golden_compare(block + s->offset, want + step * s->count, s->count).l2);
+        slr_free(NULL, want);
+    }
+    return worst;
+}
+
+/* Written and read again it is the same pair, under AUTOMATIC1111's names. */
+static void pair_survives(slr_checkpoint *base, const slr_network *n)
+{
+    static const char *const names[] = {"clip_l", "clip_g"};
+    const char *const ends[] = {"ti.safetensors", "ti.pt"};
+    for (int i = 0; i < 2; i++) {
+        slr_network *again;
+        slr_tensor t;
+        ok(slr_netfile_save(n, in_scratch(ends[i]), SDLORA_F32, NULL));
+        ok(slr_network_open(&again, NULL, base, in_scratch(ends[i])));
+        assert_int_equal(slr_network_slots(again), 2);
+        assert_int_equal(slr_network_param_count(again), slr_network_param_count(n));
+        assert_memory_equal(slr_network_params(again), slr_network_params((slr_network *)n),
+                            slr_network_param_count(n) * sizeof(float));
+        slr_network_unref(again);
+        golden file = {0};
+        if (!i)
+            file = golden_open(in_scratch(ends[i]));
+        for (int e = 0; !i && e < 2; e++) {
+            assert_true(slr_safetensors_find(file.file, names[e], &t));
+            assert_int_equal(t.dim[0], VECTORS);
+        }
+        golden_close(&file);
+    }
+}
+
+static void invert(const family_case *c)
+{
+    char name[80];
+    slr_network *net;
+    slr_step *s;
+    slr_optim *optim;
+    slr_checkpoint *base = open_model(c);
+    ok(make_rc(&net, base,
+               (const char *const[]){"token_string", "newword", "num_vectors_per_token", "2", NULL},
+               1));
+    slr_step_config config = config_of(c, base, net);
+    config.part_mask &= ~(1u << SLR_PART_UNET);
+    for (size_t i = 0; i < slr_network_slots(net); i++) {
+        const slr_network_slot *slot = slr_network_slot_at(net, i);
+        snprintf(name, sizeof name, "%s.rows%zu", c->name, i);
+        draw(name, 0.1, 0, slr_network_params(net) + slot->offset, slot->count);
+    }
+    ok(slr_step_new(&s, &config));
+    ok(slr_optim_new(&optim, slr_checkpoint_mem(base), net, devices, (slr_opt){NULL, "train"},
+                     config.part_mask, NULL));
+    const slr_step_io *io = slr_step_io_of(s);
+    snprintf(name, sizeof name, "%s.loss", c->name);
+    float *losses = golden_f32(&g, name, NULL);
+    double worst = 0, rows = 0, grad = 0;
+    for (int k = 0; k < STEPS; k++) {
+        double norm;
+        snprintf(name, sizeof name, "%s.%d", c->name, k);
+        fill(c, s, name, (size_t)k);
+        splice(io);
+        ok(slr_step_run(s, NULL));
+        worst = fmax(worst, fabs(golden_loss(s) - losses[k]) / losses[k]);
+        grad = k ? grad : rows_error(c, net, io->grad, "grad", 0);
+        memcpy(slr_optim_grad(optim), io->grad, slr_network_param_count(net) * sizeof(float));
+        ok(slr_optim_norm(optim, &norm));
+        ok(slr_optim_apply(optim, k + 1, c->lr, 1.0));
+        rows = fmax(rows, rows_error(c, net, slr_network_params(net), "rows", (size_t)k));
+    }
+    print_message("%s: losses within %.3g, first gradients %.3g, rows %.3g\n", c->name, worst, grad,
+                  rows);
+    assert_true(worst <= TOL_LOSS && grad <= TOL_GRAD && rows <= TOL_LAST);
+    if (slr_network_slots(net) == 2)
+        pair_survives(base, net);
+    slr_free(NULL, losses);
+    slr_optim_free(optim);
+    slr_step_free(s);
+    slr_network_unref(net);
+    slr_checkpoint_unref(base);
+}
+
+static void textual_inversion(void **state)
+{
+    (void)state;
+    golden loras = g;
+    g = golden_open(TEST_ROOT "/golden/family_embedding.safetensors");
+    for (size_t i = 0; i < sizeof inversions / sizeof *inversions; i++)
+        invert(&inversions[i]);
+    golden_close(&g);
+    g = loras;
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(gradients), cmocka_unit_test(twenty_steps)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gradients), cmocka_unit_test(twenty_steps),
+                                       cmocka_unit_test(textual_inversion)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
