@@ -199,6 +199,7 @@ def main():
     extracted("conv", change, False, conv_dim=3)
     lycoris("fixed", change, mode="fixed", linear_mode_param=6, conv_mode_param=4, small_conv=False)
     lycoris("small", change, mode="fixed", linear_mode_param=6, conv_mode_param=4, small_conv=True)
+    lycoris("sparse", change, LAYERS, mode="fixed", linear_mode_param=6, conv_mode_param=4, small_conv=False, use_bias=True, sparsity=0.97)
     lycoris("whole", change, LAYERS[:3], mode="fixed", linear_mode_param=32, conv_mode_param=2, small_conv=False)
     lycoris("threshold", change, mode="threshold", linear_mode_param=0.05, conv_mode_param=0.1, small_conv=False)
     lycoris("ratio", change, mode="ratio", linear_mode_param=0.2, conv_mode_param=0.3, small_conv=False)

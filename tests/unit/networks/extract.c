@@ -99,7 +99,7 @@ static void test_lycoris(void **state)
     static const struct {
         const char *name;
         bool needs_full;
-        const char *pairs[10];
+        const char *pairs[14];
     } rows[] = {
         {"lycoris_fixed",
          false,
@@ -114,6 +114,10 @@ static void test_lycoris(void **state)
         {"lycoris_quantile",
          false,
          {"mode", "quantile", "linear_param", "0.8", "conv_param", "0.6", "small_conv", "false"}},
+        {"lycoris_sparse",
+         false,
+         {"mode", "fixed", "dim", "6", "conv_dim", "4", "small_conv", "false", "use_sparse_bias",
+          "true", "sparsity", "0.97"}},
         {"lycoris_whole",
          true,
          {"mode", "fixed", "dim", "32", "conv_dim", "2", "small_conv", "false"}},
@@ -127,6 +131,51 @@ static void test_lycoris(void **state)
         survives(n);
         slr_network_unref(n);
     }
+}
+
+/* The residual's places are LyCORIS' own; values to the rounding of an SVD in f32. */
+static void test_residual(void **state)
+{
+    (void)state;
+    static const char *const pairs[][10] = {
+        {"mode", "fixed", "dim", "6", "conv_dim", "4", "small_conv", "false", NULL},
+        {"mode", "fixed", "dim", "6", "conv_dim", "4", NULL}};
+    slr_network *want = opened("lycoris_sparse"), *whole;
+    whole = extracted((const char *[]){"mode", "full", NULL});
+    size_t places = 0, same = 0;
+    for (int i = 0; i < 2; i++) {
+        const char *more[14];
+        size_t n = 0, closer = 0, with = 0;
+        for (; pairs[i][n]; n++)
+            more[n] = pairs[i][n];
+        slr_network *plain = extracted(pairs[i]);
+        memcpy(more + n, (const char *[]){"use_sparse_bias", "true", "sparsity", "0.97", NULL},
+               5 * sizeof *more);
+        slr_network *got = extracted(more);
+        for (size_t k = 0; k < want->n_modules; k++) {
+            const slr_module *y = &want->module[k];
+            const slr_module *x = slr_network_find(got, y->target.part, y->target.path),
+                             *p = slr_network_find(plain, y->target.part, y->target.path),
+                             *f = slr_network_find(whole, y->target.part, y->target.path);
+            with += slr_module_has(x, SLR_LEAF_SPARSE);
+            closer += delta_error(got, x, whole, f) < delta_error(plain, p, whole, f);
+            if (i || !slr_module_has(x, SLR_LEAF_SPARSE))
+                continue;
+            const slr_network_slot *a = slr_module_slot(x, &got->slot[x->slot], SLR_LEAF_PLACES),
+                                   *b = slr_module_slot(y, &want->slot[y->slot], SLR_LEAF_PLACES);
+            assert_non_null(b);
+            assert_int_equal(a->count, b->count);
+            for (size_t j = 0; j < a->count; j++, places++)
+                same += got->params[a->offset + j] == want->params[b->offset + j];
+        }
+        assert_true(with >= 5 && closer == with);
+        slr_network_unref(got);
+        slr_network_unref(plain);
+    }
+    print_message("%zu of %zu rows and columns\n", same, places);
+    assert_true(same == places && places > 100);
+    slr_network_unref(want);
+    slr_network_unref(whole);
 }
 
 /* Everything that changed, whole: the change itself. */
@@ -188,7 +237,7 @@ static void test_refused(void **state)
     } rows[] = {
         {SDLORA_EINVAL, "linear_param", {"mode", "ratio"}},
         {SDLORA_EINVAL, "between 0 and 1", {"mode", "quantile", "linear_param", "2"}},
-        {SDLORA_ENOTSUP, "use_sparse_bias", {"use_sparse_bias", "true"}},
+        {SDLORA_EINVAL, "LyCORIS' modes", {"use_sparse_bias", "true"}},
     };
     slr_network *n;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -223,8 +272,9 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kohya),   cmocka_unit_test(test_lycoris), cmocka_unit_test(test_full),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_kohya),    cmocka_unit_test(test_lycoris),
+        cmocka_unit_test(test_residual), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_threads),  cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
