@@ -582,6 +582,7 @@ const check_case check_cases[] = {
     {OP(EMBED_BW), "1:i32 1x1", "1x1"},
     {OP(EMBED_BW), "2x7:i32 2x7x33", "19x33"},
     {OP(EMBED_BW), "2x77:i32 2x77x130", "40x130"},
+    {OP(EMBED_BW), "9:i32 9x768", "3x768"}, /* many groups of columns in one piece */
     {OP(TIME_EMBED), "1", "1x2"},
     {OP(TIME_EMBED), "5", "5x320"},
     {OP(TIME_EMBED), "3", "3x33"},

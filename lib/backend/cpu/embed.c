@@ -75,18 +75,24 @@ static int embed_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *con
 
 enum { COLS = 64 };
 
-/* Items are groups of COLS columns: every row is added by one thread, in the order of the ids. */
-static void embed_bw_body(void *arg, int64_t lo, int64_t hi)
+/* Columns [from, to), COLS at most, of all rows. */
+static void add_columns(const embed_job *j, int64_t from, int64_t to)
 {
-    const embed_job *j = arg;
     const embed_kernel *k = j->k;
-    int64_t from = lo * COLS, to = hi * COLS < k->c ? hi * COLS : k->c;
     for (int64_t i = 0; i < k->count; i++) {
         float *d = (float *)j->y + j->ids[i] * k->c + from, dy[COLS];
         const void *row = slr_cpu_at(j->table, i * k->c + from, (int64_t)k->rows->size);
         k->rows->to_f32(dy, row, (size_t)(to - from));
         k->fns->binary[SLR_CPU_ADD](to - from, d, d, dy);
     }
+}
+
+/* Items are groups of COLS columns: every row is added by one thread, in the order of the ids. */
+static void embed_bw_body(void *arg, int64_t lo, int64_t hi)
+{
+    const embed_job *j = arg;
+    for (int64_t i = lo; i < hi; i++)
+        add_columns(j, i * COLS, (i + 1) * COLS < j->k->c ? (i + 1) * COLS : j->k->c);
 }
 
 static int embed_bw_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,
