@@ -191,6 +191,8 @@ static void fill_step(const slr_bench *b, const slr_step_io *io)
         fill_normal(io->states, b->n * io->tokens * io->shape.width, 2);
     if (io->pooled)
         fill_normal(io->pooled, b->n * io->shape.pooled, 3);
+    if (io->extra)
+        fill_normal(io->extra, b->n * b->h * b->w * (1 + io->channels), 5);
     if (io->sizes)
         fill_normal(io->sizes, b->n * io->shape.n_sizes * SLR_SIZE_WIDTH, 4);
 }

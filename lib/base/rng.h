@@ -37,8 +37,9 @@ enum {
     SLR_STREAM_SPLIT = 8,
     SLR_STREAM_EVAL = 9,
     SLR_STREAM_STRENGTH = 10, /* strengths drawn once a batch */
-    SLR_STREAM_RANKS = 12,   /* of DyLoRA */
-    SLR_STREAM_TEMPLATE = 11  /* captions of textual inversion */
+    SLR_STREAM_TEMPLATE = 11, /* captions of textual inversion */
+    SLR_STREAM_RANKS = 12,    /* of DyLoRA */
+    SLR_STREAM_MASK = 13      /* masks of inpainting */
 };
 
 /* torch.Generator("cpu").manual_seed(seed) and torch.randn (inference.md §4.8). */

@@ -247,6 +247,8 @@ static void fingerprint(slr_dataset *d)
         h = slr_hash64(&it->content_hash, sizeof it->content_hash, h);
         h = slr_hash64(number, sizeof number, h);
         h = add_text(h, it->caption);
+        if (it->mask)
+            h = slr_hash64(&it->mask_hash, sizeof it->mask_hash, h);
     }
     d->fingerprint = h;
 }
@@ -292,6 +294,9 @@ static int tell(slr_dataset *d)
     if (d->n_turned > 0)
         SLR_TRY(slr_dataset_note(d, "%lld pictures are marked as turned and used unturned",
                                  (long long)d->n_turned));
+    if (d->n_stray > 0)
+        SLR_TRY(slr_dataset_note(d, "%lld masks (-masklabel.png) belong to no picture",
+                                 (long long)d->n_stray));
     return SDLORA_OK;
 }
 

@@ -34,6 +34,9 @@ typedef struct slr_item {
     int32_t resized_w, resized_h, crop_left, crop_top;
     int64_t repeats;       /* as counted for this run (reg images: training.md §4.9) */
     uint64_t content_hash; /* of the file's bytes */
+    const char *mask;      /* "<stem>-masklabel.png" beside it: white where an inpainting model is
+                            * to paint; NULL: there is none */
+    uint64_t mask_hash;    /* of that file's bytes; 0: they could not be read */
 } slr_item;
 size_t slr_dataset_items(const slr_dataset *d);
 const slr_item *slr_dataset_item(const slr_dataset *d, size_t i);

@@ -27,12 +27,21 @@ typedef struct slr_loader_config {
     uint64_t seed;
     int threads;
     int64_t max_steps; /* of the whole run; 0: not known, then token_warmup_step must be >= 1 */
+    /* For an inpainting model: batches have masks.  A picture's own, or drawn: `masks` of a picture
+     * beforehand, by mask_seed, but no more than the epochs use; 0, or with random_crop: one for
+     * each use, by seed. */
+    bool inpaint;
+    int64_t masks;
+    uint64_t mask_seed;
+    int64_t max_epochs; /* of the whole run; 0: not known */
 } slr_loader_config;
 
 typedef struct slr_batch {
     int64_t n, w, h;             /* n samples of w x h pixels */
     int64_t lw, lh, channels;    /* latents: w / factor, h / factor, 4 */
     const float *latents;        /* [n,h/8,w/8,4] */
+    const float *extra;          /* [n,h/8,w/8,1+4]: the mask (1: to be painted) and the latents of
+                                  * the masked picture; NULL without inpainting */
     const char *const *captions; /* n, processed (shuffled, dropped ...) */
     const float *loss_weight;    /* n: prior_loss_weight for reg images, else 1 */
     const float *sizes;          /* [n,SLR_SAMPLE_SIZES] */
@@ -43,9 +52,12 @@ typedef struct slr_batch {
 typedef struct slr_loader slr_loader;
 /* Fills the latent cache (memory; and disk with cache_latents_to_disk) before it returns; with
  * random_crop there is no cache and slr_loader_get() encodes.  Holds a reference to d; what config
- * points at must stay, its texts need not.  ENAN names a picture that the encoder gave up on. */
+ * points at must stay, its texts need not.  ENAN names a picture that the encoder gave up on, EINVAL
+ * a mask that does not fit its picture. */
 int slr_loader_new(slr_loader **out, slr_dataset *d, const slr_loader_config *config);
 void slr_loader_free(slr_loader *l);
+/* Whether slr_loader_get() needs the encoder. */
+bool slr_loader_encodes(const slr_loader *l);
 /* The batch number `index` of `epoch`: any order of calls gives the same bytes.  Lifetime: until
  * the next call.  step: optimiser steps done so far (token warm-up). */
 int slr_loader_get(slr_loader *l, int64_t epoch, int64_t index, int64_t step,
@@ -53,14 +65,16 @@ int slr_loader_get(slr_loader *l, int64_t epoch, int64_t index, int64_t step,
 
 /* What a set's pictures take before and while they are trained on. */
 typedef struct slr_loader_needs {
-    uint64_t latent_bytes; /* kept in memory */
-    uint64_t cache_bytes;  /* of cache files that will be written */
-    int64_t pictures;      /* to be encoded; of one epoch when each_epoch */
-    double seconds;        /* that encoding them takes, by those that were tried */
-    double start;          /* seconds for the first one: the encoder's plan is made */
-    bool each_epoch;       /* random_crop: encoded anew whenever they are used */
-    int64_t captions;      /* different ones; meaningless when they change */
-    bool captions_change;  /* drawn anew at each use */
+    uint64_t latent_bytes;  /* kept in memory */
+    uint64_t cache_bytes;   /* of cache files that will be written */
+    int64_t cache_files;    /* how many */
+    int64_t pictures;       /* to be encoded before the first step */
+    int64_t epoch_pictures; /* encoded anew in each epoch: random crops, fresh masks */
+    double seconds;         /* that encoding the former takes, by those that were tried */
+    double epoch_seconds;   /* the latter */
+    double start;           /* that the first one takes more: the encoder's plan is made */
+    int64_t captions;       /* different ones; meaningless when they change */
+    bool captions_change;   /* drawn anew at each use */
 } slr_loader_needs;
 /* Looks at what slr_loader_new() would do for the same arguments, and encodes a few pictures to
  * time it; the biggest one first.  Writes nothing. */

@@ -15,15 +15,17 @@
 
 #define PICTURE_BYTES ((uint64_t)1 << 30) /* of a file */
 
-typedef enum kind { OTHER, PICTURE, UNREADABLE } kind;
+#define MASK_ENDING "-masklabel.png" /* OneTrainer's */
+
+typedef enum kind { OTHER, PICTURE, UNREADABLE, MASK } kind;
 
 static kind kind_of(const char *name)
 {
     static const struct {
         const char *suffix;
         kind kind;
-    } row[] = {{".png", PICTURE},    {".jpg", PICTURE},     {".jpeg", PICTURE},  {".webp", PICTURE},
-               {".bmp", UNREADABLE}, {".avif", UNREADABLE}, {".jxl", UNREADABLE}};
+    } row[] = {{MASK_ENDING, MASK},  {".png", PICTURE},    {".jpg", PICTURE},     {".jpeg", PICTURE},
+               {".webp", PICTURE},   {".bmp", UNREADABLE}, {".avif", UNREADABLE}, {".jxl", UNREADABLE}};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         size_t k = strlen(row[i].suffix);
@@ -48,15 +50,21 @@ static size_t face_stem(const char *base, size_t n)
     return n;
 }
 
-/* "<dir>/<first n bytes of the name><ending>" when that is a file; else NULL.  The path is in `b`,
- * which remembers when there was no memory for it. */
-static const char *beside(slr_buf *b, const char *path, size_t n, const char *ending)
+/* "<dir>/<first n bytes of the name><dot><ending>" when that is a file; else NULL.  The path is in
+ * `b`, which remembers when there was no memory for it. */
+static const char *named(slr_buf *b, const char *path, size_t n, const char *dot,
+                         const char *ending)
 {
     size_t dir = (size_t)(slr_path_base(path) - path);
     b->len = 0;
     slr_buf_add(b, path, dir + n);
-    slr_buf_printf(b, "%s%s", *ending && *ending != '.' ? "." : "", ending);
+    slr_buf_printf(b, "%s%s", dot, ending);
     return slr_buf_ok(b) == 0 && slr_file_exists(b->data) ? b->data : NULL;
+}
+
+static const char *beside(slr_buf *b, const char *path, size_t n, const char *ending)
+{
+    return named(b, path, n, *ending && *ending != '.' ? "." : "", ending);
 }
 
 static int read_caption(slr_dataset *d, const char *path, const slr_subset *s, const char **out)
@@ -135,6 +143,31 @@ static int look(slr_dataset *d, const char *path, slr_item *item)
     return rc;
 }
 
+/* A mask that cannot be read is a failure of those alone who need it. */
+static int find_mask(slr_dataset *d, const char *path, slr_item *item)
+{
+    slr_buf name;
+    void *bytes;
+    size_t n;
+    slr_buf_init(&name, d->m);
+    const char *file = named(&name, path, slr_path_stem(slr_path_base(path)), "", MASK_ENDING);
+    int rc = slr_buf_ok(&name);
+    if (rc == 0 && file && !(item->mask = slr_arena_strdup(d->arena, file)))
+        rc = SDLORA_ENOMEM;
+    slr_buf_free(&name);
+    if (rc < 0 || !item->mask)
+        return rc;
+    rc = slr_file_read(d->m, item->mask, PICTURE_BYTES, &bytes, &n);
+    if (rc == SDLORA_ENOMEM)
+        return rc;
+    if (rc == 0) {
+        item->mask_hash = slr_hash64(bytes, n, 0);
+        slr_free(d->m, bytes);
+    }
+    slr_clear();
+    return SDLORA_OK;
+}
+
 static int place(slr_dataset *d, slr_item *item, double *ar_error)
 {
     slr_fit fit;
@@ -165,6 +198,8 @@ static int add_picture(slr_dataset *d, const char *path, size_t subset)
     if (rc < 0)
         return skip(d, path, rc);
     SLR_TRY(read_caption(d, path, s, &item.caption));
+    SLR_TRY(find_mask(d, path, &item));
+    d->n_stray -= item.mask != NULL; /* counted with the folder's files */
     item.path = slr_arena_strdup(d->arena, path);
     if (!item.path)
         return SDLORA_ENOMEM;
@@ -207,7 +242,8 @@ static int read_folder(slr_dataset *d, const folder *f, const char *dir, const c
     for (size_t i = 0; i < f->names.n; i++) {
         const char *name = f->names.item[i];
         kind k = kind_of(name);
-        if (k == OTHER)
+        d->n_stray += k == MASK;
+        if (k == OTHER || k == MASK)
             continue;
         char *path = slr_path_join(d->m, f->path, name);
         int rc = !path ? SDLORA_ENOMEM

@@ -37,6 +37,7 @@ static const slr_family FAMILIES[] = {
         .title = "Stable Diffusion 1.x",
         .base_version = "sd_v1",
         .architecture = "stable-diffusion-v1",
+        .inpainting = "stable-diffusion-v1-inpainting",
         .heads = 8,
         .te_head_dim = 64,
         .n_text = 1,
@@ -47,6 +48,7 @@ static const slr_family FAMILIES[] = {
         .eos = 49407,
         .pad = 49407,
         .native_size = 512,
+        .timesteps = 1000,
     },
     {
         .id = SLR_FAMILY_SD2,
@@ -54,6 +56,7 @@ static const slr_family FAMILIES[] = {
         .title = "Stable Diffusion 2.x",
         .base_version = "sd_v2",
         .architecture = "stable-diffusion-v2-512",
+        .inpainting = "stable-diffusion-v2-inpainting",
         .head_dim = 64,
         .te_head_dim = 64,
         .n_text = 1,
@@ -64,6 +67,7 @@ static const slr_family FAMILIES[] = {
         .eos = 49407,
         .pad = 0,
         .native_size = 768,
+        .timesteps = 1000,
     },
     {
         .id = SLR_FAMILY_SDXL,
@@ -71,6 +75,7 @@ static const slr_family FAMILIES[] = {
         .title = "Stable Diffusion XL",
         .base_version = "sdxl_base_v1-0",
         .architecture = "stable-diffusion-xl-v1-base",
+        .inpainting = "stable-diffusion-xl-v1-base-inpainting",
         .head_dim = 64,
         .te_head_dim = 64,
         .n_text = 2,
@@ -83,6 +88,7 @@ static const slr_family FAMILIES[] = {
         .eos = 49407,
         .pad = 49407,
         .native_size = 1024,
+        .timesteps = 1000,
     },
     {
         .id = SLR_FAMILY_REFINER,
@@ -102,6 +108,7 @@ static const slr_family FAMILIES[] = {
         .eos = 49407,
         .pad = 0,
         .native_size = 1024,
+        .timesteps = 200,
     },
 };
 
@@ -121,6 +128,13 @@ const slr_family *slr_family_by_name(const char *name)
         if (strcmp(FAMILIES[i].name, name) == 0)
             return &FAMILIES[i];
     return NULL;
+}
+
+const char *slr_family_architecture(const slr_family *family, bool v, bool inpaint)
+{
+    if (inpaint && family->inpainting)
+        return family->inpainting;
+    return family->id == SLR_FAMILY_SD2 && v ? "stable-diffusion-v2-768-v" : family->architecture;
 }
 
 const slr_family_text *slr_family_text_of(const slr_family *family, int part)

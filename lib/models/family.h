@@ -27,6 +27,7 @@ typedef struct slr_family {
     const char *title;        /* "Stable Diffusion 1.x" */
     const char *base_version; /* ss_base_model_version: "sd_v1" */
     const char *architecture; /* modelspec: "stable-diffusion-v1" */
+    const char *inpainting;   /* the same of models that take a mask; NULL: there are none */
     int heads;                /* > 0: fixed count of heads; 0: head_dim rules */
     int head_dim;
     int te_head_dim; /* 64 */
@@ -38,10 +39,13 @@ typedef struct slr_family {
     double vae_scale;      /* 0.18215 */
     int32_t bos, eos, pad; /* token ids; pad: of the first encoder */
     int native_size;       /* 512 */
+    int timesteps;         /* it works at those below this one, 1000 but for the refiner */
 } slr_family;
 
 const slr_family *slr_family_by_id(int id);
 const slr_family *slr_family_by_name(const char *name);
+/* What modelspec calls a checkpoint of it that predicts v, or takes a mask (OneTrainer's names). */
+const char *slr_family_architecture(const slr_family *family, bool v, bool inpaint);
 /* Its row of a text encoder by SLR_PART_*; NULL: it has none. */
 const slr_family_text *slr_family_text_of(const slr_family *family, int part);
 

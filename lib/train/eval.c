@@ -57,7 +57,12 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
     SLR_TRY(sort_items(e, c->mem, items, n));
     if (e->n_layers)
         SLR_TRY(slr_stack_new(&e->stack, c->mem, c->devices, c->base, e->layer, e->n_layers));
-    SLR_TRY(slr_feed_open(&e->feed, c, c->data, e->precision.vae, seed, 0, &e->cancel));
+    const slr_feed_use use = {.precision = e->precision.vae,
+                              .seed = seed,
+                              .masks = 1,
+                              .mask_seed = seed,
+                              .cancel = &e->cancel};
+    SLR_TRY(slr_feed_open(&e->feed, c, c->data, &use));
     slr_captions_config text = {.mem = c->mem,
                                 .log = c->log,
                                 .base = c->base,
@@ -81,6 +86,7 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
                                    .text = e->text,
                                    .noise = &e->noise,
                                    .seed = seed,
+                                   .score = (float)slr_opt_real(o, "aesthetic_score"),
                                    .n_chunks = n_chunks};
     return slr_validator_new(&e->validator, &config);
 }

@@ -75,7 +75,7 @@ static void sum_memory(slr_probe *p)
     uint64_t encoder = m->encoder > p->encoders + m->text ? m->encoder : p->encoders + m->text;
     uint64_t before = p->made + encoder + m->latents;
     uint64_t after = m->packed + m->graphs + m->workspace + m->optimizer + m->text + m->latents +
-                     m->validation + m->samples + (p->needs.each_epoch ? m->encoder : 0);
+                     m->validation + m->samples + (p->needs.epoch_pictures ? m->encoder : 0);
     m->peak = m->process + m->handles + (before > after ? before : after);
     m->mapped = tensor_bytes(slr_trainer_vae(p->c));
     for (int part = 0; part < SLR_PART_VAE; part++)

@@ -31,8 +31,8 @@ static double mean_pixels(const slr_dataset *d)
 }
 
 /* The held-out loss of one picture, each time with a caption that is not encoded yet. */
-static int time_validation(slr_probe *p, const float *latents, const slr_bucket *b, int factor,
-                           double *seconds)
+static int time_validation(slr_probe *p, const float *latents, const float *extra,
+                           const slr_bucket *b, int factor, double *seconds)
 {
     double loss;
     for (int i = 0; i < 2; i++) {
@@ -40,8 +40,8 @@ static int time_validation(slr_probe *p, const float *latents, const slr_bucket 
         const slr_item *item = slr_dataset_item(p->c->validation, 0);
         slr_captions_forget(slr_trainer_held_out_text(p->t));
         SLR_TRY(slr_validator_picture(p->t->validator, 0, p->caption ? p->caption : item->caption,
-                                      latents, b->height / factor, b->width / factor, &p->t->cancel,
-                                      &loss));
+                                      latents, extra, b->height / factor, b->width / factor,
+                                      &p->t->cancel, &loss));
         *seconds = slr_clock() - start;
     }
     return SDLORA_OK;
@@ -64,10 +64,13 @@ int slr_probe_validation(slr_probe *p)
     if (slr_opt_has(t->o, "max_validation_steps") &&
         slr_opt_int(t->o, "max_validation_steps") < pictures)
         pictures = slr_opt_int(t->o, "max_validation_steps");
-    float *latents = slr_calloc(t->m, (size_t)b->width * (size_t)b->height, sizeof *latents);
+    size_t pixels = (size_t)(b->width / factor) * (size_t)(b->height / factor);
+    float *latents = slr_calloc(t->m, pixels * 4, sizeof *latents);
+    float *extra = slr_calloc(t->m, pixels * (1 + 4), sizeof *extra);
     double one = 0;
-    int rc = latents ? time_validation(p, latents, b, factor, &one) : SDLORA_ENOMEM;
+    int rc = latents && extra ? time_validation(p, latents, extra, b, factor, &one) : SDLORA_ENOMEM;
     slr_free(t->m, latents);
+    slr_free(t->m, extra);
     uint64_t states = slr_captions_floats(slr_trainer_held_out_text(t)) * sizeof(float), kept;
     slr_forecast_texts(&p->val_needs, pictures, 0, states, &encoded, &kept);
     p->f->memory.validation += slr_probe_used(p) - before + kept;

@@ -159,9 +159,10 @@ int slr_forecast_disk(slr_forecast *f, slr_trainer *t, const slr_loader_needs *n
     SLR_TRY(network_bytes(t, &f->file[SLR_FORECAST_NETWORK].bytes));
     SLR_TRY(slr_state_size(&parts, &t->run, &f->file[SLR_FORECAST_STATE].bytes));
     count_saves(f, t);
-    if (needs->cache_bytes)
-        f->file[SLR_FORECAST_CACHE] = (slr_forecast_file){
-            needs->pictures, needs->pictures, needs->cache_bytes / (uint64_t)needs->pictures};
+    if (needs->cache_files)
+        f->file[SLR_FORECAST_CACHE] =
+            (slr_forecast_file){needs->cache_files, needs->cache_files,
+                                needs->cache_bytes / (uint64_t)needs->cache_files};
     f->file[SLR_FORECAST_SAMPLE] = (slr_forecast_file){f->samples, f->samples, sample_bytes};
     for (int i = 0; i < SLR_FORECAST_FILES; i++)
         f->disk += (uint64_t)f->file[i].kept * f->file[i].bytes;

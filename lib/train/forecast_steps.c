@@ -25,15 +25,14 @@ static int look(slr_probe *p, slr_dataset *data, bool stays, slr_loader_needs *n
 {
     slr_trainer *t = p->t;
     slr_feed *feed = data == p->c->data ? &t->feed : &t->val_feed;
+    slr_feed_use use = stays ? slr_trainer_use(t) : slr_trainer_held_out_use(t);
     uint64_t before = slr_probe_used(p);
-    SLR_TRY(
-        slr_feed_look(feed, p->c, data, t->precision.vae, t->seed, t->total, &t->cancel, needs));
-    if (needs->pictures)
+    SLR_TRY(slr_feed_look(feed, p->c, data, &use, needs));
+    if (needs->pictures || needs->epoch_pictures)
         *bytes = slr_probe_used(p) - before;
-    if (!stays || !needs->each_epoch)
+    if (!stays || !needs->epoch_pictures)
         slr_feed_close(feed);
-    double each = needs->pictures ? needs->seconds / (double)needs->pictures : 0;
-    p->f->seconds.load += needs->start > each ? needs->start - each : 0;
+    p->f->seconds.load += needs->start;
     return SDLORA_OK;
 }
 
@@ -42,9 +41,9 @@ int slr_probe_pictures(slr_probe *p)
     slr_forecast *f = p->f;
     SLR_TRY(look(p, p->c->data, true, &p->needs, &f->memory.encoder));
     f->memory.latents = p->needs.latent_bytes;
-    double epochs = p->needs.each_epoch ? (double)f->batches / (double)f->batches_per_epoch : 1;
-    f->encoded = (int64_t)((double)p->needs.pictures * epochs);
-    f->seconds.encode = p->needs.seconds * epochs;
+    double epochs = (double)f->batches / (double)f->batches_per_epoch;
+    f->encoded = p->needs.pictures + (int64_t)((double)p->needs.epoch_pictures * epochs);
+    f->seconds.encode = p->needs.seconds + p->needs.epoch_seconds * epochs;
     if (!p->c->validation)
         return SDLORA_OK;
     uint64_t bytes = 0;
@@ -62,7 +61,7 @@ int slr_probe_pictures(slr_probe *p)
 /* A batch of a shape: random latents, the captions of pictures of that bucket. */
 typedef struct fake {
     slr_batch b;
-    float *latents, *weight, *sizes;
+    float *latents, *extra, *weight, *sizes;
     const char **captions;
     size_t *items;
 } fake;
@@ -70,6 +69,7 @@ typedef struct fake {
 static void fake_free(fake *k, slr_mem *m)
 {
     slr_free(m, k->latents);
+    slr_free(m, k->extra);
     slr_free(m, k->weight);
     slr_free(m, k->sizes);
     slr_free(m, k->captions);
@@ -86,13 +86,15 @@ static int fake_make(fake *k, const slr_probe *p, const slr_forecast_shape *s, i
 {
     const slr_trainer *t = p->t;
     const slr_dataset *d = t->c.data;
-    int64_t lw = s->width / factor, lh = s->height / factor, floats = s->n * lw * lh * 4;
+    int64_t lw = s->width / factor, lh = s->height / factor, pixels = s->n * lw * lh;
+    int64_t floats = pixels * 4;
     *k = (fake){.latents = slr_calloc(t->m, (size_t)floats, sizeof *k->latents),
+                .extra = slr_calloc(t->m, (size_t)pixels * (1 + 4), sizeof *k->extra),
                 .weight = slr_calloc(t->m, (size_t)s->n, sizeof *k->weight),
                 .sizes = slr_calloc(t->m, (size_t)s->n, SLR_SAMPLE_SIZES * sizeof *k->sizes),
                 .captions = slr_calloc(t->m, (size_t)s->n, sizeof *k->captions),
                 .items = slr_calloc(t->m, (size_t)s->n, sizeof *k->items)};
-    if (!k->latents || !k->weight || !k->sizes || !k->captions || !k->items)
+    if (!k->latents || !k->extra || !k->weight || !k->sizes || !k->captions || !k->items)
         return SDLORA_ENOMEM;
     slr_rng rng;
     slr_rng_init(&rng, 0, SLR_STREAM_EVAL, 0);
@@ -112,6 +114,7 @@ static int fake_make(fake *k, const slr_probe *p, const slr_forecast_shape *s, i
                        .lh = lh,
                        .channels = 4,
                        .latents = k->latents,
+                       .extra = k->extra,
                        .captions = k->captions,
                        .loss_weight = k->weight,
                        .sizes = k->sizes,

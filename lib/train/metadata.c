@@ -85,15 +85,37 @@ static const struct {
     {"ss_keep_tokens", FROM_DATASET, "keep_tokens", false},
 };
 
+/* Options of "train" that mean something to some models alone; runs of others do without the key,
+ * as kohya's do. */
+static bool inpaints(const slr_run_facts *f)
+{
+    return slr_checkpoint_inpaint(f->base);
+}
+
+static bool refines(const slr_run_facts *f)
+{
+    return slr_network_family(f->network)->id == SLR_FAMILY_REFINER;
+}
+
+static const struct {
+    const char *key, *option;
+    bool (*of)(const slr_run_facts *f);
+} own_rows[] = {
+    {"ss_train_inpainting", "train_inpainting", inpaints},
+    {"ss_masks_per_image", "masks_per_image", inpaints},
+    {"ss_aesthetic_score", "aesthetic_score", refines},
+};
+
 bool slr_metadata_row(size_t i, const char **key, const char **kind, const char **option)
 {
     static const char *const kinds[] = {
         [FROM_TRAIN] = "train", [FROM_DATASET] = "dataset", [FROM_NETWORK] = "network"};
-    if (i >= sizeof rows / sizeof *rows)
+    const size_t n = sizeof rows / sizeof *rows;
+    if (i >= n + sizeof own_rows / sizeof *own_rows)
         return false;
-    *key = rows[i].key;
-    *kind = kinds[rows[i].from];
-    *option = rows[i].option;
+    *key = i < n ? rows[i].key : own_rows[i - n].key;
+    *kind = kinds[i < n ? rows[i].from : FROM_TRAIN];
+    *option = i < n ? rows[i].option : own_rows[i - n].option;
     return true;
 }
 
@@ -181,6 +203,9 @@ static int set_rows(slr_meta *meta, const slr_run_facts *f, bool bare)
             SLR_TRY((rates ? set_rates : set_option)(meta, rows[i].key, from[rows[i].from],
                                                      rows[i].option));
         }
+    for (size_t i = 0; !bare && i < sizeof own_rows / sizeof *own_rows; i++)
+        if (own_rows[i].of(f))
+            SLR_TRY(set_option(meta, own_rows[i].key, f->opts, own_rows[i].option));
     return embedding ? set_embedding(meta, from[FROM_NETWORK]) : SDLORA_OK;
 }
 
@@ -359,15 +384,9 @@ static const struct {
     {"modelspec.implementation_version", "metadata_implementation_version"},
 };
 
-/* By version and prediction, as sd-scripts' sai_model_spec.py tells them. */
-static const char *architecture_of(const slr_family *family, bool v)
-{
-    return family->id == SLR_FAMILY_SD2 && v ? "stable-diffusion-v2-768-v" : family->architecture;
-}
-
 static const char *implementation_of(const slr_family *family, bool embedding)
 {
-    return family->id == SLR_FAMILY_SDXL || embedding
+    return family->n_sizes || embedding /* SDXL and its refiner */
                ? "https://github.com/Stability-AI/generative-models"
                : "diffusers";
 }
@@ -384,7 +403,7 @@ static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
     SLR_TRY(slr_meta_set(meta, "modelspec.sai_model_spec", "1.0.1"));
     bool embedding = slr_network_is_embedding(f->network);
     SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s/%s",
-                          architecture_of(family, f->v_prediction),
+                          slr_family_architecture(family, f->v_prediction, inpaints(f)),
                           embedding ? "textual-inversion" : "lora"));
     SLR_TRY(slr_meta_set(meta, "modelspec.implementation", implementation_of(family, embedding)));
     SLR_TRY(

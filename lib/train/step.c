@@ -23,6 +23,7 @@ struct slr_step {
     slr_step_io io;
     slr_recompute_cost recomputed;
     size_t rows; /* of ids */
+    size_t extra; /* floats of a sample's io.extra */
 };
 
 /* Values of the graph while it is built. */
@@ -84,6 +85,19 @@ static slr_val build_vector(building *b, slr_val pooled)
     return slr_concat(b->g, part, 2, 1);
 }
 
+/* Noisy latents, and beside them what an inpainting model takes: [n,h,w,in]. */
+static slr_val build_image(building *b)
+{
+    const slr_step_config *c = b->c;
+    int64_t own = b->unet.out_channels, more = b->unet.in_channels - own;
+    int64_t image[4] = {c->n, c->h, c->w, own}, extra[4] = {c->n, c->h, c->w, more};
+    b->x = slr_input(b->g, "x", SDLORA_F32, 4, image);
+    if (!more)
+        return b->x;
+    slr_val part[2] = {b->x, slr_input(b->g, "extra", SDLORA_F32, 4, extra)};
+    return slr_concat(b->g, part, 2, 3);
+}
+
 static void build_forward(building *b)
 {
     const slr_step_config *c = b->c;
@@ -92,7 +106,7 @@ static void build_forward(building *b)
     slr_adapter stacked;
     slr_val context, pooled;
 
-    b->x = slr_input(b->g, "x", SDLORA_F32, 4, image);
+    slr_val x = build_image(b);
     b->t = slr_input(b->g, "t", SDLORA_F32, 1, one);
     b->target = slr_input(b->g, "target", SDLORA_F32, 4, image);
     b->weight = slr_input(b->g, "weight", SDLORA_F32, 1, one);
@@ -112,7 +126,7 @@ static void build_forward(building *b)
     slr_nn nn = {b->g, weights_of(c, SLR_PART_UNET), SLR_PART_UNET, adapter};
     slr_graph_push(b->g, "unet");
     slr_val pred =
-        slr_unet_build_vector(&nn, slr_checkpoint_family(c->base), b->x, b->t, context, vector);
+        slr_unet_build_vector(&nn, slr_checkpoint_family(c->base), x, b->t, context, vector);
     slr_graph_pop(b->g);
     b->loss = slr_loss(b->g, pred, b->target, b->weight, b->delta, c->loss_type);
     slr_output(b->g, b->loss, "loss");
@@ -178,6 +192,7 @@ static void fill_io(slr_step *s, const building *b)
     slr_plan *p = s->plan;
     s->io = (slr_step_io){
         .x = slr_train_held(p, "x"),
+        .extra = slr_train_held(p, "extra"),
         .target = slr_train_held(p, "target"),
         .t = slr_train_held(p, "t"),
         .weight = slr_train_held(p, "weight"),
@@ -196,6 +211,7 @@ static void fill_io(slr_step *s, const building *b)
         .shape = b->text,
     };
     s->rows = (size_t)(b->c->n * b->c->n_chunks);
+    s->extra = (size_t)(b->c->h * b->c->w * (b->unet.in_channels - b->unet.out_channels));
 }
 
 /* Shapes of the model's parts, and what it takes to train it. */
@@ -208,11 +224,13 @@ static int read_shapes(building *b)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no UNet", slr_checkpoint_path(c->base));
     SLR_TRY(slr_text_read(&b->text, c->base));
     SLR_TRY(slr_unet_read(&b->unet, family, unet));
-    if (b->unet.in_channels != b->unet.out_channels)
+    int64_t own = b->unet.out_channels;
+    if (b->unet.in_channels != own && b->unet.in_channels != own + 1 + own)
         return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s is an inpainting model, whose UNet takes %lld channels: train on the "
-                        "model that it was made from, whose networks fit it",
-                        slr_checkpoint_path(c->base), (long long)b->unet.in_channels);
+                        "%s: the UNet takes %lld channels and gives %lld, which is neither a plain "
+                        "model nor one for inpainting",
+                        slr_checkpoint_path(c->base), (long long)b->unet.in_channels,
+                        (long long)own);
     return SDLORA_OK;
 }
 
@@ -323,9 +341,20 @@ void slr_step_fill_text(const slr_step *s, const slr_words *words)
     slr_text_io_fill(&s->io.text, words, slr_checkpoint_family(s->base), &s->io.shape, s->rows);
 }
 
-void slr_step_fill_sizes(const slr_step *s, const float *numbers, int64_t i)
+void slr_step_fill_sizes(const slr_step *s, const float *numbers, float score, int64_t i)
 {
+    float told[SLR_SIZE_NUMBERS];
     int n = s->io.shape.n_sizes;
-    if (s->io.sizes)
-        slr_text_sizes(numbers, n, s->io.sizes + i * n * SLR_SIZE_WIDTH);
+    if (!s->io.sizes)
+        return;
+    memcpy(told, numbers, sizeof told);
+    if (n == SLR_SIZE_NUMBERS - 1)
+        told[n - 1] = score;
+    slr_text_sizes(told, n, s->io.sizes + i * n * SLR_SIZE_WIDTH);
+}
+
+void slr_step_fill_extra(const slr_step *s, const float *extra, int64_t i)
+{
+    if (s->io.extra)
+        memcpy(s->io.extra + (size_t)i * s->extra, extra, s->extra * sizeof *extra);
 }

@@ -36,6 +36,8 @@ void slr_step_free(slr_step *s);
 /* Inputs; all filled by the caller before run. */
 typedef struct slr_step_io {
     float *x;             /* [n,h,w,4] noisy latents */
+    float *extra;         /* [n,h,w,1+4] mask and latents of the masked picture; NULL where the UNet
+                           * takes none */
     float *target;        /* [n,h,w,4] */
     float *t;             /* [n] */
     float *weight;        /* [n] */
@@ -62,7 +64,9 @@ slr_recompute_cost slr_step_recomputed(const slr_step *s);
 /* Ids of the first encoder stand in io->text.ids[0]: the text side's other inputs. */
 void slr_step_fill_text(const slr_step *s, const slr_words *words);
 /* One sample's numbers, SLR_SAMPLE_SIZES of them, into row i of io->sizes; nothing where the UNet
- * takes none. */
-void slr_step_fill_sizes(const slr_step *s, const float *numbers, int64_t i);
+ * takes none.  score: what a refiner is told in place of the bucket's sizes. */
+void slr_step_fill_sizes(const slr_step *s, const float *numbers, float score, int64_t i);
+/* A sample's mask and masked latents into row i of io->extra; nothing where the UNet takes none. */
+void slr_step_fill_extra(const slr_step *s, const float *extra, int64_t i);
 
 #endif

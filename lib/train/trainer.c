@@ -51,7 +51,7 @@ static int fill_text(slr_trainer *t, slr_step *step, const slr_batch *b)
     for (int64_t i = 0; i < b->n; i++) {
         char text[SLR_INVERSION_TEXT];
         const char *caption = caption_of(t, b, i, text);
-        slr_step_fill_sizes(step, b->sizes + i * SLR_SAMPLE_SIZES, i);
+        slr_step_fill_sizes(step, b->sizes + i * SLR_SAMPLE_SIZES, t->score, i);
         SLR_TRY(ids ? slr_words_caption(words, t->bpe, t->m, family, caption, t->n_chunks,
                                         ids + i * t->n_chunks * 77)
                     : slr_captions_put(t->text, caption, &t->cancel, io, i));
@@ -79,6 +79,8 @@ int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
     uint64_t first = first_sample(t, b);
     SLR_TRY(slr_noise_fill(&t->noise, t->m, io, b->latents, b->n, b->lh, b->lw, t->seed, first,
                            b->loss_weight));
+    for (int64_t i = 0; b->extra && i < b->n; i++)
+        slr_step_fill_extra(step, b->extra + i * b->lh * b->lw * (1 + b->channels), i);
     SLR_TRY(fill_text(t, step, b));
     fill_seed(t, io, first);
     if (io->ranks)

@@ -36,6 +36,16 @@ typedef struct slr_feed {
     void *phase_user;
 } slr_feed;
 
+/* How a set of pictures is used. */
+typedef struct slr_feed_use {
+    slr_policy precision; /* of the autoencoder */
+    uint64_t seed;
+    int64_t max_steps, max_epochs; /* of the whole run; 0: not known */
+    int64_t masks;                 /* as slr_loader_config has them; for inpainting models */
+    uint64_t mask_seed;
+    slr_cancel_flag *cancel;
+} slr_feed_use;
+
 struct slr_trainer {
     slr_mem *m;
     slr_trainer_config c; /* handles are references */
@@ -47,6 +57,7 @@ struct slr_trainer {
     /* settings */
     uint64_t seed;
     int n_chunks, clip_skip, accumulation;
+    float score; /* that a refiner is told */
     int64_t batch_size, n_batches, total, epochs;
     double max_grad_norm, base_lr[SLR_PART_COUNT];
     unsigned part_mask;
@@ -91,14 +102,17 @@ int slr_trainer_validator(slr_trainer *t, slr_loader *loader);
 slr_weights *slr_trainer_vae(const slr_trainer_config *c); /* NULL: there is none */
 /* What the step graph of a shape is made from. */
 slr_step_config slr_trainer_step_config(const slr_trainer *t, int64_t n, int64_t h, int64_t w);
-/* Pictures as latents.  Once all are encoded the autoencoder goes. */
+/* How a trainer's pictures are used, and those held out: each with one mask that is the same in
+ * all runs. */
+slr_feed_use slr_trainer_use(slr_trainer *t);
+slr_feed_use slr_trainer_held_out_use(slr_trainer *t);
+/* Pictures as latents.  Once all are encoded the autoencoder goes, unless batches need it. */
 int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
-                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel);
+                  const slr_feed_use *use);
 /* slr_loader_look() with the autoencoder that slr_feed_open() would take; it stays until the feed
  * is closed. */
 int slr_feed_look(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
-                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel,
-                  slr_loader_needs *needs);
+                  const slr_feed_use *use, slr_loader_needs *needs);
 void slr_feed_close(slr_feed *feed);
 /* The planned graph for a shape, made when it is not kept. */
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out);

@@ -65,21 +65,21 @@ static bool in_tiles(const sdlora_options *o)
 }
 
 /* The autoencoder, and what a loader needs to use it; id holds FEED_ID bytes. */
-static int open_encoder(slr_feed *feed, const slr_trainer_config *c, slr_policy precision,
-                        slr_cancel_flag *cancel, char *id, slr_loader_config *config)
+static int open_encoder(slr_feed *feed, const slr_trainer_config *c, const slr_feed_use *use,
+                        char *id, slr_loader_config *config)
 {
     slr_weights *vae = slr_trainer_vae(c);
     int factor;
-    *feed = (slr_feed){.cancel = cancel, .phase = c->phase, .phase_user = c->phase_user};
+    *feed = (slr_feed){.cancel = use->cancel, .phase = c->phase, .phase_user = c->phase_user};
     if (!vae)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
                         slr_checkpoint_path(c->base));
     SLR_TRY(slr_vae_factor(vae, &factor));
     bool tiles = in_tiles(c->opts);
     snprintf(id, FEED_ID, "%016llx%s%s", (unsigned long long)digest(vae, 0),
-             precision.storage == SDLORA_BF16 ? "-bf16" : "", tiles ? "-tiled" : "");
+             use->precision.storage == SDLORA_BF16 ? "-bf16" : "", tiles ? "-tiled" : "");
     SLR_TRY(slr_vae_runner_new(&feed->vae, vae, slr_checkpoint_family(c->base), c->devices));
-    slr_vae_runner_set_policy(feed->vae, precision);
+    slr_vae_runner_set_policy(feed->vae, use->precision);
     SLR_TRY(slr_vae_runner_set_tiling(feed->vae, tiles ? slr_vae_runner_tile(feed->vae) : 0));
     *config = (slr_loader_config){.mem = c->mem,
                                   .log = c->log,
@@ -90,25 +90,29 @@ static int open_encoder(slr_feed *feed, const slr_trainer_config *c, slr_policy 
                                   .channels = 4,
                                   .progress = cached,
                                   .progress_user = feed,
-                                  .cancel = cancel,
-                                  .threads = slr_devices_threads(c->devices)};
+                                  .cancel = use->cancel,
+                                  .seed = use->seed,
+                                  .threads = slr_devices_threads(c->devices),
+                                  .max_steps = use->max_steps,
+                                  .max_epochs = use->max_epochs,
+                                  .inpaint = slr_checkpoint_inpaint(c->base),
+                                  .masks = use->masks,
+                                  .mask_seed = use->mask_seed};
     return SDLORA_OK;
 }
 
 int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
-                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel)
+                  const slr_feed_use *use)
 {
     slr_loader_config config;
     char id[FEED_ID];
-    SLR_TRY(open_encoder(feed, c, precision, cancel, id, &config));
-    config.seed = seed;
-    config.max_steps = max_steps;
+    SLR_TRY(open_encoder(feed, c, use, id, &config));
     int rc = slr_loader_new(&feed->loader, data, &config);
     if (rc < 0) {
         slr_feed_close(feed);
         return rc;
     }
-    if (!slr_opt_bool((slr_opt){slr_dataset_options(data), "dataset"}, "random_crop")) {
+    if (!slr_loader_encodes(feed->loader)) {
         slr_vae_runner_free(feed->vae); /* its weights and workspace are worth hundreds of MB */
         feed->vae = NULL;
     }
@@ -116,14 +120,11 @@ int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data
 }
 
 int slr_feed_look(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
-                  slr_policy precision, uint64_t seed, int64_t max_steps, slr_cancel_flag *cancel,
-                  slr_loader_needs *needs)
+                  const slr_feed_use *use, slr_loader_needs *needs)
 {
     slr_loader_config config;
     char id[FEED_ID];
-    SLR_TRY(open_encoder(feed, c, precision, cancel, id, &config));
-    config.seed = seed;
-    config.max_steps = max_steps;
+    SLR_TRY(open_encoder(feed, c, use, id, &config));
     int rc = slr_loader_look(data, &config, needs);
     if (rc < 0)
         slr_feed_close(feed);
@@ -136,6 +137,26 @@ void slr_feed_close(slr_feed *feed)
     slr_vae_runner_free(feed->vae);
     feed->loader = NULL;
     feed->vae = NULL;
+}
+
+slr_feed_use slr_trainer_use(slr_trainer *t)
+{
+    return (slr_feed_use){.precision = t->precision.vae,
+                          .seed = t->seed,
+                          .max_steps = t->total,
+                          .max_epochs = t->epochs,
+                          .masks = slr_opt_int(t->o, "masks_per_image"),
+                          .mask_seed = t->seed,
+                          .cancel = &t->cancel};
+}
+
+slr_feed_use slr_trainer_held_out_use(slr_trainer *t)
+{
+    slr_feed_use use = slr_trainer_use(t);
+    use.max_epochs = 0;
+    use.masks = 1;
+    use.mask_seed = 0;
+    return use;
 }
 
 /* --- graphs by shape --- */
@@ -311,6 +332,33 @@ static int check_buckets(const slr_trainer *t, const slr_dataset *d)
     return SDLORA_OK;
 }
 
+/* What inpainting models and the refiner have of their own. */
+static int read_kind(slr_trainer *t)
+{
+    const char *path = slr_checkpoint_path(t->c.base);
+    bool inpaint = slr_checkpoint_inpaint(t->c.base);
+    int timesteps = slr_checkpoint_family(t->c.base)->timesteps;
+    slr_opt data = {slr_dataset_options(t->c.data), "dataset"};
+    t->score = (float)slr_opt_real(t->o, "aesthetic_score");
+    if (slr_opt_given(t->o, "train_inpainting") &&
+        slr_opt_bool(t->o, "train_inpainting") != inpaint)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s is %s model: train_inpainting has to be %s",
+                        path, inpaint ? "an inpainting" : "no inpainting",
+                        inpaint ? "true" : "false");
+    if (inpaint) /* one spelling, for metadata and for states */
+        SLR_TRY(slr_options_set_text(t->opts, "train_inpainting", "true"));
+    if (inpaint && slr_opt_given(t->o, "masks_per_image") &&
+        slr_opt_int(t->o, "masks_per_image") > 0 && slr_opt_bool(data, "random_crop"))
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "masks_per_image and random_crop exclude each other: a masked picture that "
+                        "is encoded beforehand has one crop");
+    if (timesteps < SLR_TIMESTEPS && !slr_opt_has(t->o, "max_timestep"))
+        slr_logf(&t->c.log, SLR_LOG_WARN,
+                 "%s is made for timesteps below %d: max_timestep %d fits it", path, timesteps,
+                 timesteps);
+    return SDLORA_OK;
+}
+
 static int read_settings(slr_trainer *t)
 {
     SLR_TRY(slr_opt_check_supported(t->o));
@@ -318,6 +366,7 @@ static int read_settings(slr_trainer *t)
     SLR_TRY(slr_options_set_text(t->opts, "mixed_precision", slr_policy_name(t->precision.model)));
     t->seed = slr_opt_has(t->o, "seed") ? (uint64_t)slr_opt_int(t->o, "seed") : 0;
     t->max_grad_norm = slr_opt_real(t->o, "max_grad_norm");
+    SLR_TRY(read_kind(t));
     SLR_TRY(check_buckets(t, t->c.data));
     SLR_TRY(check_buckets(t, t->c.validation));
     SLR_TRY(read_rates(t));
@@ -356,6 +405,7 @@ int slr_trainer_validator(slr_trainer *t, slr_loader *loader)
                                    .noise = &t->noise,
                                    .seed =
                                        0, /* the same noise for all runs, so that losses compare */
+                                   .score = t->score,
                                    .n_chunks = t->n_chunks};
     if (slr_opt_has(t->o, "max_validation_steps"))
         config.max_pictures = slr_opt_int(t->o, "max_validation_steps");
@@ -407,12 +457,11 @@ static int open_pictures(slr_trainer *t)
 {
     SLR_TRY(slr_inversion_check(&t->inversion, t->bpe, t->m, t->c.data));
     SLR_TRY(slr_outputs_begin(&t->out));
-    SLR_TRY(
-        slr_feed_open(&t->feed, &t->c, t->c.data, t->precision.vae, t->seed, t->total, &t->cancel));
+    slr_feed_use use = slr_trainer_use(t), held_out = slr_trainer_held_out_use(t);
+    SLR_TRY(slr_feed_open(&t->feed, &t->c, t->c.data, &use));
     t->loader = t->feed.loader;
     if (t->c.validation)
-        SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, t->precision.vae, t->seed,
-                              t->total, &t->cancel));
+        SLR_TRY(slr_feed_open(&t->val_feed, &t->c, t->c.validation, &held_out));
     if (slr_opt_has(t->o, "resume")) /* captions are encoded with the state's network */
         SLR_TRY(slr_trainer_resume(t, slr_opt_text(t->o, "resume")));
     SLR_TRY(slr_trainer_keep_captions(t));

@@ -71,15 +71,10 @@ static bool trains_text(const slr_trainer *t)
     return t->part_mask & (1u << SLR_PART_TE | 1u << SLR_PART_TE2);
 }
 
-static int check_family(const slr_trainer *t, const slr_text_shape *s)
+static int check_family(const slr_trainer *t)
 {
     const slr_family *family = slr_checkpoint_family(t->c.base);
     const char *path = slr_checkpoint_path(t->c.base);
-    if (s->n_sizes && s->n_sizes != SLR_SAMPLE_SIZES)
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s is a refiner, which is told a picture's score and not its size: "
-                        "networks are trained on the base model",
-                        path);
     if (slr_opt_given(t->o, "v2") && slr_opt_bool(t->o, "v2") != (family->id == SLR_FAMILY_SD2))
         return slr_fail(SDLORA_EINVAL, __func__, "%s is %s: v2 has to be %s", path, family->title,
                         family->id == SLR_FAMILY_SD2 ? "true" : "false");
@@ -110,10 +105,8 @@ static int check_constant(const slr_trainer *t)
 
 int slr_trainer_read_text(slr_trainer *t)
 {
-    slr_text_shape shape;
     SLR_TRY(slr_captions_chunks(t->o, &t->n_chunks));
-    SLR_TRY(slr_text_read(&shape, t->c.base));
-    SLR_TRY(check_family(t, &shape));
+    SLR_TRY(check_family(t));
     t->clip_skip = (int)slr_opt_int(t->o, "clip_skip");
     t->cache_on_disk = slr_opt_bool(t->o, "cache_text_encoder_outputs_to_disk");
     t->cache_text = t->cache_on_disk || slr_opt_bool(t->o, "cache_text_encoder_outputs");

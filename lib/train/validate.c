@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "base/status.h"
 
-enum { N_TIMES = 10, FIRST_TIME = 50, TIME_STEP = 100 };
+enum { N_TIMES = 10 };
 
 struct slr_validator {
     slr_validator_config c;
@@ -67,8 +67,16 @@ static int step_for(slr_validator *v, int64_t h, int64_t w)
     return SDLORA_OK;
 }
 
+/* The middle of each of ten parts of the timesteps that the model works at. */
+static int timestep(const slr_validator *v, int i)
+{
+    int part = slr_checkpoint_family(v->c.base)->timesteps / N_TIMES;
+    return part / 2 + i * part;
+}
+
 int slr_validator_picture(slr_validator *v, size_t item, const char *caption, const float *latents,
-                          int64_t h, int64_t w, const slr_cancel_flag *cancel, double *loss)
+                          const float *extra, int64_t h, int64_t w, const slr_cancel_flag *cancel,
+                          double *loss)
 {
     const slr_item *of = slr_dataset_item(v->c.data, item);
     float sizes[SLR_SAMPLE_SIZES];
@@ -83,14 +91,15 @@ int slr_validator_picture(slr_validator *v, size_t item, const char *caption, co
     int rc = SDLORA_OK;
     for (int i = 0; rc >= 0 && i < N_TIMES; i++) {
         slr_rng rng;
-        int t = FIRST_TIME + i * TIME_STEP;
+        int t = timestep(v, i);
         slr_rng_init(&rng, v->c.seed, SLR_STREAM_EVAL, (uint32_t)(item * N_TIMES + (size_t)i));
         slr_rng_normal(&rng, noise, (size_t)floats);
         slr_noise_fixed(v->c.noise, latents, noise, floats, t, io->x + i * floats,
                         io->target + i * floats);
         io->t[i] = (float)t;
         io->weight[i] = 1.0f;
-        slr_step_fill_sizes(v->step, sizes, i);
+        slr_step_fill_sizes(v->step, sizes, v->c.score, i);
+        slr_step_fill_extra(v->step, extra, i);
         rc = slr_captions_put(v->c.text, caption, cancel, io, i);
     }
     slr_free(v->c.mem, noise);
@@ -121,7 +130,7 @@ int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *l
     for (int64_t i = 0; i < slr_dataset_batches_per_epoch(v->c.data); i++) {
         const slr_batch *b;
         SLR_TRY(slr_loader_get(v->c.loader, 0, i, 0, &b));
-        int64_t floats = b->lh * b->lw * b->channels;
+        int64_t floats = b->lh * b->lw * b->channels, more = b->lh * b->lw * (1 + b->channels);
         for (int64_t k = 0; k < b->n; k++) {
             char text[SLR_INVERSION_TEXT];
             double one;
@@ -130,8 +139,9 @@ int slr_validator_run(slr_validator *v, const slr_cancel_flag *cancel, double *l
             v->seen[b->items[k]] = true;
             const char *caption =
                 slr_inversion_caption(v->c.inversion, b->captions[k], b->items[k], text);
-            SLR_TRY(slr_validator_picture(v, b->items[k], caption, b->latents + k * floats, b->lh,
-                                          b->lw, cancel, &one));
+            SLR_TRY(slr_validator_picture(v, b->items[k], caption, b->latents + k * floats,
+                                          b->extra ? b->extra + k * more : NULL, b->lh, b->lw,
+                                          cancel, &one));
             sum += one;
             SLR_TRY(tell(v, ++n, total));
         }

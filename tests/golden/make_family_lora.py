@@ -1,12 +1,15 @@
-"""Freezes LoRA training on the small SD 2 and SDXL models of make_families.py as sd-scripts does it: family_lora.safetensors.
+"""Freezes LoRA training on the small models of make_families.py as sd-scripts does it: family_lora.safetensors (SD 2 and SDXL) and
+kinds_lora.safetensors (inpainting models and the refiner).
 
-    python make_family_lora.py SD_SCRIPTS_CHECKOUT
+    python make_family_lora.py SD_SCRIPTS_CHECKOUT [family_lora | kinds_lora]
 
 The network is sd-scripts' own (networks/lora.py) on diffusers' UNet and transformers' text encoders; states, pooled state, sizes and
 losses are joined as in sdxl_train_util.py, strategy_sdxl.py and train_network.py.  Models, network and inputs are made from their
 names (synthetic.draws), so that the file holds answers: output, loss and every gradient of one step (each module's in full for one
 of each kind and every twelfth, norms of all), and the losses of 20 AdamW steps.  Cases: `sdxl` (noise, one chunk), `sdxl_long` (two
-chunks of 75 tokens, v prediction with zero terminal SNR), `sd2` (v prediction).
+chunks of 75 tokens, v prediction with zero terminal SNR), `sd2` (v prediction); `sd1-inpaint` and `sdxl-inpaint` (a mask and drawn
+latents of a masked picture behind the noisy ones, as diffusers' train_dreambooth_inpaint_lora.py joins them), `refiner` (the second
+encoder alone, a score in place of the bucket's size).
 """
 import sys
 
@@ -16,12 +19,13 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from oracle import save, versions
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from make_families import EOS, MODELS, made
+from make_families import EOS, MODELS, VARIANTS, made
 from networks import lora
 from library import custom_train_functions, sdxl_train_util
 
 RANK, ALPHA, UP, H, W, STEPS = 2, 1.0, 0.1, 8, 16, 20
 RATES = dict(te1=5e-4, te2=2e-4, unet=1e-3)
+SCORES = torch.tensor([[6.0], [2.5]])
 SIZES = torch.tensor([[1024.0, 768.0, 0.0, 48.0, 1216.0, 832.0], [333.0, 1500.0, 7.0, 0.0, 640.0, 1024.0]])
 
 
@@ -30,7 +34,9 @@ def draws(name, *shape):
 
 
 def load(name):
-    config, texts = MODELS[name]
+    config, texts = MODELS[VARIANTS.get(name, name)]
+    if name in VARIANTS:
+        config = config | dict(in_channels=9)
     unet, _ = made(UNet2DConditionModel, "unet", config)
     encoders = [made(CLIPTextModelWithProjection if f == "text_encoder_2" else CLIPTextModel, f, c)[0] for f, c in texts.items()]
     return unet, encoders
@@ -67,7 +73,12 @@ def join(h, chunks):
 
 def condition(name, encoders, ids, chunks):
     """(states, what the UNet takes besides)"""
-    if name == "sd2":  # hidden_states[-1] and the final norm
+    if name == "refiner":
+        two = encoders[0](input_ids=ids[0].long(), output_hidden_states=True)
+        end = (ids[0] == EOS).int().argmax(1)
+        pooled = encoders[0].text_projection(two.last_hidden_state[torch.arange(len(end)), end])
+        return two.hidden_states[-2], dict(added_cond_kwargs=dict(text_embeds=pooled, time_ids=torch.cat([SIZES[:, :4], SCORES], 1)))
+    if len(encoders) == 1:  # hidden_states[-1] and the final norm
         got = encoders[0](input_ids=ids[0].long())
         return join(got.last_hidden_state, chunks), {}
     one = encoders[0](input_ids=ids[0].long(), output_hidden_states=True)
@@ -88,6 +99,13 @@ def predict(unet, x, t, states, more):
     return unet(x, t, states, **more).sample
 
 
+def image(case, name, noisy):
+    """What the UNet takes: of an inpainting model the mask and the latents of the masked picture too."""
+    if name not in VARIANTS:
+        return noisy
+    return torch.cat([noisy, (draws(f"{case}.mask", 2, 1, H, W) > 0).float(), draws(f"{case}.masked", 2, 4, H, W)], 1)
+
+
 def scheduler(v, ztsnr):
     s = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, clip_sample=False)
     custom_train_functions.prepare_scheduler_for_custom_training(s, "cpu")
@@ -99,7 +117,7 @@ def scheduler(v, ztsnr):
 def step(case, name, unet, encoders, sched, ids, chunks, v, t):
     latents, noise = draws(f"{case}.latents", 2, 4, H, W), draws(f"{case}.noise", 2, 4, H, W)
     states, more = condition(name, encoders, ids, chunks)
-    eps = predict(unet, sched.add_noise(latents, noise, t), t, states, more)
+    eps = predict(unet, image(case, name, sched.add_noise(latents, noise, t)), t, states, more)
     target = sched.get_velocity(latents, noise, t) if v else noise
     loss = torch.nn.functional.mse_loss(eps, target, reduction="none").mean([1, 2, 3])
     if v:
@@ -120,6 +138,7 @@ def chosen(modules):
 def case(out, meta, case, name, chunks=1, v=False, ztsnr=False, steps=True):
     unet, encoders = load(name)
     net, sched, i = network(unet, encoders), scheduler(v, ztsnr), ids(chunks)
+    i = i[1:] if name == "refiner" else i
     times = torch.randint(0, 1000, (STEPS, 2), generator=torch.Generator().manual_seed(3))
     times[0] = torch.tensor([981, 250])
     eps, loss = step(case, name, unet, encoders, sched, i, chunks, v, times[0])
@@ -139,7 +158,8 @@ def case(out, meta, case, name, chunks=1, v=False, ztsnr=False, steps=True):
     groups = [(net.unet_loras, RATES["unet"])]
     for e in range(len(encoders)):
         prefix = f"lora_te{e + 1}_" if len(encoders) > 1 else "lora_te_"
-        groups.append(([m for m in net.text_encoder_loras if m.lora_name.startswith(prefix)], RATES[f"te{e + 1}"]))
+        rate = RATES["te2" if name == "refiner" else f"te{e + 1}"]
+        groups.append(([m for m in net.text_encoder_loras if m.lora_name.startswith(prefix)], rate))
     opt = torch.optim.AdamW([{"params": [p for m in ms for p in m.parameters()], "lr": lr} for ms, lr in groups],
                             betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
     losses = []
@@ -157,12 +177,23 @@ def case(out, meta, case, name, chunks=1, v=False, ztsnr=False, steps=True):
     print([round(float(x), 4) for x in losses])
 
 
-def main():
-    out, meta = {}, {}
+def family_lora(out, meta):
     case(out, meta, "sdxl", "sdxl")
     case(out, meta, "sdxl_long", "sdxl", chunks=2, v=True, ztsnr=True, steps=False)
     case(out, meta, "sd2", "sd2", v=True)
-    save("family_lora.safetensors", out, oracle="sd-scripts networks/lora.py, " + versions("diffusers", "transformers"), **meta)
+
+
+def kinds_lora(out, meta):
+    for name in ("sd1-inpaint", "sdxl-inpaint", "refiner"):
+        case(out, meta, name, name)
+
+
+def main():
+    for make in (family_lora, kinds_lora):
+        if len(sys.argv) < 3 or make.__name__ in sys.argv[2:]:
+            out, meta = {}, {}
+            make(out, meta)
+            save(f"{make.__name__}.safetensors", out, oracle="sd-scripts networks/lora.py, " + versions("diffusers", "transformers"), **meta)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* LoRA on small models of SD 2 and SDXL against sd-scripts' networks/lora.py under torch
- * (tests/golden/family_lora.safetensors): output, loss and gradients of one step with two text
- * encoders, pooled state and sizes, with chunks and with v prediction; then 20 AdamW steps. Models,
- * networks and inputs are made from their names, here and by tests/golden/make_family_lora.py. */
+/* LoRA on small models of SD 2, SDXL, inpainting models and the refiner against sd-scripts'
+ * networks/lora.py under torch (tests/golden/family_lora.safetensors, kinds_lora.safetensors):
+ * output, loss and gradients of one step with two text encoders, pooled state and sizes, with
+ * chunks, with v prediction and with masks; then 20 AdamW steps.  Models, networks and inputs are
+ * made from their names, here and by tests/golden/make_family_lora.py. */
 #include "golden_step.h"
 #include "drawn.h"
 #include "base/str.h"
@@ -21,29 +22,32 @@ enum { N = 2, H = 8, W = 16, EACH = H * W * 4, STEPS = 20 };
 #define TOL_LAST 1e-4 /* Adam divides by roots of tiny moments, so single values drift */
 
 static slr_devices *devices;
-static golden g;
+static golden families, kinds, embeddings;
+static golden *g; /* of the case at hand */
 static json_t *models;
 
 /* What make_family_lora.py calls a case. */
 typedef struct family_case {
+    golden *file;
     const char *name, *model;
+    bool inpaint;
     int chunks, predict;
     const char *const *noise; /* train options */
     double lr[SLR_PART_COUNT];
 } family_case;
 
+#define RATES {[SLR_PART_UNET] = 1e-3, [SLR_PART_TE] = 5e-4, [SLR_PART_TE2] = 2e-4}
+
 static const char *const v_options[] = {"v_parameterization", "true", "min_snr_gamma", "5", NULL};
 static const char *const ztsnr_options[] = {
     "v_parameterization", "true", "min_snr_gamma", "5", "zero_terminal_snr", "true", NULL};
 static const family_case cases[] = {
-    {"sdxl",
-     "sdxl",
-     1,
-     SLR_PREDICT_EPS,
-     NULL,
-     {[SLR_PART_UNET] = 1e-3, [SLR_PART_TE] = 5e-4, [SLR_PART_TE2] = 2e-4}},
-    {"sdxl_long", "sdxl", 2, SLR_PREDICT_EPS, ztsnr_options, {0}},
-    {"sd2", "sd2", 1, SLR_PREDICT_V, v_options, {[SLR_PART_UNET] = 1e-3, [SLR_PART_TE] = 5e-4}},
+    {&families, "sdxl", "sdxl", false, 1, SLR_PREDICT_EPS, NULL, RATES},
+    {&families, "sdxl_long", "sdxl", false, 2, SLR_PREDICT_EPS, ztsnr_options, {0}},
+    {&families, "sd2", "sd2", false, 1, SLR_PREDICT_V, v_options, RATES},
+    {&kinds, "sd1-inpaint", "sd1", true, 1, SLR_PREDICT_EPS, NULL, RATES},
+    {&kinds, "sdxl-inpaint", "sdxl", true, 1, SLR_PREDICT_EPS, NULL, RATES},
+    {&kinds, "refiner", "refiner", false, 1, SLR_PREDICT_EPS, NULL, RATES},
 };
 
 static int setup(void **state)
@@ -52,14 +56,18 @@ static int setup(void **state)
     const slr_devices_config config = {.cpu_features = slr_cpu_features(), .backend = "cpu"};
     ok(slr_devices_open(&devices, &config));
     ok(slr_json_read(&models, NULL, TEST_ROOT "/golden/families.json", 1 << 24));
-    g = golden_open(TEST_ROOT "/golden/family_lora.safetensors");
-    return g.file ? scratch_make(NULL) : -1;
+    families = golden_open(TEST_ROOT "/golden/family_lora.safetensors");
+    kinds = golden_open(TEST_ROOT "/golden/kinds_lora.safetensors");
+    embeddings = golden_open(TEST_ROOT "/golden/family_embedding.safetensors");
+    return families.file && kinds.file && embeddings.file ? scratch_make(NULL) : -1;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    golden_close(&g);
+    golden_close(&families);
+    golden_close(&kinds);
+    golden_close(&embeddings);
     json_decref(models);
     slr_devices_unref(devices);
     return scratch_remove(NULL);
@@ -67,11 +75,13 @@ static int teardown(void **state)
 
 /* --- models: make_families.py's, as diffusers folders --- */
 
-static slr_tensor model_tensor(const char *source, const json_t *dim)
+static slr_tensor model_tensor(const char *source, const json_t *dim, bool inpaint)
 {
     slr_tensor t = {.dtype = SDLORA_F32, .rank = (int)json_array_size(dim)};
     for (int i = 0; i < t.rank; i++)
         t.dim[i] = json_integer_value(json_array_get(dim, (size_t)i));
+    if (inpaint && !strcmp(source, "unet/conv_in.weight"))
+        t.dim[1] = 9;
     size_t n = (size_t)slr_tensor_count(&t);
     float *x = slr_calloc(NULL, n, sizeof *x);
     bool one = t.rank == 1, gain = one && slr_ends(source, ".weight");
@@ -85,7 +95,7 @@ static slr_tensor model_tensor(const char *source, const json_t *dim)
     return t;
 }
 
-static void write_part(const json_t *sources, const char *folder, const char *file)
+static void write_part(const json_t *sources, bool inpaint, const char *folder, const char *file)
 {
     slr_st_entry e[1024];
     size_t n = 0, head = strlen(folder);
@@ -97,7 +107,7 @@ static void write_part(const json_t *sources, const char *folder, const char *fi
         if (strncmp(key, folder, head) != 0 || key[head] != '/')
             continue;
         assert_true(n < sizeof e / sizeof *e);
-        e[n++] = (slr_st_entry){key + head + 1, model_tensor(key, dim)};
+        e[n++] = (slr_st_entry){key + head + 1, model_tensor(key, dim, inpaint)};
     }
     if (!n)
         return;
@@ -114,9 +124,10 @@ static slr_checkpoint *open_model(const family_case *c)
     const slr_checkpoint_config config = {.predict = c->predict};
     slr_checkpoint *base;
     assert_int_equal(scratch_remove(NULL) + scratch_make(NULL), 0);
-    write_part(sources, "unet", "diffusion_pytorch_model.safetensors");
-    write_part(sources, "text_encoder", "model.safetensors");
-    write_part(sources, "text_encoder_2", "model.safetensors");
+    write_part(sources, c->inpaint, "unet", "diffusion_pytorch_model.safetensors");
+    write_part(sources, c->inpaint, "text_encoder", "model.safetensors");
+    write_part(sources, c->inpaint, "text_encoder_2", "model.safetensors");
+    g = c->file;
     ok(slr_checkpoint_open(&base, scratch_dir, &config));
     return base;
 }
@@ -126,7 +137,7 @@ static slr_checkpoint *open_model(const family_case *c)
 /* sd-scripts names layers as diffusers does, here; files of SDXL have LDM's names. */
 static const char *key_of(char key[320], const slr_network *net, const slr_network_slot *s)
 {
-    static const char *const one[] = {"lora_unet_", "lora_te_", "", ""};
+    static const char *const one[] = {"lora_unet_", "lora_te_", "lora_te_", ""};
     static const char *const two[] = {"lora_unet_", "lora_te1_", "lora_te2_", ""};
     const slr_target *t = slr_network_target(net, s->module);
     bool pair = slr_network_family(net)->n_text > 1;
@@ -183,19 +194,38 @@ static void fill_text(const family_case *c, slr_step *s)
 {
     static const float sizes[N][SLR_SAMPLE_SIZES] = {{1024, 768, 0, 48, 1216, 832},
                                                      {333, 1500, 7, 0, 640, 1024}};
+    static const float scores[N] = {6, 2.5F};
     const slr_step_io *io = slr_step_io_of(s);
     size_t rows = (size_t)(N * c->chunks);
     for (int e = 0; e < io->shape.n; e++) {
         char name[80];
         snprintf(name, sizeof name, "%s.ids%d", c->name, e);
-        int32_t *ids = golden_i32(&g, name, NULL);
+        int32_t *ids = golden_i32(g, name, NULL);
         memcpy(io->text.ids[e], ids, rows * 77 * sizeof *ids);
         slr_free(NULL, ids);
     }
     if (io->text.end)
         slr_text_ends(io->text.ids[0], rows, io->text.end);
     for (int64_t i = 0; i < N; i++)
-        slr_step_fill_sizes(s, sizes[i], i);
+        slr_step_fill_sizes(s, sizes[i], scores[i], i);
+}
+
+/* Mask and latents of the masked picture, as the oracle draws them. */
+static void fill_extra(const char *prefix, slr_step *s)
+{
+    enum { PIXELS = H * W, MORE = 1 + 4 };
+    char name[80];
+    float mask[N * PIXELS], extra[PIXELS * MORE], *masked = drawn_sample(prefix, "masked");
+    snprintf(name, sizeof name, "%s.mask", prefix);
+    draw(name, 1, 0, mask, N * PIXELS);
+    for (int64_t i = 0; i < N; i++) {
+        for (int k = 0; k < PIXELS; k++) {
+            extra[k * MORE] = mask[i * PIXELS + k] > 0;
+            memcpy(extra + k * MORE + 1, masked + i * EACH + k * 4, 4 * sizeof *extra);
+        }
+        slr_step_fill_extra(s, extra, i);
+    }
+    slr_free(NULL, masked);
 }
 
 /* Step `k` of 20, or the one whose gradients are kept: prefix says which. */
@@ -212,7 +242,7 @@ static void fill(const family_case *c, slr_step *s, const char *prefix, size_t k
         ok(slr_options_set_text(o, p[0], p[1]));
     ok(slr_noise_init(&rule, (slr_opt){o, "train"}, c->predict));
     snprintf(name, sizeof name, "%s.t", c->name);
-    int32_t *t = golden_i32(&g, name, NULL);
+    int32_t *t = golden_i32(g, name, NULL);
     for (int i = 0; i < N; i++) {
         int at = t[k * N + (size_t)i];
         slr_noise_fixed(&rule, latents + i * EACH, noise + i * EACH, EACH, at, io->x + i * EACH,
@@ -221,6 +251,8 @@ static void fill(const family_case *c, slr_step *s, const char *prefix, size_t k
         io->weight[i] = weight[i] * (float)slr_noise_weight(&rule, at);
     }
     fill_text(c, s);
+    if (c->inpaint)
+        fill_extra(prefix, s);
     slr_options_unref(o);
     slr_free(NULL, latents);
     slr_free(NULL, noise);
@@ -242,18 +274,18 @@ static void check_gradients(const family_case *c, const slr_network *net, const 
         for (size_t k = 0; k < s->count; k++)
             norm += (double)grad[s->offset + k] * grad[s->offset + k];
         snprintf(name, sizeof name, "%s.norm.%s", c->name, key);
-        if (!slr_safetensors_find(g.file, name, &t)) {
+        if (!slr_safetensors_find(g->file, name, &t)) {
             assert_true(norm == 0); /* a layer that no state is taken from */
             continue;
         }
-        float *want = golden_f32(&g, name, NULL);
+        float *want = golden_f32(g, name, NULL);
         worst_norm = fmax(worst_norm, fabs(sqrt(norm) - want[0]) / want[0]);
         slr_free(NULL, want);
         norms++;
         snprintf(name, sizeof name, "%s.grad.%s", c->name, key);
-        if (!slr_safetensors_find(g.file, name, &t))
+        if (!slr_safetensors_find(g->file, name, &t))
             continue;
-        want = golden_f32(&g, name, NULL);
+        want = golden_f32(g, name, NULL);
         golden_error e = golden_compare(grad + s->offset, want, s->count);
         if (e.l2 > TOL_GRAD)
             print_message("%s: %g\n", name, e.l2);
@@ -282,11 +314,11 @@ static void gradients(void **state)
         ok(slr_step_run(s, NULL));
         const slr_step_io *io = slr_step_io_of(s);
         snprintf(name, sizeof name, "%s.eps", c->name);
-        float *want = golden_nhwc(&g, name, NULL);
+        float *want = golden_nhwc(g, name, NULL);
         assert_true(golden_close_to(name, io->pred, want, N * EACH, TOL_EPS));
         slr_free(NULL, want);
         snprintf(name, sizeof name, "%s.loss", c->name);
-        want = golden_f32(&g, name, NULL);
+        want = golden_f32(g, name, NULL);
         assert_true(fabs(golden_loss(s) - want[0]) <= 1e-5 * want[0]);
         slr_free(NULL, want);
         check_gradients(c, net, io->grad);
@@ -307,9 +339,9 @@ static void check_last(const family_case *c, slr_network *net)
         char key[320], name[400];
         slr_tensor t;
         snprintf(name, sizeof name, "%s.final.%s", c->name, key_of(key, net, s));
-        if (!slr_safetensors_find(g.file, name, &t))
+        if (!slr_safetensors_find(g->file, name, &t))
             continue;
-        float *want = golden_f32(&g, name, NULL);
+        float *want = golden_f32(g, name, NULL);
         worst = fmax(worst, golden_compare(slr_network_params(net) + s->offset, want, s->count).l2);
         slr_free(NULL, want);
         n++;
@@ -335,7 +367,7 @@ static void train(const family_case *c)
     ok(slr_optim_new(&optim, slr_checkpoint_mem(base), net, devices, (slr_opt){NULL, "train"},
                      config.part_mask, live));
     snprintf(name, sizeof name, "%s.steps.loss", c->name);
-    float *losses = golden_f32(&g, name, NULL);
+    float *losses = golden_f32(g, name, NULL);
     for (int k = 0; k < STEPS; k++) {
         double norm;
         snprintf(name, sizeof name, "%s.%d", c->name, k);
@@ -370,8 +402,15 @@ static void twenty_steps(void **state)
 enum { VOCAB = 256, VECTORS = 2 };
 
 static const family_case inversions[] = {
-    {"ti", "sdxl", 1, SLR_PREDICT_EPS, NULL, {[SLR_PART_TE] = 5e-3, [SLR_PART_TE2] = 5e-3}},
-    {"ti2", "sd2", 1, SLR_PREDICT_V, v_options, {[SLR_PART_TE] = 5e-3}},
+    {&embeddings,
+     "ti",
+     "sdxl",
+     false,
+     1,
+     SLR_PREDICT_EPS,
+     NULL,
+     {[SLR_PART_TE] = 5e-3, [SLR_PART_TE2] = 5e-3}},
+    {&embeddings, "ti2", "sd2", false, 1, SLR_PREDICT_V, v_options, {[SLR_PART_TE] = 5e-3}},
 };
 
 /* The oracle's ids of new rows are those behind the vocabulary. */
@@ -397,7 +436,7 @@ static double rows_error(const family_case *c, const slr_network *n, const float
         const slr_network_slot *s = slr_network_slot_at(n, i);
         char name[80];
         snprintf(name, sizeof name, "%s.%s%zu", c->name, what, i);
-        float *want = golden_f32(&g, name, NULL);
+        float *want = golden_f32(g, name, NULL);
         worst = fmax(worst, golden_compare(block + s->offset, want + step * s->count, s->count).l2);
         slr_free(NULL, want);
     }
@@ -452,7 +491,7 @@ static void invert(const family_case *c)
                      config.part_mask, NULL));
     const slr_step_io *io = slr_step_io_of(s);
     snprintf(name, sizeof name, "%s.loss", c->name);
-    float *losses = golden_f32(&g, name, NULL);
+    float *losses = golden_f32(g, name, NULL);
     double worst = 0, rows = 0, grad = 0;
     for (int k = 0; k < STEPS; k++) {
         double norm;
@@ -482,12 +521,8 @@ static void invert(const family_case *c)
 static void textual_inversion(void **state)
 {
     (void)state;
-    golden loras = g;
-    g = golden_open(TEST_ROOT "/golden/family_embedding.safetensors");
     for (size_t i = 0; i < sizeof inversions / sizeof *inversions; i++)
         invert(&inversions[i]);
-    golden_close(&g);
-    g = loras;
 }
 
 int main(void)

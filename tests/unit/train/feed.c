@@ -17,13 +17,13 @@ static bool latents_of(const char *dir, const char *kind, const char *tiling, fl
                                               "cache_latents_to_disk", "true"));
     const slr_trainer_config config = {
         .devices = devices, .base = base, .data = data, .bpe = bpe, .opts = tiling ? o : NULL};
+    const slr_feed_use use = {
+        .precision = {.storage = SDLORA_F32}, .max_steps = 1, .cancel = &cancel};
     slr_loader_needs needs;
     atomic_init(&cancel, 0);
-    assert_ok(slr_feed_look(&feed, &config, data, (slr_policy){.storage = SDLORA_F32}, 0, 1,
-                            &cancel, &needs));
+    assert_ok(slr_feed_look(&feed, &config, data, &use, &needs));
     slr_feed_close(&feed);
-    assert_ok(
-        slr_feed_open(&feed, &config, data, (slr_policy){.storage = SDLORA_F32}, 0, 1, &cancel));
+    assert_ok(slr_feed_open(&feed, &config, data, &use));
     assert_ok(slr_loader_get(feed.loader, 0, 0, 0, &b));
     assert_int_equal(b->n * b->lw * b->lh * b->channels, N);
     assert_int_equal(b->lw, WIDE);

@@ -7,7 +7,7 @@
 
 #include "train/forecast.h"
 
-static slr_checkpoint *xl, *two, *refiner, *inpaint;
+static slr_checkpoint *xl, *two;
 
 static slr_checkpoint *made(const char *arch)
 {
@@ -24,8 +24,6 @@ static int setup(void **state)
     slr_checkpoint_unref(base);
     xl = made("tiny-sdxl");
     two = made("tiny-sd2");
-    refiner = made("tiny-refiner");
-    inpaint = made("tiny-inpaint");
     base = slr_checkpoint_ref(xl);
     return 0;
 }
@@ -34,8 +32,6 @@ static int teardown(void **state)
 {
     slr_checkpoint_unref(xl);
     slr_checkpoint_unref(two);
-    slr_checkpoint_unref(refiner);
-    slr_checkpoint_unref(inpaint);
     return trainer_teardown(state);
 }
 
@@ -330,8 +326,6 @@ static void what_does_not_fit_is_refused(void **state)
          SDLORA_EINVAL,
          "samples of 48x48 pixels: both sides must be multiples of 32",
          {.data = LIST("resolution", "48")}},
-        {refiner, SDLORA_ENOTSUP, "is a refiner", {0}},
-        {inpaint, SDLORA_ENOTSUP, "is an inpainting model", {0}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         job j;
