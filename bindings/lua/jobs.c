@@ -58,6 +58,7 @@ static void push_progress(lua_State *L, const sdlora_progress *p)
     slua_set_text(L, "phase", p->phase);
     slua_set_integer(L, "phase_done", p->phase_done);
     slua_set_integer(L, "phase_total", p->phase_total);
+    slua_set_number(L, "text_encoder_2_lr", p->text_encoder_2_lr);
 }
 
 /* What one callback tells; passed through lua_pcall as light userdata. */

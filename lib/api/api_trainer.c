@@ -48,6 +48,7 @@ static void take_progress(sdlora_trainer *t, const slr_progress *p)
         .phase = "train",
         .phase_done = p->step,
         .phase_total = p->total,
+        .text_encoder_2_lr = p->text_encoder_2_lr,
     };
 }
 

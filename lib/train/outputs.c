@@ -163,9 +163,13 @@ int slr_metrics_add(const slr_outputs *o, const slr_progress *now)
         const char *key;
         double value;
     } reals[] = {
-        {"loss", now->loss},           {"average_loss", now->average_loss},
-        {"unet_lr", now->unet_lr},     {"text_encoder_lr", now->text_encoder_lr},
-        {"grad_norm", now->grad_norm}, {"val_loss", now->val_loss},
+        {"loss", now->loss},
+        {"average_loss", now->average_loss},
+        {"unet_lr", now->unet_lr},
+        {"text_encoder_lr", now->text_encoder_lr},
+        {"text_encoder_2_lr", now->text_encoder_2_lr},
+        {"grad_norm", now->grad_norm},
+        {"val_loss", now->val_loss},
         {"elapsed", now->elapsed},
     };
     slr_buf b;

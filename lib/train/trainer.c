@@ -142,6 +142,7 @@ static int update(slr_trainer *t, slr_progress *now)
         lr[part] = t->base_lr[part] * factor;
     now->unet_lr = lr[SLR_PART_UNET];
     now->text_encoder_lr = lr[SLR_PART_TE];
+    now->text_encoder_2_lr = lr[SLR_PART_TE2];
 
     SLR_TRY(slr_optim_norm(t->optim, &now->grad_norm));
     if (!isfinite(now->grad_norm))

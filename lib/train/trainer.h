@@ -30,7 +30,8 @@ typedef struct slr_trainer_config {
 
 typedef struct slr_progress {
     int64_t step, total, epoch, epochs;
-    double loss, average_loss, unet_lr, text_encoder_lr, grad_norm, elapsed, eta, val_loss;
+    double loss, average_loss, unet_lr, text_encoder_lr, text_encoder_2_lr, grad_norm, elapsed, eta,
+        val_loss;
 } slr_progress;
 
 int slr_trainer_new(slr_trainer **out, const slr_trainer_config *config);

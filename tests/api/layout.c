@@ -52,7 +52,7 @@ AT(sdlora_dataset_item, resized_width, 48);
 AT(sdlora_dataset_item, crop_left, 56);
 AT(sdlora_dataset_item, crop_top, 60);
 
-SIZE(sdlora_progress, 128);
+SIZE(sdlora_progress, 136);
 AT(sdlora_progress, step, 8);
 AT(sdlora_progress, epochs, 32);
 AT(sdlora_progress, loss, 40);
@@ -61,6 +61,7 @@ AT(sdlora_progress, eta, 96);
 AT(sdlora_progress, phase, 104);
 AT(sdlora_progress, phase_done, 112);
 AT(sdlora_progress, phase_total, 120);
+AT(sdlora_progress, text_encoder_2_lr, 128);
 
 SIZE(sdlora_tdesc, 104);
 AT(sdlora_tdesc, dim, 8);

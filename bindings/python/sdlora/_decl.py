@@ -50,7 +50,7 @@ class Progress(Structure):
                 ("average_loss", c_double), ("unet_lr", c_double), ("text_encoder_lr", c_double),
                 ("grad_norm", c_double), ("val_loss", c_double), ("elapsed", c_double),
                 ("eta", c_double), ("phase", c_char_p), ("phase_done", c_int64),
-                ("phase_total", c_int64)]
+                ("phase_total", c_int64), ("text_encoder_2_lr", c_double)]
 
 
 STRUCTS = {"sdlora_error": Error, "sdlora_device_info": DeviceInfo,

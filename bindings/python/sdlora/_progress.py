@@ -27,6 +27,7 @@ class Progress(NamedTuple):
     phase: str      # "latents" (encoding pictures), "train", "save", "validate" or "sample"
     phase_done: int
     phase_total: int
+    text_encoder_2_lr: float
 
 
 def progress_of(now: Any) -> Progress:
