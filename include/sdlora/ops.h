@@ -127,6 +127,12 @@ enum {
  *   EMBED      ids[...] i32, table[V,C] -> y[...,C]
  *   EMBED_BW   ids, dy -> dtable[V,C]
  *   TIME_EMBED t[N] f32 -> y[N,C] = [cos(t f_i), sin(t f_i)], f_i = exp(-ln(10000) i/(C/2))
+ *   MATCH      scores[N,T,D] f32 -> ids[N,T] i32: which row of N(T-r) each token becomes part of when
+ *              r tokens of each sample are merged into others.  ints: h, w, r.  Of the T = h w tokens
+ *              the first of each 2x2 is a target, D = (h/2)(w/2) of them in order; a last odd row or
+ *              column has none.  The others are sources: the r whose highest score is highest (of
+ *              equal ones the earlier) go to the first target that has it.  Rows of a sample: the
+ *              sources that stay, in order, then the targets.
  * Loss and optimiser
  *   LOSS       pred target weight[N] delta[N]? -> loss[N] f32: weight * mean over the sample of the
  *              elementwise loss; ints: SDLORA_LOSS_*
@@ -173,6 +179,7 @@ enum {
     SDLORA_OP_EMBED         = 80,
     SDLORA_OP_EMBED_BW      = 81,
     SDLORA_OP_TIME_EMBED    = 82,
+    SDLORA_OP_MATCH         = 83,
     SDLORA_OP_LOSS          = 90,
     SDLORA_OP_LOSS_BX       = 91,
     SDLORA_OP_SUMSQ         = 92,

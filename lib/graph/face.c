@@ -183,6 +183,18 @@ slr_val slr_embed(slr_graph *g, slr_val ids, slr_val table)
     return slr_op(g, SDLORA_OP_EMBED, 2, in, 0, NULL, 0, NULL, NULL);
 }
 
+slr_val slr_embed_bw(slr_graph *g, slr_val ids, slr_val dy, int64_t rows)
+{
+    slr_val in[2] = {ids, dy};
+    return slr_op(g, SDLORA_OP_EMBED_BW, 2, in, 1, &rows, 0, NULL, NULL);
+}
+
+slr_val slr_match(slr_graph *g, slr_val scores, int64_t h, int64_t w, int64_t r)
+{
+    const int64_t ints[3] = {h, w, r};
+    return slr_op(g, SDLORA_OP_MATCH, 1, &scores, 3, ints, 0, NULL, NULL);
+}
+
 slr_val slr_time_embed(slr_graph *g, slr_val t, int64_t c)
 {
     return slr_op(g, SDLORA_OP_TIME_EMBED, 1, &t, 1, &c, 0, NULL, NULL);

@@ -98,7 +98,9 @@ slr_val slr_fill(slr_graph *g, int rank, const int64_t *dim, double value);
 slr_val slr_upsample2(slr_graph *g, slr_val x);
 slr_val slr_sum_to(slr_graph *g, slr_val x, int rank, const int64_t *dim);
 slr_val slr_embed(slr_graph *g, slr_val ids, slr_val table);
+slr_val slr_embed_bw(slr_graph *g, slr_val ids, slr_val dy, int64_t rows);
 slr_val slr_time_embed(slr_graph *g, slr_val t, int64_t c);
+slr_val slr_match(slr_graph *g, slr_val scores, int64_t h, int64_t w, int64_t r);
 slr_val slr_loss(slr_graph *g, slr_val pred, slr_val target, slr_val weight, slr_val delta,
                  int kind);
 

@@ -70,6 +70,7 @@ int slr_infer_sum_to(slr_infer *c);
 int slr_infer_embed(slr_infer *c);
 int slr_infer_embed_bw(slr_infer *c);
 int slr_infer_time_embed(slr_infer *c);
+int slr_infer_match(slr_infer *c);
 int slr_infer_loss(slr_infer *c);
 int slr_infer_loss_bx(slr_infer *c);
 int slr_infer_sumsq(slr_infer *c);

@@ -301,6 +301,20 @@ int slr_infer_time_embed(slr_infer *c)
     return SDLORA_OK;
 }
 
+/* ints: h, w, r */
+int slr_infer_match(slr_infer *c)
+{
+    const slr_shape *x = slr_infer_in(c, 0);
+    int64_t h = c->ints[0], w = c->ints[1], r = c->ints[2];
+    SLR_TRY(slr_infer_rank(c, 0, 3));
+    if (h < 2 || w < 2 || x->dim[1] != h * w || x->dim[2] != (h / 2) * (w / 2) || r < 1 ||
+        r > x->dim[1] - x->dim[2])
+        return slr_infer_bad(c, 0, "does not score %lld x %lld tokens of which %lld go",
+                             (long long)h, (long long)w, (long long)r);
+    slr_infer_out(c, 0, SDLORA_I32, 2, x->dim);
+    return SDLORA_OK;
+}
+
 /* --- loss and optimiser */
 
 /* pred in input i, then target, weight[N] and delta[N]?; ints: kind */

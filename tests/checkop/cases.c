@@ -106,6 +106,7 @@ static const check_op ops[] = {
     {OP(EMBED), EXACT, 0, 0, "i", NULL, ".>x"},
     {OP(EMBED_BW), ROUNDED, 0, 0, "i", NULL, ".x>."},
     {OP(TIME_EMBED), ROUNDED, 0, 0, "t", NULL, ".>x"},
+    {OP(MATCH), EXACT, 3, 0, "", NULL, NULL},
     {OP(LOSS), SUMMED, 1, 0, "nnpp", NULL, NULL},
     {OP(LOSS_BX), FUNCTION, 1, 0, "pnnpp", NULL, NULL},
     {OP(SUMSQ), SUMMED, 0, 0, "", NULL, NULL},
@@ -586,6 +587,15 @@ const check_case check_cases[] = {
     {OP(TIME_EMBED), "1", "1x2"},
     {OP(TIME_EMBED), "5", "5x320"},
     {OP(TIME_EMBED), "3", "3x33"},
+
+    /* ints: h, w, r */
+    {OP(MATCH), "1x4x1", "1x4:i32", {2, 2, 3}},
+    {OP(MATCH), "2x16x4", "2x16:i32", {4, 4, 1}},
+    {OP(MATCH), "2x63x12", "2x63:i32", {9, 7, 30}},
+    {OP(MATCH), "3x99x20", "3x99:i32", {11, 9, 79}},
+    {OP(MATCH), "1x576x144", "1x576:i32", {24, 24, 288}},
+    {OP(MATCH), "2x63x12", "2x63:i32", {9, 7, 52}, .refuse = SDLORA_EINVAL},
+    {OP(MATCH), "2x63x13", "2x63:i32", {9, 7, 30}, .refuse = SDLORA_EINVAL},
 
     /* ints: kind */
     {OP(LOSS), "1x1 1x1 1 -", "1", {SDLORA_LOSS_L2}},

@@ -161,6 +161,49 @@ static void time_embed(const slr_ref_call *c)
     }
 }
 
+/* The target that token i is, or -1. */
+static int64_t target_of(const int64_t *ints, int64_t i)
+{
+    int64_t y = i / ints[1], x = i % ints[1], rows = ints[0] / 2, columns = ints[1] / 2;
+    return y % 2 || x % 2 || y / 2 >= rows || x / 2 >= columns ? -1 : y / 2 * columns + x / 2;
+}
+
+static int64_t best_of(const double *scores, int64_t n)
+{
+    int64_t at = 0;
+    for (int64_t d = 1; d < n; d++)
+        if (scores[d] > scores[at])
+            at = d;
+    return at;
+}
+
+/* How many sources of a sample go before source i. */
+static int64_t rank_of(const slr_ref_call *c, const double *scores, int64_t i)
+{
+    int64_t tokens = c->op->in[0].dim[1], d = c->op->in[0].dim[2], before = 0;
+    double own = scores[i * d + best_of(scores + i * d, d)];
+    for (int64_t k = 0; k < tokens; k++) {
+        double other = scores[k * d + best_of(scores + k * d, d)];
+        before += target_of(c->op->ints, k) < 0 && (other > own || (other == own && k < i));
+    }
+    return before;
+}
+
+static void match(const slr_ref_call *c)
+{
+    int64_t tokens = c->op->in[0].dim[1], d = c->op->in[0].dim[2], r = c->op->ints[2];
+    for (int64_t n = 0; n < c->op->in[0].dim[0]; n++) {
+        const double *scores = c->in[0] + n * tokens * d;
+        int64_t row = n * (tokens - r), first = row + tokens - d - r;
+        for (int64_t i = 0; i < tokens; i++) {
+            int64_t target = target_of(c->op->ints, i), best = best_of(scores + i * d, d);
+            c->out[0][n * tokens + i] = target >= 0                    ? (double)(first + target)
+                                        : rank_of(c, scores, i) < r ? (double)(first + best)
+                                                                    : (double)row++;
+        }
+    }
+}
+
 const slr_ref_row slr_ref_move[] = {
     {SDLORA_OP_RESHAPE, reshape},
     {SDLORA_OP_SLICE, slice},
@@ -175,5 +218,6 @@ const slr_ref_row slr_ref_move[] = {
     {SDLORA_OP_EMBED, embed},
     {SDLORA_OP_EMBED_BW, embed_bw},
     {SDLORA_OP_TIME_EMBED, time_embed},
+    {SDLORA_OP_MATCH, match},
     {0},
 };
