@@ -131,13 +131,22 @@ static void report(const slr_checkpoint *c, const slr_parts *parts,
 {
     bool needed[SLR_PART_COUNT] = {[SLR_PART_UNET] = true, [SLR_PART_VAE] = true};
     slr_logf(&config->log, SLR_LOG_INFO, "%s: %s%s, layout %s, %zu other tensors", c->path,
-             c->family->title, c->traits.inpaint ? " for inpainting" : "", c->layout,
-             parts->n_other);
+             c->family->title,
+             c->traits.inpaint ? " for inpainting"
+             : c->traits.edit  ? " for editing"
+                               : "",
+             c->layout, parts->n_other);
     for (int i = 0; i < c->family->n_text; i++)
         needed[c->family->text[i].part] = true;
     for (int part = 0; part < SLR_PART_COUNT; part++)
         if (needed[part] && !c->part[part])
             slr_logf(&config->log, SLR_LOG_WARN, "%s has no %s", c->path, slr_part_name(part));
+    const char *gap = c->part[SLR_PART_UNET] ? slr_detect_gap(c->part[SLR_PART_UNET]) : NULL;
+    if (gap)
+        slr_logf(&config->log, SLR_LOG_WARN,
+                 "%s: the UNet has no %s, which no pruned form that is known lacks so: the file may "
+                 "be incomplete",
+                 c->path, gap);
     if (config->use_ema && parts->n_ema == 0)
         slr_logf(&config->log, SLR_LOG_WARN, "%s has no EMA weights; its plain ones are used",
                  c->path);
@@ -308,6 +317,11 @@ bool slr_checkpoint_ztsnr(const slr_checkpoint *c)
 bool slr_checkpoint_inpaint(const slr_checkpoint *c)
 {
     return c->traits.inpaint;
+}
+
+bool slr_checkpoint_edit(const slr_checkpoint *c)
+{
+    return c->traits.edit;
 }
 
 slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part)

@@ -26,7 +26,7 @@ typedef struct slr_checkpoint_config {
 int slr_checkpoint_open(slr_checkpoint **out, const char *path,
                         const slr_checkpoint_config *config);
 /* Random weights of a named architecture ("sd15", "sd21", "sdxl", and small ones of each family:
- * "tiny", "tiny-sd2", "tiny-sdxl", "tiny-refiner", "tiny-inpaint"), made by a counter-based
+ * "tiny", "tiny-sd2", "tiny-sdxl", "tiny-refiner", "tiny-inpaint", "tiny-edit"), made by a counter-based
  * generator: for benchmarks and full-size tests without a file.  dtype: SDLORA_F16 or SDLORA_F32.
  */
 int slr_checkpoint_synthetic(slr_checkpoint **out, const char *arch, uint32_t dtype, uint64_t seed,
@@ -51,6 +51,9 @@ bool slr_checkpoint_ztsnr(const slr_checkpoint *c);
 /* Whether the UNet takes latents, a mask (1: to be painted) and the latents of the masked picture
  * side by side: [N,h,w,9]. */
 bool slr_checkpoint_inpaint(const slr_checkpoint *c);
+/* Whether it edits pictures: the UNet takes latents and, side by side, those of the picture, not
+ * scaled: [N,h,w,8]. */
+bool slr_checkpoint_edit(const slr_checkpoint *c);
 /* NULL when the file has no such part. Borrowed. */
 slr_weights *slr_checkpoint_part(const slr_checkpoint *c, int part);
 /* The safetensors __metadata__ (or NULL), borrowed. */

@@ -66,12 +66,19 @@ static bool is_inpaint(const slr_weights *unet)
     return out > 0 && in == 2 * out + 1;
 }
 
+/* Latents, and those of a picture that is edited: instruct-pix2pix. */
+static bool is_edit(const slr_weights *unet)
+{
+    int64_t in = dim_of(unet, "conv_in.weight", 1), out = dim_of(unet, "conv_out.weight", 0);
+    return out > 0 && in == 2 * out;
+}
+
 static int check_unet(const slr_weights *unet, const char *label)
 {
     int64_t in = dim_of(unet, "conv_in.weight", 1), out = dim_of(unet, "conv_out.weight", 0);
-    if (in > 0 && out > 0 && in != out && !is_inpaint(unet))
+    if (in > 0 && out > 0 && in != out && !is_inpaint(unet) && !is_edit(unet))
         return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s takes %lld channels where it gives %lld: an editing or depth model, "
+                        "%s takes %lld channels where it gives %lld: a depth or upscaling model, "
                         "which is not supported",
                         label, (long long)in, (long long)out);
     if (dim_of(unet, "class_embedding.linear_1.weight", 0))
@@ -122,6 +129,23 @@ int slr_detect_family(const slr_family **out, const slr_parts *p, const slr_bag 
     }
     *out = slr_family_by_id(id);
     return SDLORA_OK;
+}
+
+const char *slr_detect_gap(const slr_weights *unet)
+{
+    bool first = slr_nn_has(unet, "mid_block.resnets.0.conv1"),
+         last = slr_nn_has(unet, "mid_block.resnets.1.conv1"),
+         attention = slr_weights_any(unet, "mid_block.attentions."),
+         attends = proj_rank(unet) > 0, thin = !slr_nn_has(unet, "down_blocks.0.resnets.1.conv1");
+    if (!first && !last && !attention)
+        return thin ? NULL : "middle block";
+    if (!first)
+        return "middle block's first residual block";
+    if (attention || last)
+        return !last                   ? "middle block's last residual block"
+               : attention || !attends ? NULL
+                                       : "middle block's attention";
+    return NULL;
 }
 
 void slr_detect_settle(slr_parts *p, const slr_family *family)
@@ -262,7 +286,8 @@ static void from_steps(slr_traits *out, const slr_family *family, const slr_bag 
 int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
                       const slr_weights *unet, const slr_bag *bag, const char *path, int told)
 {
-    slr_traits t = {.predict = -1, .inpaint = unet && is_inpaint(unet)};
+    slr_traits t = {.predict = -1, .inpaint = unet && is_inpaint(unet),
+                    .edit = unet && is_edit(unet)};
     from_markers(&t, bag);
     if (t.predict < 0)
         from_metadata(&t, bag);
@@ -272,8 +297,8 @@ int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
         SLR_TRY(from_yaml(&t, m, path));
     if (t.predict < 0)
         from_steps(&t, family, bag);
-    /* of inpainting models only those of noise exist, and only SD 2 was released in both ways */
-    if (t.predict < 0 && (t.inpaint || family->id != SLR_FAMILY_SD2)) {
+    /* of inpainting and editing models only those of noise exist, and only SD 2 was released in both ways */
+    if (t.predict < 0 && (t.inpaint || t.edit || family->id != SLR_FAMILY_SD2)) {
         t.predict = SLR_PREDICT_EPS;
         t.source = "its family";
     }

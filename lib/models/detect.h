@@ -23,6 +23,7 @@ typedef struct slr_traits {
     const char *source; /* what told: "metadata", a literal */
     bool ztsnr;         /* its schedule ends without any signal */
     bool inpaint;       /* the UNet takes a mask and masked latents too */
+    bool edit;          /* the UNet takes the latents of a picture to edit too */
     slr_probe_limits limits;
 } slr_traits;
 
@@ -35,6 +36,11 @@ int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
  * run once, in f32, which takes memory for its packed weights and seconds at full size. */
 int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_weights *unet,
                       const slr_probe_limits *limits);
+
+/* What a UNet's middle plainly lacks, for a sentence about it; NULL: it is whole, or as a known
+ * pruned form has it: one residual block alone (SSD-1B, Segmind-Vega), or none where levels have one
+ * residual block each (BK-SDM, KOALA, SDXS). */
+const char *slr_detect_gap(const slr_weights *unet);
 
 /* The encoder of a model that has one stands where its family says.  After slr_detect_family(). */
 void slr_detect_settle(slr_parts *parts, const slr_family *family);

@@ -39,6 +39,8 @@ typedef struct slr_adapter {
     /* What an attention layer of the UNet takes its keys (value = false) or values from, [N,T,C].
      */
     slr_val (*context)(void *user, slr_graph *g, const char *path, bool value, slr_val x);
+    /* Token merging: self-attention over merge_from tokens works on `merge` fewer; 0: on all. */
+    int64_t merge, merge_from;
 } slr_adapter;
 
 typedef struct slr_nn {

@@ -102,6 +102,17 @@ static const arch ARCHS[] = {
         .te = {.width = 64, .mlp = 256, .layers = 6},
     },
     {
+        .name = "tiny-edit",
+        .family = SLR_FAMILY_SD1,
+        TINY,
+        .depth = {1, 1, 1},
+        .mid_depth = 1,
+        .context = 64,
+        .extra = 4,
+        TINY_VAE,
+        .te = {.width = 64, .mlp = 256, .layers = 6},
+    },
+    {
         .name = "tiny-sd2",
         .family = SLR_FAMILY_SD2,
         TINY,
@@ -501,7 +512,7 @@ static int make(slr_checkpoint **out, const char *name, uint32_t dtype, uint64_t
     if (!a)
         return slr_fail(SDLORA_EINVAL, __func__,
                         "no architecture is called \"%s\": sd15, sd21, sdxl, tiny, tiny-sd2, "
-                        "tiny-sdxl, tiny-refiner and tiny-inpaint are",
+                        "tiny-sdxl, tiny-refiner, tiny-inpaint and tiny-edit are",
                         name);
     if (dtype != SDLORA_F16 && dtype != SDLORA_F32 && dtype != SDLORA_BF16)
         return slr_fail(SDLORA_EINVAL, __func__, "synthetic weights are f16, bf16 or f32");
@@ -510,7 +521,8 @@ static int make(slr_checkpoint **out, const char *name, uint32_t dtype, uint64_t
         .predict = config->predict < 0 ? family->predict : config->predict,
         .source = config->predict < 0 ? "its family" : "the caller",
         .ztsnr = config->ztsnr > 0,
-        .inpaint = a->extra > 0,
+        .inpaint = a->extra == LATENTS + 1,
+        .edit = a->extra == LATENTS,
     };
     SLR_TRY(slr_checkpoint_make(&c, m, name, family, &traits, "synthetic"));
     maker k = {.m = m,

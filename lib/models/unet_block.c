@@ -50,6 +50,71 @@ int64_t slr_block_heads(const slr_family *family, int64_t channels)
     return family->heads > 0 ? family->heads : channels / family->head_dim;
 }
 
+/* --- token merging --- */
+
+/* Tokens that stand for others in self-attention; ids SLR_NONE: none do. */
+typedef struct merging {
+    slr_val ids;  /* [N,T]: which row each token is part of */
+    int64_t rows; /* of a sample */
+} merging;
+
+/* The first token of each 2x2 of x [N,h*w,C]: [N,(h/2)*(w/2),C]. */
+static slr_val targets_of(slr_graph *g, slr_val x, int64_t h, int64_t w)
+{
+    int64_t n = slr_dim(g, x, 0), c = slr_dim(g, x, 2), rows = h / 2, columns = w / 2;
+    const int64_t image[4] = {n, h, w, c}, pairs[4] = {n * rows, 2, columns, 2 * c},
+                  tokens[3] = {n, rows * columns, c};
+    x = slr_reshape(g, x, 4, image);
+    x = slr_slice(g, slr_slice(g, x, 1, 0, 2 * rows), 2, 0, 2 * columns);
+    x = slr_slice(g, slr_reshape(g, x, 4, pairs), 1, 0, 1);
+    return slr_reshape(g, slr_slice(g, x, 3, 0, c), 3, tokens);
+}
+
+/* By the angles between tokens of a block's input x [N,h*w,C], in f32 whatever is stored. */
+static merging match_tokens(slr_nn *nn, slr_val x, int64_t h, int64_t w)
+{
+    slr_graph *g = nn->g;
+    int64_t n = slr_dim(g, x, 0), tokens = h * w, sources = tokens - (h / 2) * (w / 2);
+    int64_t r = nn->adapter && nn->adapter->merge_from == tokens ? nn->adapter->merge : 0;
+    const int64_t each[3] = {n, tokens, 1};
+    r = r < sources ? r : sources;
+    if (r < 1 || sources == tokens)
+        return (merging){SLR_NONE, tokens};
+    uint32_t was = slr_graph_storage(g, SDLORA_F32);
+    x = slr_cast(g, x, SDLORA_F32);
+    slr_val squares = slr_sum_to(g, slr_mul(g, x, x), 3, each);
+    x = slr_mul(g, x, slr_pow(g, squares, -0.5));
+    slr_val scores = slr_bmm(g, x, targets_of(g, x, h, w), false, true, 1.0);
+    slr_val ids = slr_match(g, scores, h, w, r);
+    slr_graph_storage(g, was);
+    return (merging){ids, tokens - r};
+}
+
+/* x [N,T,C] -> [N,rows,C]: means of the tokens that became one. */
+static slr_val merge(slr_nn *nn, const merging *m, slr_val x)
+{
+    slr_graph *g = nn->g;
+    int64_t n = slr_dim(g, x, 0), c = slr_dim(g, x, 2), all = n * m->rows;
+    const int64_t each[3] = {n, slr_dim(g, x, 1), 1}, merged[3] = {n, m->rows, c};
+    if (m->ids == SLR_NONE)
+        return x;
+    uint32_t was = slr_graph_storage(g, SDLORA_F32);
+    slr_val counts = slr_embed_bw(g, m->ids, slr_fill(g, 3, each, 1), all);
+    x = slr_mul(g, slr_embed_bw(g, m->ids, x, all), slr_pow(g, counts, -1));
+    slr_graph_storage(g, was);
+    return slr_nn_store(nn, slr_reshape(g, x, 3, merged));
+}
+
+/* y [N,rows,C] -> [N,T,C]: each token has what its row has. */
+static slr_val unmerge(slr_nn *nn, const merging *m, slr_val y)
+{
+    slr_graph *g = nn->g;
+    const int64_t table[2] = {slr_dim(g, y, 0) * m->rows, slr_dim(g, y, 2)};
+    return slr_embed(g, m->ids, slr_reshape(g, y, 2, table));
+}
+
+/* --- attention --- */
+
 /* y = to_out(attention(to_q(x), to_k(c), to_v(c))) + residual; c = x for self-attention. */
 static slr_val attend(slr_nn *nn, const char *path, const slr_family *family, slr_val x, slr_val c,
                       slr_val residual)
@@ -73,14 +138,31 @@ static slr_val attend(slr_nn *nn, const char *path, const slr_family *family, sl
     return slr_nn_linear(nn, slr_nn_path(p, "%s.to_out.0", path), o, residual);
 }
 
-static slr_val transformer_block(slr_nn *nn, const char *path, const slr_family *family, slr_val x,
-                                 slr_val context)
+/* x + attn1(norm1(x)), of all tokens or of those that stand for them. */
+static slr_val attend_self(slr_nn *nn, const char *path, const slr_family *family, slr_val x,
+                           int64_t h, int64_t w)
 {
     char p[192];
     slr_graph *g = nn->g;
-    slr_val h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm1", path), x, EPS_LAYER);
-    x = attend(nn, slr_nn_path(p, "%s.attn1", path), family, h, h, x);
-    h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm2", path), x, EPS_LAYER);
+    slr_graph_push(g, path);
+    merging m = match_tokens(nn, x, h, w);
+    slr_graph_pop(g);
+    slr_val y = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm1", path), x, EPS_LAYER);
+    slr_nn_path(p, "%s.attn1", path);
+    if (m.ids == SLR_NONE)
+        return attend(nn, p, family, y, y, x);
+    y = merge(nn, &m, y);
+    return slr_add(g, unmerge(nn, &m, attend(nn, p, family, y, y, SLR_NONE)), x);
+}
+
+/* x [N,h*w,C] */
+static slr_val transformer_block(slr_nn *nn, const char *path, const slr_family *family, slr_val x,
+                                 slr_val context, int64_t height, int64_t width)
+{
+    char p[192];
+    slr_graph *g = nn->g;
+    x = attend_self(nn, path, family, x, height, width);
+    slr_val h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm2", path), x, EPS_LAYER);
     x = attend(nn, slr_nn_path(p, "%s.attn2", path), family, h, context, x);
     h = slr_nn_layer_norm(nn, slr_nn_path(p, "%s.norm3", path), x, EPS_LAYER);
     h = slr_nn_linear(nn, slr_nn_path(p, "%s.ff.net.0.proj", path), h, SLR_NONE);
@@ -107,7 +189,7 @@ slr_val slr_block_transformer(slr_nn *nn, const char *path, const slr_family *fa
         if (d > 0)
             slr_graph_segment(g);
         h = transformer_block(nn, slr_nn_path(p, "%s.transformer_blocks.%d", path, d), family, h,
-                              context);
+                              context, s.dim[1], s.dim[2]);
     }
     h = slr_nn_linear(nn, slr_nn_path(p, "%s.proj_out", path), h, residual);
     return slr_reshape(g, h, 4, s.dim);

@@ -410,6 +410,8 @@ static void put_model(const slr_checkpoint *model, slr_buf *b)
         slr_buf_puts(b, "  \"zero_terminal_snr\": true,\n");
     if (slr_checkpoint_inpaint(model))
         slr_buf_puts(b, "  \"inpainting\": true,\n");
+    if (slr_checkpoint_edit(model))
+        slr_buf_puts(b, "  \"editing\": true,\n");
 }
 
 static int put_all(looking *l, slr_buf *b, bool hashes)

@@ -221,20 +221,20 @@ static void families_are_told_apart(void **state)
         made extra;
     } CASES[] = {
         {"Stable Diffusion 3", SDLORA_ENOTSUP, {U "x_embedder.proj.weight", 1, {4}}},
-        {"editing or depth", SDLORA_ENOTSUP, {U "input_blocks.0.0.weight", 4, {8, 8, 1, 1}}},
+        {"depth or upscaling", SDLORA_ENOTSUP, {U "input_blocks.0.0.weight", 4, {8, 5, 1, 1}}},
         {"unCLIP", SDLORA_ENOTSUP, {"embedder.model.ln_final.weight", 1, {4}}},
         {"Playground", SDLORA_ENOTSUP, {"edm_mean", 1, {4}}},
     };
     static const struct {
-        int family;
-        bool inpaint;
+        int family, in; /* in: channels of the first convolution */
         made extra;
     } KNOWN[] = {
-        {SLR_FAMILY_SD1, false, {U "input_blocks.1.1.proj_in.weight", 4, {8, 8, 1, 1}}},
-        {SLR_FAMILY_SD2, false, {U "input_blocks.1.1.proj_in.weight", 2, {8, 8}}},
-        {SLR_FAMILY_SDXL, false, {U "label_emb.0.0.weight", 2, {4, 2816}}},
-        {SLR_FAMILY_REFINER, false, {U "label_emb.0.0.weight", 2, {4, 2560}}},
-        {SLR_FAMILY_SD1, true, {U "input_blocks.0.0.weight", 4, {8, 9, 1, 1}}},
+        {SLR_FAMILY_SD1, 4, {U "input_blocks.1.1.proj_in.weight", 4, {8, 8, 1, 1}}},
+        {SLR_FAMILY_SD2, 4, {U "input_blocks.1.1.proj_in.weight", 2, {8, 8}}},
+        {SLR_FAMILY_SDXL, 4, {U "label_emb.0.0.weight", 2, {4, 2816}}},
+        {SLR_FAMILY_REFINER, 4, {U "label_emb.0.0.weight", 2, {4, 2560}}},
+        {SLR_FAMILY_SD1, 9, {U "input_blocks.0.0.weight", 4, {8, 9, 1, 1}}},
+        {SLR_FAMILY_SD1, 8, {U "input_blocks.0.0.weight", 4, {8, 8, 1, 1}}},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         made list[3] = {HEAD[0], HEAD[1], CASES[i].extra};
@@ -247,11 +247,12 @@ static void families_are_told_apart(void **state)
     }
     for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
         made list[3] = {HEAD[0], HEAD[1], KNOWN[i].extra};
-        size_t n = KNOWN[i].inpaint ? 2 : 3;
-        list[0] = KNOWN[i].inpaint ? KNOWN[i].extra : HEAD[0];
+        size_t n = KNOWN[i].in > 4 ? 2 : 3;
+        list[0] = KNOWN[i].in > 4 ? KNOWN[i].extra : HEAD[0];
         slr_checkpoint *c = opened(write_file("family.safetensors", list, n, NULL, 0), &CONFIG);
         assert_int_equal(slr_checkpoint_family(c)->id, KNOWN[i].family);
-        assert_int_equal(slr_checkpoint_inpaint(c), KNOWN[i].inpaint);
+        assert_int_equal(slr_checkpoint_inpaint(c), KNOWN[i].in == 9);
+        assert_int_equal(slr_checkpoint_edit(c), KNOWN[i].in == 8);
         slr_checkpoint_unref(c);
     }
     static const made LORA[] = {
@@ -318,6 +319,53 @@ static void no_answer(void **state)
     assert_string_equal(slr_checkpoint_predict_source(c), "its family");
     assert_int_equal(warnings, 1);
     slr_checkpoint_unref(c);
+}
+
+static void find_gap(int level, const char *text, void *user)
+{
+    const char *at = strstr(text, "the UNet has no ");
+    if (level == SLR_LOG_WARN && at)
+        snprintf(user, 64, "%.*s", (int)strcspn(at + 16, ","), at + 16);
+}
+
+/* Forms of a middle: those that some pruned model has are silent. */
+static void a_middle_that_is_missing(void **state)
+{
+#define MIDDLE(name) {"mid_block." name ".weight", 4, {8, 8, 1, 1}}
+    static const made HEAD[] = {{"conv_in.weight", 4, {8, 4, 1, 1}},
+                                {"conv_out.weight", 4, {4, 8, 1, 1}},
+                                {"down_blocks.0.resnets.0.conv1.weight", 4, {8, 8, 1, 1}},
+                                {"down_blocks.0.attentions.0.proj_in.weight", 4, {8, 8, 1, 1}}},
+                      SECOND = {"down_blocks.0.resnets.1.conv1.weight", 4, {8, 8, 1, 1}},
+                      PARTS[] = {MIDDLE("resnets.0.conv1"), MIDDLE("attentions.0.proj_in"),
+                                 MIDDLE("resnets.1.conv1")};
+#undef MIDDLE
+    static const struct {
+        const char *gap;
+        bool thin, part[3];
+    } CASES[] = {
+        {"", false, {true, true, true}},
+        {"", false, {true, false, false}}, /* SSD-1B */
+        {"", true, {false, false, false}}, /* BK-SDM */
+        {"middle block", false, {false, false, false}},
+        {"middle block's first residual block", false, {false, true, true}},
+        {"middle block's attention", false, {true, false, true}},
+        {"middle block's last residual block", true, {true, true, false}},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        made list[8];
+        char gap[64] = "";
+        size_t n = 4;
+        slr_checkpoint_config config = {.predict = -1, .log = {find_gap, gap, SLR_LOG_WARN}};
+        memcpy(list, HEAD, sizeof HEAD);
+        if (!CASES[i].thin)
+            list[n++] = SECOND;
+        for (int k = 0; k < 3; k++)
+            if (CASES[i].part[k])
+                list[n++] = PARTS[k];
+        slr_checkpoint_unref(opened(write_file("middle.safetensors", list, n, NULL, 0), &config));
+        assert_string_equal(gap, CASES[i].gap);
+    }
 }
 
 static void broken_files(void **state)
@@ -552,7 +600,7 @@ int main(void)
         cmocka_unit_test(metadata_and_views),
         cmocka_unit_test(families_are_told_apart),
         cmocka_unit_test(predictions),
-        cmocka_unit_test(no_answer),
+        cmocka_unit_test(no_answer), cmocka_unit_test(a_middle_that_is_missing),
         cmocka_unit_test(broken_files),
         cmocka_unit_test(sharded_vae),
         cmocka_unit_test(failed_allocations),
