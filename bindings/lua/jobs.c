@@ -385,6 +385,21 @@ static int generator_set_refiner(lua_State *L)
     return 0;
 }
 
+/* generator:set_hr_checkpoint(ckpt or nil) */
+static int generator_set_hr_checkpoint(lua_State *L)
+{
+    sdlora_generator *g = slua_to(L, 1, GENERATOR);
+    slua_check(L, sdlora_generator_set_hr_checkpoint(
+                      g, lua_isnoneornil(L, 2) ? NULL : slua_to(L, 2, CHECKPOINT)));
+    return 0;
+}
+
+static int generator_add_ckpt_dir(lua_State *L)
+{
+    slua_check(L, sdlora_generator_add_ckpt_dir(slua_to(L, 1, GENERATOR), luaL_checkstring(L, 2)));
+    return 0;
+}
+
 static int generator_add_vae_dir(lua_State *L)
 {
     slua_check(L, sdlora_generator_add_vae_dir(slua_to(L, 1, GENERATOR), luaL_checkstring(L, 2)));
@@ -504,6 +519,8 @@ const luaL_Reg slua_generator_methods[] = {{"add_lora_dir", generator_add_lora_d
                                            {"set_mask", generator_set_mask},
                                            {"set_network", generator_set_network},
                                            {"set_refiner", generator_set_refiner},
+                                           {"set_hr_checkpoint", generator_set_hr_checkpoint},
+                                           {"add_ckpt_dir", generator_add_ckpt_dir},
                                            {"match", generator_match},
                                            {"run", generator_run},
                                            {"cancel", generator_cancel},

@@ -14,7 +14,7 @@
 
 typedef struct job {
     const char *ckpt, *vae, *refiner, *out, *from, *quality, *init_image, *mask;
-    cli_list lora_dirs, loras, embeddings, vae_dirs, upscaler_dirs;
+    cli_list lora_dirs, loras, embeddings, vae_dirs, upscaler_dirs, ckpt_dirs;
     bool json;
     cli_model m;
     sdlora_generator *g;
@@ -105,13 +105,18 @@ static int apply_loras(job *j, const sdlora_options *o)
     return rc;
 }
 
-static int refine(job *j, const cli_args *a)
+/* --refiner is a path, or a name in --ckpt_dir. */
+static int refine(job *j, const cli_args *a, sdlora_options *o)
 {
     sdlora_checkpoint *refiner;
-    int rc;
+    int rc = SDLORA_OK;
 
-    if (!j->refiner)
-        return SDLORA_OK;
+    for (size_t i = 0; rc >= 0 && i < j->ckpt_dirs.n; i++)
+        rc = sdlora_generator_add_ckpt_dir(j->g, j->ckpt_dirs.item[i]);
+    if (rc < 0 || !j->refiner)
+        return rc;
+    if (access(j->refiner, F_OK) < 0 && j->ckpt_dirs.n)
+        return sdlora_options_set_text(o, "refiner_checkpoint", j->refiner);
     rc = sdlora_checkpoint_open(&refiner, j->m.ctx, j->refiner, cli_options(a, "checkpoint"));
     if (rc >= 0)
         rc = sdlora_generator_set_refiner(j->g, refiner);
@@ -230,7 +235,7 @@ static int run(job *j, const cli_args *a)
     if (rc >= 0)
         rc = apply_loras(j, o);
     if (rc >= 0)
-        rc = refine(j, a);
+        rc = refine(j, a, o);
     if (rc >= 0)
         rc = start_from(j);
     if (rc >= 0 && text)
@@ -249,6 +254,8 @@ int cli_generate(int argc, char **argv)
         {"vae", CLI_FLAG_TEXT, &j.vae, "a VAE file instead of the model's own"},
         {"refiner", CLI_FLAG_TEXT, &j.refiner,
          "a model that finishes pictures, from --refiner_switch_at on"},
+        {"ckpt_dir", CLI_FLAG_LIST, &j.ckpt_dirs,
+         "where --refiner, --hr_checkpoint_name and those of --from's picture are looked up"},
         {"lora_dir", CLI_FLAG_LIST, &j.lora_dirs,
          "where <lora:name:1> and <hypernet:name:1> are looked up"},
         {"lora", CLI_FLAG_LIST, &j.loras, "FILE:WEIGHT: a network for every picture"},

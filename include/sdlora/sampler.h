@@ -47,10 +47,23 @@ SDLORA_API int sdlora_generator_set_network(sdlora_generator *g, sdlora_network 
 
 /**
  * Lets another checkpoint finish pictures: it takes over at `refiner_switch_at`, with texts of its
- * own; networks go along where they fit it.
- * @param refiner  Nullable: none from now on.  Errors: SDLORA_EINVAL when its latents differ.
+ * own; networks go along where they fit it.  What it finishes its VAE decodes.  The option
+ * `refiner_checkpoint` has no say then.
+ * @param refiner  Nullable: none, or what that option names.  Errors: SDLORA_EINVAL when its
+ * latents differ.
  */
 SDLORA_API int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoint *refiner);
+
+/**
+ * Lets another checkpoint make the second pass of hires fix, with texts and a VAE of its own;
+ * networks go along where they fit it.  The option `hr_checkpoint_name` has no say then.
+ * @param ckpt  Nullable: the same as the first pass, or what that option names.
+ * Errors: SDLORA_EINVAL when its latents differ.
+ */
+SDLORA_API int sdlora_generator_set_hr_checkpoint(sdlora_generator *g, sdlora_checkpoint *ckpt);
+/** Adds a directory, with those below it, in which the options `refiner_checkpoint` and
+ * `hr_checkpoint_name` and sdlora_generator_match() find models. */
+SDLORA_API int sdlora_generator_add_ckpt_dir(sdlora_generator *g, const char *dir);
 
 /**
  * The picture that runs start from (img2img), until another one is set; a copy is kept.  A camera's
@@ -102,8 +115,11 @@ SDLORA_API int sdlora_generator_run(sdlora_generator *g, const sdlora_options *o
 /**
  * Compares what a picture's generation parameters name with what this generator has, by hashes:
  * model and VAE, the networks of <lora:name:...> tags in the option `prompt`, embeddings.  A tag
- * whose file goes by another name in the directories is renamed.  Hashing reads whole files; their
- * hashes are kept with the generator.  Of networks at most 100 hashes are looked at.
+ * whose file goes by another name in the directories is renamed.  A refiner and a checkpoint of the
+ * second pass are looked up in the directories of models, by name and then by hash, and the options
+ * that name them are set, unless the caller gave some.  Of a picture that was made of another one
+ * the notes say so.  Hashing reads whole files; their hashes are kept with the generator.  Of
+ * networks at most 100 hashes are looked at.
  * @param o      kind "generate", of sdlora_options_from_infotext() with the same text.
  * @param notes  Nullable: receives a line for each difference and each new name; to be given back
  *               with sdlora_text_free().

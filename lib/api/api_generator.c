@@ -9,6 +9,14 @@
 #include "base/status.h"
 #include "graph/policy.h"
 
+/* Hashes that matching a text has computed are not computed again for the next picture's. */
+static int hash_of(void *user, const char *path, char hex[65])
+{
+    sdlora_generator *g = user;
+
+    return slr_byhash_whole(slr_finder_hashes(g->finder), path, hex);
+}
+
 int sdlora_generator_new(sdlora_generator **out, sdlora_checkpoint *ckpt, sdlora_vae *vae)
 {
     slr_bpe *bpe;
@@ -35,6 +43,7 @@ int sdlora_generator_new(sdlora_generator **out, sdlora_checkpoint *ckpt, sdlora
         return rc;
     }
     slr_generator_set_finder(g->gen, slr_finder_find, g->finder);
+    slr_generator_set_hasher(g->gen, hash_of, g);
     *out = g;
     return SDLORA_OK;
 }
@@ -60,7 +69,6 @@ void sdlora_generator_unref(sdlora_generator *g)
     slr_free(m, g->nets);
     slr_api_start_free(&g->start, m);
     sdlora_vae_unref(g->vae);
-    sdlora_checkpoint_unref(g->refiner);
     slr_free(m, g);
     sdlora_checkpoint_unref(ckpt);
 }
@@ -123,17 +131,6 @@ int sdlora_generator_set_progress(sdlora_generator *g, sdlora_sample_fn fn, void
     SLR_TRY(slr_api_given(g, "g", __func__));
     g->progress = fn;
     g->user = user;
-    return SDLORA_OK;
-}
-
-int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoint *refiner)
-{
-    slr_clear();
-    SLR_TRY(slr_api_given(g, "g", __func__));
-    SLR_TRY(slr_generator_set_refiner(g->gen, refiner ? refiner->base : NULL));
-    sdlora_checkpoint_ref(refiner);
-    sdlora_checkpoint_unref(g->refiner);
-    g->refiner = refiner;
     return SDLORA_OK;
 }
 

@@ -15,6 +15,7 @@ void slr_api_start_init(slr_api_start *s, slr_mem *m)
 {
     slr_folders_init(&s->vaes, m);
     slr_folders_init(&s->upscalers, m);
+    slr_folders_init(&s->ckpts, m);
 }
 
 void slr_api_start_free(slr_api_start *s, slr_mem *m)
@@ -23,7 +24,11 @@ void slr_api_start_free(slr_api_start *s, slr_mem *m)
     slr_free(m, s->mask.data);
     slr_folders_free(&s->vaes);
     slr_folders_free(&s->upscalers);
-    slr_free(m, s->vae_path);
+    slr_folders_free(&s->ckpts);
+    for (int role = 0; role < SLR_ROLES; role++) {
+        slr_api_other_free(&s->other[role], m);
+        slr_free(m, s->vae_path[role]);
+    }
     slr_free(m, s->upscaler_path);
 }
 
@@ -91,13 +96,21 @@ int sdlora_generator_add_upscaler_dir(sdlora_generator *g, const char *dir)
     return slr_folders_add(&g->start.upscalers, dir);
 }
 
+int sdlora_generator_add_ckpt_dir(sdlora_generator *g, const char *dir)
+{
+    slr_clear();
+    SLR_TRY(slr_api_given(g, "g", __func__));
+    SLR_TRY(slr_api_given(dir, "dir", __func__));
+    return slr_folders_add(&g->start.ckpts, dir);
+}
+
 static bool is_same(const char *a, const char *b)
 {
     return a == b || (a && b && !strcmp(a, b));
 }
 
 /* path NULL: the checkpoint's own VAE. */
-static int use_vae(sdlora_generator *g, const char *path)
+static int use_vae(sdlora_generator *g, int role, const char *path)
 {
     sdlora_context *ctx = g->ckpt->ctx;
     slr_checkpoint_config config = {.mem = ctx->mem, .log = ctx->log, .predict = -1};
@@ -105,31 +118,52 @@ static int use_vae(sdlora_generator *g, const char *path)
 
     if (path)
         SLR_TRY(slr_vae_weights_open(&vae, path, &config));
-    int rc = slr_generator_set_vae(g->gen, vae, path);
+    int rc = slr_generator_set_vae(g->gen, role, vae, path);
     slr_weights_unref(vae);
     return rc;
 }
 
-/* A VAE that the generator was made with beats the option. */
-static int choose_vae(sdlora_generator *g, const char *setting)
+/* The checkpoint that has a role; NULL: none. */
+static const slr_checkpoint *checkpoint_of(const sdlora_generator *g, int role)
+{
+    const slr_api_other *c = &g->start.other[role];
+    const sdlora_checkpoint *of = role == SLR_ROLE_BASE ? g->ckpt : c->given ? c->given : c->named;
+
+    return of ? of->base : NULL;
+}
+
+static int choose_vae(sdlora_generator *g, int role, const char *setting)
 {
     slr_mem *m = g->ckpt->ctx->mem;
-    char *path;
+    const slr_checkpoint *ckpt = checkpoint_of(g, role);
+    char **now = &g->start.vae_path[role], *path;
 
-    if (g->vae)
+    if (!ckpt)
         return SDLORA_OK;
-    SLR_TRY(slr_folders_vae(&g->start.vaes, setting, slr_checkpoint_path(g->ckpt->base), &path));
-    if (is_same(path, g->start.vae_path)) {
+    SLR_TRY(slr_folders_vae(&g->start.vaes, setting, slr_checkpoint_path(ckpt), &path));
+    if (is_same(path, *now)) {
         slr_free(m, path);
         return SDLORA_OK;
     }
-    int rc = use_vae(g, path);
+    int rc = use_vae(g, role, path);
     if (rc < 0) {
         slr_free(m, path);
         return rc;
     }
-    slr_free(m, g->start.vae_path);
-    g->start.vae_path = path;
+    slr_free(m, *now);
+    *now = path;
+    return SDLORA_OK;
+}
+
+/* Each checkpoint has a VAE by the option's rule, as AUTOMATIC1111 loads them;
+ * one that the generator was made with beats the option. */
+static int choose_vaes(sdlora_generator *g, const char *setting)
+{
+    for (int role = 0; role < SLR_ROLES; role++)
+        if (!g->vae)
+            SLR_TRY(choose_vae(g, role, setting));
+        else if (role != SLR_ROLE_BASE)
+            SLR_TRY(slr_generator_set_vae(g->gen, role, g->vae->weights, g->vae->path));
     return SDLORA_OK;
 }
 
@@ -149,7 +183,9 @@ int slr_api_start_request(slr_request *r, sdlora_generator *g, slr_opt o)
 
     r->init = g->start.init.data ? &g->start.init : NULL;
     r->mask = g->start.mask.data ? &g->start.mask : NULL;
-    SLR_TRY(choose_vae(g, slr_opt_text(o, "sd_vae")));
+    SLR_TRY(slr_api_other_choose(g, SLR_ROLE_REFINER, o));
+    SLR_TRY(slr_api_other_choose(g, SLR_ROLE_SECOND, o));
+    SLR_TRY(choose_vaes(g, slr_opt_text(o, "sd_vae")));
     if (!r->set.hr || !upscaler || !*upscaler || slr_latent_find(upscaler) ||
         slr_upscaler_is_plain(upscaler))
         return SDLORA_OK;

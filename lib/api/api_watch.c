@@ -111,6 +111,6 @@ int sdlora_generator_preview(sdlora_image **out, sdlora_generator *g)
             "there is a picture to look at in the watching function of a run only, after "
             "its first step");
     SLR_TRY(slr_preview_make(&pixels, g->ckpt->ctx->mem, p->x0, p->h, p->w, p->c,
-                             slr_checkpoint_family(g->ckpt->base)->vae_scale));
+                             p->family->vae_scale));
     return slr_api_image(out, g->ckpt->ctx, pixels, NULL);
 }

@@ -119,25 +119,51 @@ static int read_hash(slr_mem *m, const char *path, int kind, char hex[LONGEST + 
     }
 }
 
+/* What is known of a file's hash of a kind, which is computed if it is not; a file that can't be
+ * read has none, and rc says why.  Errors: ENOMEM, ECANCELED. */
+static int learn(slr_byhash *b, known *k, const char *path, int kind, int *rc)
+{
+    char hex[LONGEST + 1] = "";
+    *rc = SDLORA_OK;
+    if (k->has[kind])
+        return SDLORA_OK;
+    *rc = read_hash(b->m, path, kind, hex);
+    if (*rc == SDLORA_ENOMEM || *rc == SDLORA_ECANCELED)
+        return *rc;
+    if (*rc >= 0)
+        memcpy(k->hex[kind], hex, sizeof hex);
+    k->has[kind] = true;
+    return SDLORA_OK;
+}
+
 /* Whether the file's hash of a kind begins so. */
 static int is_kind(slr_byhash *b, const char *path, int kind, slr_str digits, bool *same)
 {
     known *k;
+    int rc;
     *same = false;
     if (!usable(digits) || (kind == OLD && digits.n != LEGACY))
         return SDLORA_OK;
     SLR_TRY(know(b, path, &k));
     if (!k)
         return SDLORA_OK;
-    if (!k->has[kind]) {
-        char hex[LONGEST + 1] = "";
-        int rc = read_hash(b->m, path, kind, hex);
-        SLR_TRY(forgive(rc));
-        if (rc >= 0)
-            memcpy(k->hex[kind], hex, sizeof hex);
-        k->has[kind] = true;
-    }
+    SLR_TRY(learn(b, k, path, kind, &rc));
+    SLR_TRY(forgive(rc));
     *same = strlen(k->hex[kind]) >= digits.n && !strncasecmp(k->hex[kind], digits.p, digits.n);
+    return SDLORA_OK;
+}
+
+int slr_byhash_whole(slr_byhash *b, const char *path, char hex[65])
+{
+    known *k;
+    int rc = SDLORA_OK;
+    SLR_TRY(know(b, path, &k));
+    if (k)
+        SLR_TRY(learn(b, k, path, WHOLE, &rc));
+    SLR_TRY(rc);
+    if (!k || !k->hex[WHOLE][0])
+        return slr_hash_file(path, hex);
+    memcpy(hex, k->hex[WHOLE], LONGEST + 1);
     return SDLORA_OK;
 }
 
@@ -157,7 +183,7 @@ int slr_byhash_is(slr_byhash *b, const char *path, slr_str digits, bool *same)
 
 /* --- the walk --- */
 
-static bool is_network(const char *path)
+static bool is_weights(const char *path)
 {
     static const char *const ends[] = {".safetensors", ".pt", ".ckpt", ".bin"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
@@ -189,7 +215,7 @@ static int walk(slr_list *files, const char *dir, int depth)
             char *path = slr_path_join(files->m, dir, list.item[i]);
             if (!path) {
                 rc = SDLORA_ENOMEM;
-            } else if (!folders && is_network(path) && slr_file_exists(path)) {
+            } else if (!folders && is_weights(path) && slr_file_exists(path)) {
                 rc = put(files, path);
                 path = NULL;
             } else if (folders && depth < MAX_DEPTH && slr_dir_exists(path)) {
@@ -210,7 +236,8 @@ static int look(slr_byhash *b, const char *path, bool compute, slr_byhash_wanted
         return SDLORA_OK;
     const char *base = slr_path_base(path);
     w->stem = slr_strndup(b->m, base, slr_path_stem(base));
-    return w->stem ? SDLORA_OK : SDLORA_ENOMEM;
+    w->path = slr_strdup(b->m, path);
+    return w->stem && w->path ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
 int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *wanted, size_t n)
@@ -219,7 +246,7 @@ int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *want
     int rc = SDLORA_OK;
     bool any = false;
     for (size_t k = 0; k < n; k++) {
-        wanted[k].stem = NULL;
+        wanted[k].stem = wanted[k].path = NULL;
         any = any || usable(wanted[k].digits);
     }
     for (size_t i = 0; any && rc >= 0 && i < dirs->n; i++)

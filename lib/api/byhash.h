@@ -21,11 +21,14 @@ void slr_byhash_free(slr_byhash *b); /* NULL: nothing */
  */
 int slr_byhash_is(slr_byhash *b, const char *path, slr_str digits, bool *same);
 
+/* The sha256 of a file, computed once for each state of it.  Errors: those of slr_hash_file(). */
+int slr_byhash_whole(slr_byhash *b, const char *path, char hex[65]);
+
 typedef struct slr_byhash_wanted {
     slr_str digits;
-    char *stem; /* the caller's, even after a failure; NULL: no file has the hash */
+    char *stem, *path; /* the caller's, even after a failure; NULL: no file has the hash */
 } slr_byhash_wanted;
-/* The stem of the first network file below these directories that has the hash, for n of them in
+/* The first file of weights below these directories that has the hash, for n of them in
  * one walk; files whose metadata tell it first, since that costs a header. */
 int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *wanted, size_t n);
 

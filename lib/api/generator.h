@@ -23,8 +23,7 @@ typedef struct slr_api_draw_watch {
 struct sdlora_generator {
     slr_refs refs;
     sdlora_checkpoint *ckpt;
-    sdlora_vae *vae;            /* Nullable */
-    sdlora_checkpoint *refiner; /* Nullable */
+    sdlora_vae *vae; /* Nullable */
     slr_generator *gen;
     slr_finder *finder;
     slr_stack_item *items; /* set by the caller, applied to every picture */

@@ -2,41 +2,21 @@
 /* Whether what a parameters text names is what a generator has: model, VAE, networks, embeddings,
  * by their hashes.  Tags of networks that go by another name here are renamed, as AUTOMATIC1111
  * does when a text is pasted. */
-#include "api/generator.h"
+#include "api/match.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "api/byhash.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "sample/infotext.h"
 
-enum { MOST = 100 }; /* hashes of networks of a text that are looked at */
-
-/* A network whose name is none here or another file's; texts are its own. */
-typedef struct missing {
-    char *name, *hash, *path; /* path: of the other file, NULL: none */
-} missing;
-
-typedef struct matching {
-    sdlora_generator *g;
-    slr_mem *m;
-    sdlora_options *o;
-    const slr_info *info;
-    slr_buf *notes;
-    int rc; /* of a callback */
-    size_t n_loras, n_missing;
-    missing missing[MOST];
-} matching;
-
-static void note(matching *k, const char *what, slr_str name, const char *why)
+static void note(slr_matching *k, const char *what, slr_str name, const char *why)
 {
     slr_buf_printf(k->notes, "%s%.*s: %s\n", what, (int)(name.n < 200 ? name.n : 200), name.p, why);
 }
 
 /* What hashes is watched, and what opens networks is not, since those are kept. */
-static int is_same(matching *k, const char *path, slr_str hash, bool *same)
+int slr_match_is(slr_matching *k, const char *path, slr_str hash, bool *same)
 {
     slr_watch w;
     slr_watch_enter(&w, &k->g->cancel);
@@ -65,7 +45,7 @@ static bool find_hash(const slr_info *i, const char *field, const char *kind, ch
     return out[0] != '\0';
 }
 
-static int match_file(matching *k, const char *what, const char *key, const char *kind,
+static int match_file(slr_matching *k, const char *what, const char *key, const char *kind,
                       const char *field, const char *path)
 {
     char digits[65];
@@ -75,7 +55,7 @@ static int match_file(matching *k, const char *what, const char *key, const char
     if (!find_hash(k->info, field, kind, digits))
         return SDLORA_OK;
     if (path)
-        SLR_TRY(is_same(k, path, slr_str_of(digits), &same));
+        SLR_TRY(slr_match_is(k, path, slr_str_of(digits), &same));
     if (path && same)
         return SDLORA_OK;
     slr_buf_init(&why, k->m);
@@ -93,7 +73,7 @@ static int match_file(matching *k, const char *what, const char *key, const char
 }
 
 /* A VAE of the directories that has the name is taken, unless the caller chose one. */
-static int match_vae(matching *k)
+static int match_vae(slr_matching *k)
 {
     sdlora_generator *g = k->g;
     const char *name = slr_info_get(k->info, "VAE");
@@ -127,7 +107,7 @@ static const char *find_tag(const char *at, slr_str name)
     return NULL;
 }
 
-static int rename_in(matching *k, const char *option, slr_str from, const char *to)
+static int rename_in(slr_matching *k, const char *option, slr_str from, const char *to)
 {
     const char *text = slr_opt_text((slr_opt){k->o, "generate"}, option), *at = text, *tag;
     slr_buf b;
@@ -148,7 +128,7 @@ static int rename_in(matching *k, const char *option, slr_str from, const char *
 }
 
 /* What goes by this name here; *path is the caller's, NULL: nothing does. */
-static int by_name(matching *k, slr_str name, char **path)
+static int by_name(slr_matching *k, slr_str name, char **path)
 {
     slr_network *n = NULL;
     char *text = slr_strndup(k->m, name.p, name.n);
@@ -167,27 +147,27 @@ static int by_name(matching *k, slr_str name, char **path)
 }
 
 /* Texts of JSON end with the callback: they are copied. */
-static int add_missing(matching *k, slr_info_hash h, const char *path)
+static int add_missing(slr_matching *k, slr_info_hash h, const char *path)
 {
-    missing *x = &k->missing[k->n_missing++];
+    slr_match_missing *x = &k->missing[k->n_missing++];
     x->name = slr_strndup(k->m, h.name.p, h.name.n);
     x->hash = slr_strndup(k->m, h.hash.p, h.hash.n);
     x->path = path ? slr_strdup(k->m, path) : NULL;
     return x->name && x->hash && (x->path || !path) ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
-static bool is_tagged(const matching *k, slr_str name)
+static bool is_tagged(const slr_matching *k, slr_str name)
 {
     const char *prompt = slr_opt_text((slr_opt){k->o, "generate"}, "prompt");
     return prompt && find_tag(prompt, name);
 }
 
-static int match_lora(matching *k, slr_info_hash h)
+static int match_lora(slr_matching *k, slr_info_hash h)
 {
     bool same = false;
     char *path;
     SLR_TRY(by_name(k, h.name, &path));
-    int rc = path ? is_same(k, path, h.hash, &same) : SDLORA_OK;
+    int rc = path ? slr_match_is(k, path, h.hash, &same) : SDLORA_OK;
     if (rc >= 0 && !same)
         rc = add_missing(k, h, path);
     slr_free(k->m, path);
@@ -196,8 +176,8 @@ static int match_lora(matching *k, slr_info_hash h)
 
 static bool each_lora(void *user, slr_info_hash h)
 {
-    matching *k = user;
-    if (k->n_loras++ == MOST) {
+    slr_matching *k = user;
+    if (k->n_loras++ == SLR_MATCH_MOST) {
         note(k, "lora ", h.name, "is not looked for, nor is what follows: the text has too many");
         return false;
     }
@@ -208,7 +188,7 @@ static bool each_lora(void *user, slr_info_hash h)
     return k->rc >= 0;
 }
 
-static int settle(matching *k, const missing *x, const char *stem)
+static int settle(slr_matching *k, const slr_match_missing *x, const char *stem)
 {
     slr_buf why;
     slr_str name = slr_str_of(x->name);
@@ -235,9 +215,9 @@ static int settle(matching *k, const missing *x, const char *stem)
 }
 
 /* One walk for all that are missing. */
-static int settle_all(matching *k)
+static int settle_all(slr_matching *k)
 {
-    slr_byhash_wanted wanted[MOST];
+    slr_byhash_wanted wanted[SLR_MATCH_MOST];
     slr_watch w;
     for (size_t i = 0; i < k->n_missing; i++)
         wanted[i] = (slr_byhash_wanted){.digits = slr_str_of(k->missing[i].hash)};
@@ -249,11 +229,12 @@ static int settle_all(matching *k)
         if (rc >= 0)
             rc = settle(k, &k->missing[i], wanted[i].stem);
         slr_free(k->m, wanted[i].stem);
+        slr_free(k->m, wanted[i].path);
     }
     return rc;
 }
 
-static void free_missing(matching *k)
+static void free_missing(slr_matching *k)
 {
     for (size_t i = 0; i < k->n_missing; i++) {
         slr_free(k->m, k->missing[i].name);
@@ -266,7 +247,7 @@ static void free_missing(matching *k)
 
 static bool each_embedding(void *user, slr_info_hash h)
 {
-    matching *k = user;
+    slr_matching *k = user;
     size_t n;
     slr_network *const *known = slr_generator_embeddings(k->g->gen, &n);
     for (size_t i = 0; i < n; i++) {
@@ -275,7 +256,7 @@ static bool each_embedding(void *user, slr_info_hash h)
         if (strlen(name) != h.name.n || memcmp(name, h.name.p, h.name.n))
             continue;
         if (path)
-            k->rc = is_same(k, path, h.hash, &same);
+            k->rc = slr_match_is(k, path, h.hash, &same);
         if (k->rc >= 0 && !same)
             note(k, "embedding ", h.name, "is another file than the picture's");
         return k->rc >= 0;
@@ -284,12 +265,14 @@ static bool each_embedding(void *user, slr_info_hash h)
     return true;
 }
 
-static int match_all(matching *k)
+static int match_all(slr_matching *k)
 {
     sdlora_generator *g = k->g;
     SLR_TRY(
         match_file(k, "model", "Model", "model", "Model hash", slr_checkpoint_path(g->ckpt->base)));
     SLR_TRY(match_vae(k));
+    SLR_TRY(slr_match_others(k));
+    SLR_TRY(slr_match_start(k));
     slr_info_hashes(k->info, "lora", each_lora, k);
     SLR_TRY(k->rc);
     SLR_TRY(settle_all(k));
@@ -316,7 +299,7 @@ int sdlora_generator_match(sdlora_generator *g, sdlora_options *o, const char *t
     atomic_store(&g->cancel, 0);
     SLR_TRY(slr_info_read(&info, m, text));
     slr_buf_init(&lines, m);
-    matching k = {.g = g, .m = m, .o = o, .info = &info, .notes = &lines};
+    slr_matching k = {.g = g, .m = m, .o = o, .info = &info, .notes = &lines};
     int rc = slr_info_complete(&info, m);
     if (rc >= 0)
         rc = match_all(&k);

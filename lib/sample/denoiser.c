@@ -25,6 +25,7 @@ typedef struct row {
     const slr_cond *cond;
     const float *sizes;
     int64_t tokens, repeat;
+    bool blank; /* zeros stand for the extra channels */
 } row;
 
 int slr_denoiser_new(slr_denoiser **out, slr_mem *m, slr_engine *engine)
@@ -71,12 +72,14 @@ const slr_unet_shape *slr_denoiser_shape(const slr_denoiser *d)
 
 /* --- graphs --- */
 
-/* a = batch, b = tokens, c = h * 65536 + w. */
+/* a = batch, b = tokens, c = h * 65536 + w, d = tokens of the picture that are merged. */
 static void build_unet(void *user, slr_graph *g, const slr_engine_key *k)
 {
     slr_denoiser *d = user;
     slr_adapter adapter = slr_engine_adapter(d->engine);
     slr_nn nn = {g, slr_engine_weights(d->engine, SLR_PART_UNET), SLR_PART_UNET, &adapter};
+    adapter.merge = k->d;
+    adapter.merge_from = (k->c >> 16) * (k->c & 0xffff);
     int64_t image[4] = {k->a, k->c >> 16, k->c & 0xffff, d->unet.in_channels}, one[1] = {k->a};
     int64_t text[3] = {k->a, k->b, d->unet.context}, vector[2] = {k->a, d->unet.vector};
     slr_val x = slr_input(g, "x", SDLORA_F32, 4, image), t = slr_input(g, "t", SDLORA_F32, 1, one);
@@ -90,7 +93,8 @@ static void build_unet(void *user, slr_graph *g, const slr_engine_key *k)
 }
 
 /* x [h,w,out] and extra [h,w,in-out] -> [h,w,in]. */
-static void fill_image(const slr_denoiser *d, const slr_guidance *g, const float *x, float *to)
+static void fill_image(const slr_denoiser *d, const slr_guidance *g, const float *x, bool blank,
+                       float *to)
 {
     int64_t own = d->unet.out_channels, more = d->unet.in_channels - own, n = g->h * g->w;
     if (!more) {
@@ -99,7 +103,10 @@ static void fill_image(const slr_denoiser *d, const slr_guidance *g, const float
     }
     for (int64_t i = 0; i < n; i++, to += own + more) {
         memcpy(to, x + i * own, (size_t)own * sizeof *x);
-        memcpy(to + own, g->extra + i * more, (size_t)more * sizeof *x);
+        if (blank)
+            memset(to + own, 0, (size_t)more * sizeof *x);
+        else
+            memcpy(to + own, g->extra + i * more, (size_t)more * sizeof *x);
     }
 }
 
@@ -131,12 +138,13 @@ static int evaluate(slr_denoiser *d, const slr_guidance *g, const float *x, doub
 {
     slr_plan *p;
     int64_t pixels = g->h * g->w, tokens = rows[0].tokens;
-    slr_engine_key key = {SLR_ENGINE_UNET, n, tokens, g->h << 16 | g->w};
+    slr_engine_key key = {SLR_ENGINE_UNET, n, tokens, g->h << 16 | g->w,
+                          (int64_t)((double)pixels * g->merge)};
     SLR_TRY(slr_engine_plan(d->engine, &key, build_unet, d, cancel, &p));
     float *to_x = slr_engine_memory(p, "x"), *to_t = slr_engine_memory(p, "t"),
           *to_text = slr_engine_memory(p, "context"), *to_vector = slr_engine_memory(p, "vector");
     for (int64_t i = 0; i < n; i++) {
-        fill_image(d, g, x, to_x + i * pixels * d->unet.in_channels);
+        fill_image(d, g, x, rows[i].blank, to_x + i * pixels * d->unet.in_channels);
         fill_text(d, g, &rows[i], to_text + i * tokens * d->unet.context);
         if (d->unet.vector)
             fill_vector(d, g, &rows[i], to_vector + i * d->unet.vector);
@@ -165,15 +173,15 @@ bool slr_guidance_pads(const slr_guidance *g)
 
 static row cond_row(const slr_guidance *g, size_t i)
 {
-    row r = {&g->cond[i], g->sizes, longest(g), longest(g)};
+    row r = {&g->cond[i], g->sizes, longest(g), longest(g), false};
     if (g->pad == SLR_PAD_EMPTY && g->uncond.tokens > r.tokens)
         r.tokens = g->uncond.tokens;
     return r;
 }
 
-static row uncond_row(const slr_guidance *g)
+static row uncond_row(const slr_guidance *g, bool blank)
 {
-    row r = {&g->uncond, g->uncond_sizes, g->uncond.tokens, g->uncond.tokens};
+    row r = {&g->uncond, g->uncond_sizes, g->uncond.tokens, g->uncond.tokens, blank};
     int64_t other = longest(g);
     if (g->pad == SLR_PAD_REPEAT)
         r.tokens = r.repeat = other;
@@ -221,20 +229,32 @@ static void rescale(const slr_guidance *g, const float *conds, const float *u, s
         out[i] *= by;
 }
 
+/* u + cfg * (c - i) + edit_cfg * (i - u): i has the picture and the negative prompt, u neither. */
+static void combine_edit(const slr_guidance *g, const float *c, const float *i, const float *u,
+                         size_t n, float *out)
+{
+    float cfg = (float)g->cfg, edit = (float)g->edit_cfg;
+    for (size_t k = 0; k < n; k++)
+        out[k] = u[k] + cfg * (c[k] - i[k]) + edit * (i[k] - u[k]);
+}
+
 static int check(const slr_denoiser *d, const slr_guidance *g)
 {
     int64_t own = d->unet.out_channels, more = d->unet.in_channels - own,
-            given = g->extra ? 1 + own : 0; /* a mask and the picture under it */
+            given = g->extra ? g->n_extra : 0;
     if (more && more != given)
         return slr_fail(SDLORA_EINVAL, __func__, "the UNet takes %lld channels, and %lld are given",
                         (long long)(own + more), (long long)(own + given));
     if (d->unet.vector && (!g->sizes || !g->uncond_sizes || !g->uncond.pooled))
         return slr_fail(SDLORA_EINVAL, __func__, "the UNet takes sizes, and none are given");
+    if (g->edit && g->n > 1)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "a model that edits pictures takes no AND, but with image_cfg_scale 1");
     return SDLORA_OK;
 }
 
-/* Predictions of n texts, the last being the negative prompt when n is more than g->n; those of one
- * length together. */
+/* Predictions of n texts, of which those from g->n on are the negative prompt: where a picture is
+ * edited with it and then without.  Those of one length together. */
 static int evaluate_all(slr_denoiser *d, const slr_guidance *g, const float *x, double t, size_t n,
                         size_t floats, const slr_cancel_flag *cancel)
 {
@@ -242,7 +262,7 @@ static int evaluate_all(slr_denoiser *d, const slr_guidance *g, const float *x, 
     for (size_t i = 0; i < n; i += width) {
         row rows[BATCH] = {{0}};
         for (width = 0; width < BATCH && i + width < n; width++) {
-            rows[width] = i + width < g->n ? cond_row(g, i + width) : uncond_row(g);
+            rows[width] = i + width < g->n ? cond_row(g, i + width) : uncond_row(g, i + width > g->n);
             if (rows[width].tokens != rows[0].tokens)
                 break;
         }
@@ -254,6 +274,8 @@ static int evaluate_all(slr_denoiser *d, const slr_guidance *g, const float *x, 
 /* With one prompt at cfg 1 the negative prompt has no say. */
 static bool without_uncond(const slr_guidance *g, const float *uncond)
 {
+    if (g->edit)
+        return false;
     return g->skip_uncond || (g->n == 1 && g->cfg == 1 && g->weight[0] == 1 && !uncond);
 }
 
@@ -262,14 +284,18 @@ int slr_denoiser_predict(slr_denoiser *d, const slr_guidance *g, const float *x,
 {
     size_t floats = (size_t)(g->h * g->w * d->unet.out_channels);
     bool alone = without_uncond(g, uncond);
+    size_t n = g->n + !alone + g->edit;
     SLR_TRY(check(d, g));
     /* predictions of all texts, and scratch */
-    SLR_TRY(slr_grow(d->m, &d->pred, &d->pred_floats, (g->n + 2) * floats, sizeof *d->pred));
-    SLR_TRY(evaluate_all(d, g, x, t, g->n + !alone, floats, cancel));
-    const float *u = alone ? d->pred : d->pred + g->n * floats;
-    combine(g, d->pred, u, alone ? 1 : g->cfg, floats, out);
+    SLR_TRY(slr_grow(d->m, &d->pred, &d->pred_floats, (n + 1) * floats, sizeof *d->pred));
+    SLR_TRY(evaluate_all(d, g, x, t, n, floats, cancel));
+    const float *u = d->pred + (alone ? 0 : n - 1) * floats;
+    if (g->edit)
+        combine_edit(g, d->pred, d->pred + floats, u, floats, out);
+    else
+        combine(g, d->pred, u, alone ? 1 : g->cfg, floats, out);
     if (g->rescale > 0 && !alone)
-        rescale(g, d->pred, u, floats, d->pred + (g->n + 1) * floats, out);
+        rescale(g, d->pred, u, floats, d->pred + n * floats, out);
     if (uncond)
         memcpy(uncond, u, floats * sizeof *uncond);
     return SDLORA_OK;

@@ -36,7 +36,11 @@ typedef struct slr_guidance {
     const slr_cond *empty;             /* one chunk, for SLR_PAD_EMPTY */
     const float *sizes, *uncond_sizes; /* slr_text_sizes() of n_sizes numbers; NULL: none */
     int n_sizes;
-    const float *extra; /* [h,w,in - out channels], or NULL */
+    const float *extra; /* [h,w,n_extra] beside the latents, or NULL */
+    int64_t n_extra;
+    bool edit;       /* extra is a picture to edit, with a guidance of its own: one cond */
+    double edit_cfg; /* that guidance */
+    double merge; /* part of the tokens that self-attention at full size merges into others */
     int64_t h, w;
 } slr_guidance;
 
@@ -44,7 +48,7 @@ typedef struct slr_guidance {
 bool slr_guidance_pads(const slr_guidance *g);
 /* x [h,w,out channels] at timestep t -> the model's own kind of prediction (eps or v).  uncond
  * (Nullable) receives that without the prompt.  Errors: EINVAL where a model wants extra channels
- * or sizes and gets none. */
+ * or sizes and gets none, and for an AND with a picture to edit. */
 int slr_denoiser_predict(slr_denoiser *d, const slr_guidance *g, const float *x, double t,
                          float *out, float *uncond, const slr_cancel_flag *cancel);
 

@@ -225,7 +225,8 @@ int slr_engine_set_networks(slr_engine *e, const slr_stack_item *items, size_t n
 
 static bool same_key(const slr_engine_key *a, const slr_engine_key *b)
 {
-    return a->kind == b->kind && a->a == b->a && a->b == b->b && a->c == b->c;
+    return a->kind == b->kind && a->a == b->a && a->b == b->b && a->c == b->c &&
+           a->d == b->d;
 }
 
 static int plan_graph(slr_engine *e, slr_engine_build_fn build, void *user,

@@ -32,7 +32,7 @@ slr_adapter slr_engine_adapter(const slr_engine *e);            /* zeros without
 enum { SLR_ENGINE_UNET = 0, SLR_ENGINE_TEXT = 1, SLR_ENGINE_TEXT2 = 2, SLR_ENGINE_KINDS = 3 };
 typedef struct slr_engine_key {
     int kind;
-    int64_t a, b, c;
+    int64_t a, b, c, d;
 } slr_engine_key;
 typedef void (*slr_engine_build_fn)(void *user, slr_graph *g, const slr_engine_key *key);
 /* The plan for a key; of a few that are kept the one not used for longest makes room.  All work in

@@ -37,11 +37,24 @@ int slr_generator_add_embedding(slr_generator *g, slr_network *embedding);
 /* Those; borrowed until the next is added. */
 slr_network *const *slr_generator_embeddings(const slr_generator *g, size_t *n);
 
-/* Another VAE from now on; NULL: the checkpoint's own.  path names it in the parameters text. */
-int slr_generator_set_vae(slr_generator *g, slr_weights *vae, const char *path);
+/* What a generator's checkpoints are for. */
+enum {
+    SLR_ROLE_BASE = 0,
+    SLR_ROLE_REFINER, /* finishes pictures (refiner_switch_at) */
+    SLR_ROLE_SECOND,  /* makes the second pass of hires fix */
+    SLR_ROLES
+};
+/* The checkpoint of a role but the first, with its own VAE; NULL: none.  Of one checkpoint in two
+ * roles there is one model. */
+int slr_generator_set_model(slr_generator *g, int role, slr_checkpoint *ckpt);
+/* Another VAE for a role's checkpoint from now on; NULL: its own, or, when it has none, that of the
+ * first.  path names it in the parameters text. */
+int slr_generator_set_vae(slr_generator *g, int role, slr_weights *vae, const char *path);
 
-/* The checkpoint that finishes pictures (refiner_switch_at); NULL: none. */
-int slr_generator_set_refiner(slr_generator *g, slr_checkpoint *refiner);
+/* Gives the sha256 of a file, which it may know; without one files are read.  Its errors are those
+ * of slr_hash_file(). */
+typedef int (*slr_hash_fn)(void *user, const char *path, char hex[65]);
+void slr_generator_set_hasher(slr_generator *g, slr_hash_fn fn, void *user);
 
 /* Where a run is. */
 enum { SLR_RUN_PREPARE = 0, SLR_RUN_SAMPLE, SLR_RUN_DECODE };
@@ -53,6 +66,7 @@ typedef struct slr_run_progress {
     int done, total; /* steps of the picture, over its passes; total is an estimate */
     const float *x0; /* [h,w,c], scaled: what the picture is thought to become; or NULL */
     int64_t h, w, c;
+    const slr_family *family; /* whose latents x0 are */
 } slr_run_progress;
 typedef int (*slr_run_progress_fn)(void *user, const slr_run_progress *p); /* non-zero cancels */
 

@@ -16,18 +16,16 @@
 struct slr_generator {
     slr_mem *m;
     slr_log log;
-    slr_model *model, *refiner; /* refiner NULL: none */
-    slr_weights *vae;
-    char *vae_path; /* NULL: the checkpoint's own */
+    slr_model *model[SLR_ROLES]; /* by SLR_ROLE_*; NULL: none */
     slr_devices *devices;
     slr_bpe *bpe;
-    slr_vae_runner *decoder; /* NULL: resting */
-    slr_upscaler *upscaler;  /* of the last hires fix that needed one; NULL */
+    slr_upscaler *upscaler; /* of the last hires fix that needed one; NULL */
     char *upscaler_name;
     slr_find_network_fn find;
     void *find_user;
-    slr_known known;                                     /* embeddings of every picture */
-    char model_hash[11], vae_hash[11], refiner_hash[11]; /* "": not computed yet */
+    slr_hash_fn hash; /* Nullable */
+    void *hash_user;
+    slr_known known; /* embeddings of every picture */
 };
 
 /* The texts of one pass, and the networks that its tags and the request name. */
@@ -56,13 +54,9 @@ typedef struct slr_run {
     int pass, n_passes, done; /* done: steps of earlier passes */
     int later;                /* steps of later passes, as far as is known */
     slr_modes *modes;         /* pictures to start from, and the second pass */
-    slr_pass last;            /* the pass that ran last: what became of it */
+    slr_pass last;            /* the pass that ran last */
+    slr_became became;        /* of all passes of the picture */
 } slr_run;
-
-/* --- generator.c --- */
-
-/* Opens again what rest() gave back. */
-int slr_generator_wake(slr_generator *g);
 
 /* --- wording.c --- */
 
@@ -71,8 +65,8 @@ int slr_generator_wake(slr_generator *g);
 int slr_wording_new(slr_wording *out, slr_run *s, const char *prompt, const char *negative,
                     int evaluations, int hr_evaluations);
 void slr_wording_free(slr_wording *w, slr_mem *m);
-/* Makes its networks and embeddings those of the models. */
-int slr_wording_apply(const slr_wording *w, slr_run *s);
+/* Makes its networks and embeddings those of a pass's models. */
+int slr_wording_apply(const slr_wording *w, slr_run *s, const slr_pass *p);
 
 /* --- run.c --- */
 
@@ -80,6 +74,10 @@ int slr_wording_apply(const slr_wording *w, slr_run *s);
 int slr_run_tell(slr_run *s, int phase);
 /* Random numbers of picture k for latents of this size. */
 int slr_run_noise(const slr_run *s, int64_t h, int64_t w, slr_noise **out);
+/* The model that a pass begins with. */
+slr_model *slr_run_model(const slr_run *s, int pass);
+/* The VAE of a model; of one that has none the first's. */
+int slr_run_coder(const slr_run *s, slr_model *model, slr_vae_runner **out);
 /* Runs p with these words: model, refiner, scripts, progress and cancel are filled in; set, size,
  * noise, x and what p starts from are the caller's. */
 int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p);

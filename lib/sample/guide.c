@@ -114,9 +114,16 @@ static bool leave_out(slr_pass *p, int evaluation, int total, double level)
     const slr_settings *set = p->set;
     bool early = set->skip_early > 0 && (double)evaluation / total <= set->skip_early;
     bool low = (evaluation % 2 || set->s_min_uncond_all) && level < set->s_min_uncond;
-    p->skipped_early |= early;
-    p->skipped |= low && !early;
+    p->became.skipped_early |= early;
+    p->became.skipped |= low && !early;
     return early || low;
+}
+
+/* AUTOMATIC1111 patches the model that a pass begins with, and a refiner inherits that when its
+ * weights go where the model's were. */
+static bool merges(const slr_guide *g)
+{
+    return slr_checkpoint_family(g->model->base) == slr_checkpoint_family(g->p->model->base);
 }
 
 void slr_guide_at(slr_guide *g, int evaluation, int total, double level, double factor,
@@ -124,6 +131,7 @@ void slr_guide_at(slr_guide *g, int evaluation, int total, double level, double 
 {
     slr_pass *p = g->p;
     const slr_settings *set = p->set;
+    bool edit = p->edit && set->image_cfg != 1;
     for (size_t i = 0; i < p->positive->n; i++)
         g->now[i] = g->part[i][index_at(&p->positive->part[i], evaluation)];
     *out = (slr_guidance){
@@ -133,7 +141,7 @@ void slr_guide_at(slr_guide *g, int evaluation, int total, double level, double 
         .uncond = g->negative[index_at(&p->negative->part[0], evaluation)],
         .cfg = set->cfg * factor,
         .rescale = set->cfg_rescale,
-        .skip_uncond = leave_out(p, evaluation, total, level),
+        .skip_uncond = !edit && leave_out(p, evaluation, total, level),
         .pad = set->pad_v0 ? SLR_PAD_REPEAT
                : set->pad  ? SLR_PAD_EMPTY
                            : SLR_PAD_NONE,
@@ -142,9 +150,13 @@ void slr_guide_at(slr_guide *g, int evaluation, int total, double level, double 
         .uncond_sizes = g->sizes[1],
         .n_sizes = g->n_sizes,
         .extra = p->extra,
+        .n_extra = p->n_extra,
+        .edit = edit,
+        .edit_cfg = set->image_cfg,
+        .merge = merges(g) ? p->merge : 0,
         .h = p->h,
         .w = p->w,
     };
     if (slr_guidance_pads(out))
-        *(set->pad_v0 ? &p->padded_v0 : &p->padded) = true;
+        *(set->pad_v0 ? &p->became.padded_v0 : &p->became.padded) = true;
 }

@@ -81,6 +81,16 @@ int slr_inpaint_extra(const slr_encoder *e, const float *image, int64_t image_h,
     return rc;
 }
 
+int slr_edit_extra(const slr_encoder *e, const float *image, int64_t image_h, int64_t image_w,
+                   float *extra)
+{
+    int64_t n = (image_h >> e->factor) * (image_w >> e->factor) * e->c;
+    SLR_TRY(slr_vae_encode(e->vae, image, 1, image_h, image_w, NULL, extra, e->cancel));
+    for (int64_t i = 0; i < n; i++)
+        extra[i] = (float)(extra[i] / e->scale);
+    return SDLORA_OK;
+}
+
 int slr_plain_extra(const slr_encoder *e, int64_t h, int64_t w, float *extra)
 {
     float *grey = floats(e->m, h << e->factor, w << e->factor, 3);
@@ -115,18 +125,22 @@ static int make_extra(slr_start *s, const slr_encoder *e, const slr_canvas *canv
                       const slr_start_config *config)
 {
     const slr_pixels *p = &canvas->image, *mask = canvas->mask.data ? &canvas->mask : NULL;
-    s->extra = floats(s->m, s->h, s->w, 1 + s->c);
+    bool edit = config->extra == SLR_EXTRA_EDIT;
+    s->n_extra = edit ? s->c : 1 + s->c;
+    s->extra = floats(s->m, s->h, s->w, s->n_extra);
     float *image = floats(s->m, p->height, p->width, 3);
     int rc = s->extra && image ? SDLORA_OK : SDLORA_ENOMEM;
     if (rc >= 0 && (p->height != s->h << e->factor || p->width != s->w << e->factor))
         rc = slr_fail(SDLORA_ENOTSUP, __func__,
-                      "latent upscaling of a picture for a model with inpainting channels: resize "
-                      "the picture otherwise");
-    if (rc >= 0) {
+                      "latent upscaling of a picture for a model that is told the picture: resize "
+                      "it otherwise");
+    if (rc >= 0)
         to_floats(p, image);
+    if (rc >= 0 && edit)
+        rc = slr_edit_extra(e, image, p->height, p->width, s->extra);
+    else if (rc >= 0)
         rc = slr_inpaint_extra(e, image, p->height, p->width, mask, config->sharp,
                                config->mask_weight, s->extra);
-    }
     slr_free(s->m, image);
     return rc;
 }

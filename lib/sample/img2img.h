@@ -14,6 +14,7 @@ typedef struct slr_encoder {
     slr_vae_runner *vae;
     int factor; /* log2 of pixels by latents */
     int64_t c;  /* channels of latents */
+    double scale; /* what encoding multiplies latents by */
     const slr_cancel_flag *cancel;
 } slr_encoder;
 
@@ -27,16 +28,23 @@ typedef struct slr_start {
     int64_t h, w, c;
     float *init;    /* [h,w,c]: what is under the noise, and under the mask's black */
     float *repaint; /* [h,w], 1: changes; NULL: everything does */
-    float *extra;   /* [h,w,1+c] for models with inpainting channels; NULL: not asked for */
+    float *extra;   /* [h,w,n_extra], what the model is told beside the latents; NULL: nothing */
+    int64_t n_extra;
     int content;    /* SLR_CONTENT_* */
 } slr_start;
+
+enum {
+    SLR_EXTRA_NONE = 0,
+    SLR_EXTRA_INPAINT, /* the mask, and the latents of what it leaves: 1 + c */
+    SLR_EXTRA_EDIT     /* the latents of the picture, not scaled: c */
+};
 
 typedef struct slr_start_config {
     int64_t h, w;       /* of the pass */
     int content;        /* SLR_CONTENT_* */
     bool sharp;         /* the mask is all or nothing */
-    bool extra;         /* the model has inpainting channels */
-    double mask_weight; /* of the mask in them */
+    int extra;          /* SLR_EXTRA_* */
+    double mask_weight; /* of the mask in inpainting channels */
 } slr_start_config;
 
 /* After a failure too: slr_start_free. */
@@ -50,7 +58,10 @@ void slr_start_picture(const slr_start *s, const float *noise, float *init);
  * darkened to grey under it by weight.  mask Nullable: everything changes. */
 int slr_inpaint_extra(const slr_encoder *e, const float *image, int64_t image_h, int64_t image_w,
                       const slr_pixels *mask, bool sharp, double weight, float *extra);
-/* The same for a pass from noise: all changes, over grey. */
+/* extra [h,w,c] of a picture that is edited: its latents, not scaled. */
+int slr_edit_extra(const slr_encoder *e, const float *image, int64_t image_h, int64_t image_w,
+                   float *extra);
+/* The channels of inpainting models for a pass from noise: all changes, over grey. */
 int slr_plain_extra(const slr_encoder *e, int64_t h, int64_t w, float *extra);
 
 #endif

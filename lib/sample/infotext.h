@@ -57,6 +57,9 @@ void slr_info_free(slr_info *i);
 /* NULL: there is none. */
 const char *slr_info_get(const slr_info *i, const char *key);
 bool slr_info_size(const slr_info *i, const char *key, int64_t *w, int64_t *h); /* "512x768" */
+/* Whether its picture was made of another one, and whether of a part of it. */
+bool slr_info_from_picture(const slr_info *i);
+bool slr_info_masked(const slr_info *i);
 /* Replaces a field, or appends one; both texts are copied. */
 int slr_info_set(slr_info *i, const char *key, const char *value, bool implied);
 void slr_info_drop(slr_info *i, const char *key);

@@ -42,7 +42,7 @@ static const row rows[] = {
     {.key = "Sampler", .option = "sampler"},
     {.key = "Schedule type", .option = "scheduler"},
     {.key = "CFG scale", .option = "cfg"},
-    {.key = "Image CFG scale", .neutral = "None"},
+    {.key = "Image CFG scale", .option = "image_cfg_scale", .neutral = "None"},
     {.key = "Seed", .option = "seed"},
     {.key = "Face restoration", .neutral = "None"},
     {.key = "Size", .option = "width", .second = "height"},
@@ -59,8 +59,8 @@ static const row rows[] = {
     {.key = "Conditional mask weight", .option = "inpainting_mask_weight"},
     {.key = "Clip skip", .option = "clip_skip", .words = skips},
     {.key = "ENSD", .option = "eta_noise_seed_delta"},
-    {.key = "Token merging ratio", .neutral = "0"},
-    {.key = "Token merging ratio hr", .neutral = "0"},
+    {.key = "Token merging ratio", .option = "token_merging_ratio"},
+    {.key = "Token merging ratio hr", .option = "token_merging_ratio_hr"},
     {.key = "Init image hash", .own = true},
     {.key = "RNG", .option = "randn_source", .words = sources},
     {.key = "Tiling", .neutral = "False"},
@@ -70,7 +70,7 @@ static const row rows[] = {
     {.key = "Inpaint area", .option = "inpaint_full_res", .words = areas},
     {.key = "Masked area padding", .option = "inpaint_full_res_padding"},
     {.key = "Masked content", .option = "inpainting_fill", .words = contents},
-    {.key = "Hires checkpoint", .neutral = "Use same checkpoint"},
+    {.key = "Hires checkpoint", .own = true},
     {.key = "Hires sampler", .option = "hr_sampler_name", .neutral = "Use same sampler"},
     {.key = "Hires prompt", .option = "hr_prompt", .text = true},
     {.key = "Hires negative prompt", .option = "hr_negative_prompt", .text = true},
@@ -248,11 +248,35 @@ static int set_eta(filling *f)
     return SDLORA_OK;
 }
 
+static bool has_any(const slr_info *i, const char *const *keys)
+{
+    for (; *keys; keys++) {
+        const slr_info_field *at = field_of(i, *keys);
+        if (at && !at->implied)
+            return true;
+    }
+    return false;
+}
+
+bool slr_info_masked(const slr_info *i)
+{
+    static const char *const keys[] = {"Mask mode",    "Mask blur", "Masked area padding",
+                                       "Inpaint area", "Masked content", NULL};
+    return has_any(i, keys);
+}
+
 static bool has_hires(const slr_info *i)
 {
     int64_t w, h;
     bool resize = slr_info_size(i, "Hires resize", &w, &h) && (w || h);
     return resize || field_of(i, "Hires upscale") || field_of(i, "Hires upscaler");
+}
+
+bool slr_info_from_picture(const slr_info *i)
+{
+    static const char *const keys[] = {"Init image hash", "Noise multiplier", NULL};
+    bool strength = field_of(i, "Denoising strength") && !has_hires(i);
+    return strength || has_any(i, keys) || slr_info_masked(i);
 }
 
 /* A strength belongs to a second pass, or to a picture that was made of another; of those, one

@@ -26,13 +26,22 @@ static int colour_of(const char *text, uint8_t out[3])
                     "img2img_background_color '%s' is not written as #rrggbb", text);
 }
 
-static slr_encoder encoder_of(const slr_run *s)
+int slr_modes_encoder(const slr_run *s, slr_model *model, slr_encoder *out)
 {
-    return (slr_encoder){.m = s->g->m,
-                         .vae = s->g->decoder,
+    *out = (slr_encoder){.m = s->g->m,
                          .factor = s->factor,
-                         .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels,
+                         .c = slr_denoiser_shape(model->denoiser)->out_channels,
+                         .scale = slr_checkpoint_family(model->base)->vae_scale,
                          .cancel = s->r->cancel};
+    return slr_run_coder(s, model, &out->vae);
+}
+
+/* What a model is told beside the latents. */
+static int extra_of(const slr_model *model)
+{
+    if (slr_checkpoint_edit(model->base))
+        return SLR_EXTRA_EDIT;
+    return slr_model_extra(model) > 0 ? SLR_EXTRA_INPAINT : SLR_EXTRA_NONE;
 }
 
 static int begin_picture(slr_run *s, slr_modes *m)
@@ -53,9 +62,10 @@ static int begin_picture(slr_run *s, slr_modes *m)
                               .w = set->width >> s->factor,
                               .content = set->fill,
                               .sharp = set->mask_round,
-                              .extra = slr_model_extra(s->g->model) > 0,
+                              .extra = extra_of(slr_run_model(s, 0)),
                               .mask_weight = set->mask_weight};
-    slr_encoder e = encoder_of(s);
+    slr_encoder e;
+    SLR_TRY(slr_modes_encoder(s, slr_run_model(s, 0), &e));
     SLR_TRY(colour_of(set->background ? set->background : "#ffffff", c.background));
     m->from_picture = true;
     SLR_TRY(slr_canvas_open(&m->canvas, s->g->m, &c, s->r->init, s->r->mask));
@@ -110,7 +120,8 @@ static int begin_hires(slr_run *s, slr_modes *m, int evaluations)
 
 static int begin_plain(slr_run *s, slr_modes *m)
 {
-    slr_encoder e = encoder_of(s);
+    slr_encoder e;
+    SLR_TRY(slr_modes_encoder(s, slr_run_model(s, 0), &e));
     int64_t h = s->set.height >> s->factor, w = s->set.width >> s->factor;
     m->plain = slr_calloc(s->g->m, (size_t)(h * w), (size_t)(1 + e.c) * sizeof *m->plain);
     return m->plain ? slr_plain_extra(&e, h, w, m->plain) : SDLORA_ENOMEM;
@@ -131,7 +142,11 @@ int slr_modes_begin(slr_run *s, int evaluations)
                         "instead");
     if (s->r->init)
         return begin_picture(s, m);
-    if (slr_model_extra(s->g->model) > 0)
+    int extra = extra_of(slr_run_model(s, 0));
+    if (extra == SLR_EXTRA_EDIT)
+        return slr_fail(SDLORA_EINVAL, __func__, "%s edits pictures: give one to start from",
+                        slr_checkpoint_path(slr_run_model(s, 0)->base));
+    if (extra == SLR_EXTRA_INPAINT)
         SLR_TRY(begin_plain(s, m));
     return s->set.hr ? begin_hires(s, m, evaluations) : SDLORA_OK;
 }

@@ -29,5 +29,7 @@ struct slr_modes {
  * first pass. */
 int slr_modes_begin(slr_run *s, int evaluations);
 void slr_modes_end(slr_run *s); /* NULL-safe */
+/* What encodes pictures for a model. */
+int slr_modes_encoder(const slr_run *s, slr_model *model, slr_encoder *out);
 
 #endif

@@ -65,7 +65,7 @@ static int refine(passing *s, double level)
     slr_guide_free(&s->guide);
     s->guide = guide;
     s->model = s->p->refiner;
-    s->p->refined = true;
+    s->p->became.refined = true;
     return SDLORA_OK;
 }
 
@@ -259,14 +259,15 @@ static int allocate(passing *s)
     return SDLORA_OK;
 }
 
-static int check(const passing *s)
+/* Whether the pass has what its models take beside the latents. */
+static int check(const passing *s, const slr_model *model)
 {
-    int64_t more = slr_model_extra(s->model);
-    if (more && !s->p->extra)
+    int64_t more = model ? slr_model_extra(model) : 0, given = s->p->extra ? s->p->n_extra : 0;
+    if (more && more != given)
         return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s takes %lld channels beside the latents, which this way of drawing does "
-                        "not give",
-                        slr_checkpoint_path(s->model->base), (long long)more);
+                        "%s takes %lld channels beside the latents, and this way of drawing gives "
+                        "%lld",
+                        slr_checkpoint_path(model->base), (long long)more, (long long)given);
     return SDLORA_OK;
 }
 
@@ -274,7 +275,8 @@ static int sample(passing *s)
 {
     slr_pass *p = s->p;
     const slr_checkpoint *base = p->model->base;
-    SLR_TRY(check(s));
+    SLR_TRY(check(s, p->model));
+    SLR_TRY(check(s, p->refiner));
     SLR_TRY(allocate(s));
     SLR_TRY(slr_steps_new(&s->steps, s->m, p->set, &p->model->schedule,
                           slr_checkpoint_family(base)->id == SLR_FAMILY_SDXL,

@@ -12,6 +12,11 @@
 /* Called after each step.  x0: the estimate of the result, or NULL.  Non-zero ends the pass. */
 typedef int (*slr_step_fn)(void *user, int step, int steps, const float *x0);
 
+/* What became of passes, for the parameters text. */
+typedef struct slr_became {
+    bool padded, padded_v0, refined, skipped, skipped_early;
+} slr_became;
+
 typedef struct slr_pass {
     const slr_settings *set; /* sampler, schedule, steps, cfg, ... of this pass */
     slr_model *model;
@@ -26,13 +31,15 @@ typedef struct slr_pass {
     bool exact_steps;      /* with init: set->steps are made whatever the strength */
     double noise_scale;    /* with init: factor of the first noise */
     const float *repaint;  /* [h,w]: 1 where the picture changes, 0 where init stays; NULL: all */
-    const float *extra;    /* [h,w,5] of inpainting models; NULL otherwise */
+    const float *extra;    /* [h,w,n_extra] beside the latents; NULL: none */
+    int64_t n_extra;
+    double merge; /* token merging: part of the tokens that goes; 0: none */
+    bool edit;    /* extra is a picture to edit, with a guidance of its own */
     slr_step_fn step;      /* Nullable */
     void *user;
     const slr_cancel_flag *cancel;
     float *x; /* receives [h,w,4] */
-    /* what became of it, for the parameters text */
-    bool padded, padded_v0, refined, skipped, skipped_early;
+    slr_became became;
 } slr_pass;
 
 int slr_pass_run(slr_pass *p, slr_mem *m);

@@ -23,25 +23,29 @@ static float *floats(const slr_run *s, int64_t h, int64_t w, int64_t c)
 
 static int64_t channels(const slr_run *s)
 {
-    return slr_denoiser_shape(s->g->model->denoiser)->out_channels;
+    return slr_denoiser_shape(s->g->model[SLR_ROLE_BASE]->denoiser)->out_channels;
 }
 
-static slr_encoder encoder_of(const slr_run *s)
+/* The checkpoint that made the latents at hand, whose VAE decodes them. */
+static slr_model *maker(const slr_run *s)
 {
-    return (slr_encoder){s->g->m, s->g->decoder, s->factor, channels(s), s->r->cancel};
+    const slr_pass *p = &s->last;
+    return p->became.refined ? p->refiner : p->model;
 }
 
 static int decode(slr_run *s, const float *x, int64_t h, int64_t w, slr_pixels *out)
 {
     slr_mem *m = s->g->m;
+    slr_vae_runner *vae;
     int64_t height = h << s->factor, width = w << s->factor;
     size_t bytes = (size_t)(height * width) * 3;
     SLR_TRY(slr_run_tell(s, SLR_RUN_DECODE));
+    SLR_TRY(slr_run_coder(s, maker(s), &vae));
     float *image = floats(s, height, width, 3);
     *out = (slr_pixels){(int)width, (int)height, 3, slr_alloc(m, bytes)};
     int rc = image && out->data ? SDLORA_OK : SDLORA_ENOMEM;
     if (rc >= 0)
-        rc = slr_vae_decode(s->g->decoder, x, 1, h, w, image, s->r->cancel);
+        rc = slr_vae_decode(vae, x, 1, h, w, image, s->r->cancel);
     if (rc >= 0)
         to_bytes(image, out->data, bytes);
     slr_free(m, image);
@@ -63,6 +67,8 @@ static int run_pass(slr_run *s, const slr_wording *words, slr_pass *p)
 static int from_noise(slr_run *s, int64_t h, int64_t w, float *x)
 {
     slr_pass p = {.set = &s->set, .h = h, .w = w, .x = x, .extra = s->modes->plain};
+    p.n_extra = slr_model_extra(slr_run_model(s, 0));
+    p.merge = slr_settings_merge(&s->set, false, false);
     if (s->r->latents_in)
         p.noise_in = s->r->latents_in + (size_t)s->k * (size_t)(h * w * channels(s));
     return run_pass(s, &s->words, &p);
@@ -98,7 +104,10 @@ static int from_picture(slr_run *s, float *x)
                   .strength = s->set.denoising_strength,
                   .noise_scale = s->set.noise_multiplier,
                   .repaint = start->repaint,
-                  .extra = start->extra};
+                  .extra = start->extra,
+                  .n_extra = start->n_extra,
+                  .merge = slr_settings_merge(&s->set, true, false),
+                  .edit = slr_checkpoint_edit(slr_run_model(s, 0)->base)};
     if (rc >= 0 && start->content == SLR_CONTENT_NOISE && start->repaint) {
         noise = floats(s, start->h, start->w, start->c);
         rc = noise ? content_noise(s, start, noise) : SDLORA_ENOMEM;
@@ -115,11 +124,13 @@ static int from_picture(slr_run *s, float *x)
 /* --- between the passes of hires fix --- */
 
 /* Latents [h,w] of the first pass as the second one starts from them, and what
- * inpainting models are told; the enlarged ones, before they are cut. */
+ * the second model is told besides; the enlarged ones, before they are cut. */
 typedef struct enlarged {
-    int64_t h, w;
+    slr_model *model; /* of the second pass */
+    slr_encoder encoder;
+    int64_t h, w, n_extra;
     float *x;     /* [h,w,c] */
-    float *extra; /* [h,w,1+c]; NULL: the model takes none */
+    float *extra; /* [h,w,n_extra]; NULL: the model takes none */
 } enlarged;
 
 static void enlarged_free(const slr_run *s, enlarged *e)
@@ -131,18 +142,24 @@ static void enlarged_free(const slr_run *s, enlarged *e)
 /* extra of a picture [H,W,3], all of which changes. */
 static int picture_extra(slr_run *s, const float *image, enlarged *e)
 {
-    slr_encoder enc = encoder_of(s);
-    return slr_inpaint_extra(&enc, image, e->h << s->factor, e->w << s->factor, NULL, true,
-                             s->set.mask_weight, e->extra);
+    int64_t h = e->h << s->factor, w = e->w << s->factor;
+    if (slr_checkpoint_edit(e->model->base))
+        return slr_edit_extra(&e->encoder, image, h, w, e->extra);
+    return slr_inpaint_extra(&e->encoder, image, h, w, NULL, true, s->set.mask_weight, e->extra);
 }
 
 static int latent_extra(slr_run *s, enlarged *e)
 {
-    slr_encoder enc = encoder_of(s);
-    if (s->set.mask_weight >= 1)
-        return slr_plain_extra(&enc, e->h, e->w, e->extra);
+    bool whole = s->set.mask_weight >= 1;
+    if (slr_checkpoint_edit(e->model->base))
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "%s edits pictures: as a second pass it wants one, which hr_upscaler "
+                        "Lanczos or a network makes",
+                        slr_checkpoint_path(e->model->base));
+    if (whole)
+        return slr_plain_extra(&e->encoder, e->h, e->w, e->extra);
     float *image = floats(s, e->h << s->factor, e->w << s->factor, 3);
-    int rc = image ? slr_vae_decode(s->g->decoder, e->x, 1, e->h, e->w, image, s->r->cancel)
+    int rc = image ? slr_vae_decode(e->encoder.vae, e->x, 1, e->h, e->w, image, s->r->cancel)
                    : SDLORA_ENOMEM;
     if (rc >= 0)
         rc = picture_extra(s, image, e);
@@ -163,8 +180,8 @@ static int enlarge_latents(slr_run *s, const float *x, int64_t h, int64_t w, enl
     return e->extra ? latent_extra(s, e) : SDLORA_OK;
 }
 
-/* The bytes as 0..1 are what AUTOMATIC1111 gives inpainting models here, which
- * want -1..1. */
+/* The bytes as 0..1 are what AUTOMATIC1111 gives inpainting and editing models
+ * here, which want -1..1. */
 static int bytes_extra(slr_run *s, const slr_pixels *p, enlarged *e)
 {
     int64_t h = e->h << s->factor, w = e->w << s->factor;
@@ -182,14 +199,13 @@ static int bytes_extra(slr_run *s, const slr_pixels *p, enlarged *e)
 static int enlarge_picture(slr_run *s, const float *x, int64_t h, int64_t w, enlarged *e)
 {
     const slr_modes *m = s->modes;
-    slr_encoder enc = encoder_of(s);
     slr_pixels small = {0}, large = {0};
     int rc = decode(s, x, h, w, &small);
     if (rc >= 0)
         rc = slr_upscaler_run(s->g->upscaler, &small, m->size.up_w, m->size.up_h, s->r->cancel,
                               &large);
     if (rc >= 0)
-        rc = slr_encode_picture(&enc, &large, &e->x, &e->h, &e->w);
+        rc = slr_encode_picture(&e->encoder, &large, &e->x, &e->h, &e->w);
     if (rc >= 0 && e->extra)
         rc = bytes_extra(s, &large, e);
     slr_free(s->g->m, small.data);
@@ -212,22 +228,31 @@ static int crop(const slr_run *s, float **x, const enlarged *e, int64_t c)
     return SDLORA_OK;
 }
 
+/* The model of the second pass, its VAE, and room for what it is told. */
+static int begin_second(slr_run *s, enlarged *e)
+{
+    const slr_hires_size *size = &s->modes->size;
+    e->model = slr_run_model(s, 1);
+    e->n_extra = slr_model_extra(e->model);
+    SLR_TRY(slr_modes_encoder(s, e->model, &e->encoder));
+    if (e->n_extra <= 0)
+        return SDLORA_OK;
+    e->extra = floats(s, size->up_h >> s->factor, size->up_w >> s->factor, e->n_extra);
+    return e->extra ? SDLORA_OK : SDLORA_ENOMEM;
+}
+
 static int second_pass(slr_run *s, const float *first, int64_t h, int64_t w, float *x)
 {
     const slr_modes *m = s->modes;
     enlarged e = {0};
-    int rc = SDLORA_OK;
     s->pass = 1;
-    if (slr_model_extra(s->g->model) > 0) {
-        e.extra = floats(s, m->size.up_h >> s->factor, m->size.up_w >> s->factor, channels(s) + 1);
-        rc = e.extra ? SDLORA_OK : SDLORA_ENOMEM;
-    }
+    int rc = begin_second(s, &e);
     if (rc >= 0)
         rc = m->latent ? enlarge_latents(s, first, h, w, &e) : enlarge_picture(s, first, h, w, &e);
     if (rc >= 0)
         rc = crop(s, &e.x, &e, channels(s));
     if (rc >= 0)
-        rc = crop(s, &e.extra, &e, channels(s) + 1);
+        rc = crop(s, &e.extra, &e, e.n_extra);
     slr_pass p = {.set = &m->set,
                   .h = m->size.h,
                   .w = m->size.w,
@@ -238,7 +263,9 @@ static int second_pass(slr_run *s, const float *first, int64_t h, int64_t w, flo
                   .strength = s->set.denoising_strength,
                   .noise_scale = 1,
                   .exact_steps = true,
-                  .extra = e.extra};
+                  .extra = e.extra,
+                  .n_extra = e.n_extra,
+                  .merge = slr_settings_merge(&s->set, false, true)};
     if (rc >= 0)
         rc = run_pass(s, &m->words, &p);
     enlarged_free(s, &e);

@@ -39,7 +39,7 @@ static int short_hash(const slr_run *s, char kept[11], const char *path)
     if (kept[0] || !slr_file_exists(path))
         return SDLORA_OK;
     slr_watch_enter(&w, s->r->cancel);
-    int rc = slr_hash_file(path, full);
+    int rc = s->g->hash ? s->g->hash(s->g->hash_user, path, full) : slr_hash_file(path, full);
     slr_watch_leave(&w);
     if (rc == SDLORA_ECANCELED || rc == SDLORA_ENOMEM)
         return rc;
@@ -58,6 +58,17 @@ static void stem_of(const char *path, char out[256])
 {
     const char *base = slr_path_base(path);
     snprintf(out, 256, "%.*s", (int)slr_path_stem(base), base);
+}
+
+/* "stem [hash]", as the original titles its checkpoints. */
+static int title_of(const slr_run *s, slr_model *model, char out[280])
+{
+    char stem[256];
+    const char *path = slr_checkpoint_path(model->base);
+    SLR_TRY(short_hash(s, model->hash, path));
+    stem_of(path, stem);
+    snprintf(out, 280, *model->hash ? "%s [%s]" : "%s", stem, model->hash);
+    return SDLORA_OK;
 }
 
 /* --- networks --- */
@@ -151,7 +162,7 @@ static int hashes_of(const slr_run *s, const char *text, slr_buf *b)
     slr_cond_config c = {
         .clip_skip = s->set.clip_skip, .emphasis = s->set.emphasis, .backtrack = s->set.backtrack};
     size_t *list, n;
-    SLR_TRY(slr_conds_uses(s->g->model->conds, text, &c, &list, &n));
+    SLR_TRY(slr_conds_uses(s->g->model[SLR_ROLE_BASE]->conds, text, &c, &list, &n));
     for (size_t k = 0; k < n; k++)
         slr_known_hash(&s->words.known, list[k], b);
     slr_free(s->g->m, list);
@@ -243,26 +254,28 @@ static bool is_uniform(const writing *w)
 /* What create_infotext() has rows for. */
 static int add_first(writing *w)
 {
-    slr_generator *g = w->s->g;
+    slr_model *m = w->s->g->model[SLR_ROLE_BASE];
     const slr_settings *set = w->set;
-    const char *path = slr_checkpoint_path(g->model->base);
+    const char *path = slr_checkpoint_path(m->base);
     char model[256];
     slr_infotext *t = &w->t;
-    SLR_TRY(short_hash(w->s, g->model_hash, path));
-    if (g->vae_path)
-        SLR_TRY(short_hash(w->s, g->vae_hash, g->vae_path));
+    SLR_TRY(short_hash(w->s, m->hash, path));
+    if (m->vae_path)
+        SLR_TRY(short_hash(w->s, m->vae_hash, m->vae_path));
     slr_infotext_int(t, "Steps", set->steps);
     slr_infotext_add(t, "Sampler", w->sampler->name);
     slr_infotext_add(t, "Schedule type", is_uniform(w) ? "Automatic" : w->scheduler->name);
     slr_infotext_real(t, "CFG scale", set->cfg);
+    if (from_picture(w) && slr_checkpoint_edit(m->base))
+        slr_infotext_real(t, "Image CFG scale", set->image_cfg);
     slr_infotext_int(t, "Seed", w->s->seed);
     add_size(w, "Size", set->width, set->height);
-    slr_infotext_add(t, "Model hash", shown(g->model_hash));
+    slr_infotext_add(t, "Model hash", shown(m->hash));
     stem_of(path, model);
     slr_infotext_add(t, "Model", model);
-    if (g->vae_path) {
-        slr_infotext_add(t, "VAE hash", shown(g->vae_hash));
-        slr_infotext_add(t, "VAE", slr_path_base(g->vae_path));
+    if (m->vae_path) {
+        slr_infotext_add(t, "VAE hash", shown(m->vae_hash));
+        slr_infotext_add(t, "VAE", slr_path_base(m->vae_path));
     }
     if (set->subseed_strength != 0) {
         slr_infotext_int(t, "Variation seed", w->s->subseed);
@@ -272,12 +285,15 @@ static int add_first(writing *w)
         add_size(w, "Seed resize from", set->seed_from_w, set->seed_from_h);
     if (set->hr || from_picture(w))
         slr_infotext_real(t, "Denoising strength", set->denoising_strength);
-    if (from_picture(w) && slr_checkpoint_inpaint(g->model->base))
+    if (from_picture(w) && slr_checkpoint_inpaint(m->base))
         slr_infotext_real(t, "Conditional mask weight", set->mask_weight);
     if (set->clip_skip > 1)
         slr_infotext_int(t, "Clip skip", set->clip_skip);
     if (w->sampler->ensd && eta_of(w) != 0)
         int_unless(w, "ENSD", set->ensd, 0);
+    real_unless(w, "Token merging ratio", slr_settings_merge(set, from_picture(w), false), 0);
+    if (set->hr)
+        real_unless(w, "Token merging ratio hr", slr_settings_merge(set, false, true), 0);
     slr_infotext_add(t, "RNG", set->rng == SLR_NOISE_NV ? "NV" : "CPU");
     return SDLORA_OK;
 }
@@ -298,14 +314,20 @@ static void add_mask(writing *w)
     slr_infotext_add(&w->t, "Masked content", contents[set->fill & 3]);
 }
 
-static void add_hires(writing *w)
+static int add_hires(writing *w)
 {
     const slr_settings *set = w->set;
     const slr_sampler_row *sampler = w->sampler;
     const slr_scheduler_row *scheduler = w->scheduler;
+    slr_model *second = w->s->g->model[SLR_ROLE_SECOND];
+    char title[280];
     bool automatic;
     if (!set->hr)
-        return;
+        return SDLORA_OK;
+    if (second) {
+        SLR_TRY(title_of(w->s, second, title));
+        slr_infotext_add(&w->t, "Hires checkpoint", title);
+    }
     if (slr_sampler_choose(set->hr_sampler ? set->hr_sampler : w->sampler->name,
                            set->hr_scheduler ? set->hr_scheduler : set->scheduler, &sampler,
                            &scheduler, &automatic) < 0)
@@ -323,6 +345,7 @@ static void add_hires(writing *w)
         slr_infotext_real(&w->t, "Hires upscale", set->hr_scale);
     int_unless(w, "Hires steps", set->hr_steps, 0);
     slr_infotext_add(&w->t, "Hires upscaler", set->hr_upscaler);
+    return SDLORA_OK;
 }
 
 static void add_sampling(writing *w)
@@ -368,14 +391,11 @@ static void add_sampling(writing *w)
 static int add_refiner(writing *w)
 {
     static const char *const passes[] = {NULL, "first pass", "both passes"};
-    slr_generator *g = w->s->g;
-    char stem[256], title[280];
-    if (!g->refiner || !w->s->last.refined)
+    slr_model *refiner = w->s->g->model[SLR_ROLE_REFINER];
+    char title[280];
+    if (!refiner || !w->s->became.refined)
         return SDLORA_OK;
-    const char *path = slr_checkpoint_path(g->refiner->base);
-    SLR_TRY(short_hash(w->s, g->refiner_hash, path));
-    stem_of(path, stem);
-    snprintf(title, sizeof title, *g->refiner_hash ? "%s [%s]" : "%s", stem, g->refiner_hash);
+    SLR_TRY(title_of(w->s, refiner, title));
     if_true(w, "Refiner switch by sampling steps", w->set->refiner_by_steps);
     if (w->set->hr)
         slr_infotext_add(&w->t, "Hires refiner", passes[w->set->hr_refine % 3]);
@@ -387,9 +407,9 @@ static int add_refiner(writing *w)
 static void add_guidance(writing *w)
 {
     const slr_settings *set = w->set;
-    if (w->s->last.skipped_early)
+    if (w->s->became.skipped_early)
         slr_infotext_real(&w->t, "Skip Early CFG", set->skip_early);
-    if (w->s->last.skipped) {
+    if (w->s->became.skipped) {
         slr_infotext_real(&w->t, "NGMS", set->s_min_uncond);
         if_true(w, "NGMS all steps", set->s_min_uncond_all);
     }
@@ -438,15 +458,15 @@ static int add_all(writing *w, const char *loras, const char *words)
 {
     SLR_TRY(add_first(w));
     add_mask(w);
-    add_hires(w);
+    SLR_TRY(add_hires(w));
     slr_infotext_add(&w->t, "Lora hashes", loras);
     SLR_TRY(add_hypernet(w));
     add_words(w, words);
     add_sampling(w);
     SLR_TRY(add_refiner(w));
     add_guidance(w);
-    if_true(w, "Pad conds", w->s->last.padded);
-    if_true(w, "Pad conds v0", w->s->last.padded_v0);
+    if_true(w, "Pad conds", w->s->became.padded);
+    if_true(w, "Pad conds v0", w->s->became.padded_v0);
     add_precision(w);
     add_extra(w);
     slr_infotext_add(&w->t, "Version", "libsdlora-" SDLORA_VERSION_STRING);

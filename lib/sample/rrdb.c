@@ -203,11 +203,6 @@ int slr_rrdb_scale(const slr_rrdb *r)
     return (1 << r->ups) / r->fold;
 }
 
-const char *slr_rrdb_path(const slr_rrdb *r)
-{
-    return r->path;
-}
-
 /* --- the graph --- */
 
 static slr_val conv(slr_nn *nn, const char *path, slr_val x)

@@ -15,7 +15,6 @@ typedef struct slr_rrdb slr_rrdb;
 int slr_rrdb_open(slr_rrdb **out, slr_mem *m, slr_devices *devices, const char *path);
 void slr_rrdb_free(slr_rrdb *r);       /* NULL: nothing */
 int slr_rrdb_scale(const slr_rrdb *r); /* 1, 2, 4, 8, ... */
-const char *slr_rrdb_path(const slr_rrdb *r);
 /* RGB to RGB of scale times the size.  Graphs are planned once per size. */
 int slr_rrdb_run(slr_rrdb *r, const slr_pixels *p, const slr_cancel_flag *cancel, slr_pixels *out);
 

@@ -51,7 +51,8 @@ static int after_step(void *user, int step, int steps, const float *x0)
                           .x0 = x0,
                           .h = s->last.h,
                           .w = s->last.w,
-                          .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels};
+                          .c = slr_denoiser_shape(s->last.model->denoiser)->out_channels,
+                          .family = slr_checkpoint_family(s->last.model->base)};
     p.done = s->done + p.step;
     p.total = s->done + p.steps + s->later;
     return tell(s, &p) < 0;
@@ -64,7 +65,7 @@ int slr_run_noise(const slr_run *s, int64_t h, int64_t w, slr_noise **out)
                           .seed = (uint64_t)s->seed,
                           .subseed = (uint64_t)s->subseed,
                           .strength = set->subseed_strength,
-                          .c = slr_denoiser_shape(s->g->model->denoiser)->out_channels,
+                          .c = slr_denoiser_shape(s->g->model[SLR_ROLE_BASE]->denoiser)->out_channels,
                           .h = h,
                           .w = w,
                           .ensd = set->ensd};
@@ -75,18 +76,39 @@ int slr_run_noise(const slr_run *s, int64_t h, int64_t w, slr_noise **out)
     return slr_noise_new(out, s->g->m, &c);
 }
 
+slr_model *slr_run_model(const slr_run *s, int pass)
+{
+    slr_model *const *model = s->g->model;
+    return pass && model[SLR_ROLE_SECOND] ? model[SLR_ROLE_SECOND] : model[SLR_ROLE_BASE];
+}
+
+int slr_run_coder(const slr_run *s, slr_model *model, slr_vae_runner **out)
+{
+    return slr_model_coder(model->vae ? model : s->g->model[SLR_ROLE_BASE], out);
+}
+
 static bool refines(const slr_run *s)
 {
-    if (!s->g->refiner)
+    const slr_model *refiner = s->g->model[SLR_ROLE_REFINER];
+    if (!refiner || refiner == slr_run_model(s, s->pass))
         return false;
     return s->n_passes == 1 || s->set.hr_refine == SLR_HR_REFINE_BOTH ||
            (s->set.hr_refine == SLR_HR_REFINE_FIRST) == (s->pass == 0);
 }
 
+static void add_became(slr_became *all, const slr_became *one)
+{
+    all->padded |= one->padded;
+    all->padded_v0 |= one->padded_v0;
+    all->refined |= one->refined;
+    all->skipped |= one->skipped;
+    all->skipped_early |= one->skipped_early;
+}
+
 int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p)
 {
-    p->model = s->g->model;
-    p->refiner = refines(s) ? s->g->refiner : NULL;
+    p->model = slr_run_model(s, s->pass);
+    p->refiner = refines(s) ? s->g->model[SLR_ROLE_REFINER] : NULL;
     p->positive = &words->positive;
     p->negative = &words->uncond;
     p->step = after_step;
@@ -94,9 +116,10 @@ int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p)
     p->cancel = s->r->cancel;
     s->last = *p;
     SLR_TRY(slr_run_tell(s, SLR_RUN_PREPARE));
-    SLR_TRY(slr_wording_apply(words, s));
+    SLR_TRY(slr_wording_apply(words, s, p));
     SLR_TRY(slr_pass_run(p, s->g->m));
     s->last = *p;
+    add_became(&s->became, &p->became);
     return SDLORA_OK;
 }
 
@@ -116,21 +139,36 @@ static int read_styles(slr_run *s)
     return rc;
 }
 
+/* All that works on this run, and that their VAEs make latents of one size. */
+static int begin_models(slr_run *s)
+{
+    slr_model *const *model = s->g->model;
+    SLR_TRY(slr_vae_factor(model[SLR_ROLE_BASE]->vae, &s->factor));
+    for (int role = 0; role < SLR_ROLES; role++) {
+        int factor = s->factor;
+        if (!model[role])
+            continue;
+        slr_model_set(model[role], &s->set, s->r->policy);
+        slr_model_set_coder(model[role], s->r->vae_policy, s->r->vae_tiling);
+        if (model[role]->vae)
+            SLR_TRY(slr_vae_factor(model[role]->vae, &factor));
+        if (factor != s->factor)
+            return slr_fail(SDLORA_EINVAL, __func__,
+                            "a latent is %d pixels wide to the VAE of %s, and %d to that of %s",
+                            1 << factor, slr_checkpoint_path(model[role]->base), 1 << s->factor,
+                            slr_checkpoint_path(model[SLR_ROLE_BASE]->base));
+    }
+    return SDLORA_OK;
+}
+
 static int begin(slr_run *s)
 {
     slr_steps first = {0};
     const slr_settings *set = &s->set;
-    slr_generator *g = s->g;
     SLR_TRY(slr_settings_check(set));
-    SLR_TRY(slr_vae_factor(g->vae, &s->factor));
     SLR_TRY(slr_sampler_choose(set->sampler ? set->sampler : "Euler a", set->scheduler,
                                &first.sampler, &first.scheduler, &first.automatic));
-    slr_model_set(g->model, set, s->r->policy);
-    if (g->refiner)
-        slr_model_set(g->refiner, set, s->r->policy);
-    slr_vae_runner_set_policy(g->decoder, s->r->vae_policy);
-    SLR_TRY(slr_vae_runner_set_tiling(g->decoder,
-                                      s->r->vae_tiling ? slr_vae_runner_tile(g->decoder) : 0));
+    SLR_TRY(begin_models(s));
     if (set->styles && *set->styles)
         SLR_TRY(read_styles(s));
     int evaluations = slr_steps_evaluations(first.sampler, set->steps);
@@ -144,6 +182,7 @@ static int make_picture(slr_run *s, int k, slr_picture *out)
     s->seed = s->set.seed + (s->set.subseed_strength > 0 ? 0 : k);
     s->subseed = s->set.subseed + k;
     s->pass = s->done = s->later = 0;
+    s->became = (slr_became){0};
     s->n_passes = 1;
     SLR_TRY(slr_run_picture(s, out));
     out->seed = s->seed;
@@ -157,7 +196,6 @@ int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictu
     int count = r->set.count > 0 ? r->set.count : 0;
     memset(pictures, 0, (size_t)count * sizeof *pictures);
     draw_seeds(&s.set);
-    SLR_TRY(slr_generator_wake(g));
     int rc = begin(&s);
     for (int k = 0; rc >= 0 && k < count; k++)
         rc = make_picture(&s, k, &pictures[k]);

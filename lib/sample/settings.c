@@ -59,6 +59,7 @@ static const row rows[] = {
     ROW(BOOL, "uni_pc_lower_order_final", unipc_lower_final),
     ROW(REAL, "cfg", cfg),
     ROW(REAL, "cfg_rescale", cfg_rescale),
+    ROW(REAL, "image_cfg_scale", image_cfg),
     ROW(REAL, "s_min_uncond", s_min_uncond),
     ROW(BOOL, "s_min_uncond_all", s_min_uncond_all),
     ROW(REAL, "skip_early_cond", skip_early),
@@ -105,6 +106,9 @@ static const row rows[] = {
     ROW(REAL, "refiner_switch_at", refiner_at),
     ROW(BOOL, "refiner_switch_by_sample_steps", refiner_by_steps),
     ROW(CHOICE, "hires_fix_refiner_pass", hr_refine),
+    ROW(REAL, "token_merging_ratio", merge),
+    ROW(REAL, "token_merging_ratio_img2img", merge_picture),
+    ROW(REAL, "token_merging_ratio_hr", merge_second),
     ROW(TEXT, "infotext_extra", extra),
     ROW(TEXT, "mixed_precision", precision),
     ROW(BOOL, "no_half_vae", full_vae),
@@ -155,6 +159,13 @@ void slr_settings_read(slr_settings *out, slr_opt o)
     *out = (slr_settings){0};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         read_row(out, o, &rows[i]);
+}
+
+/* A1111's: what is 0 leaves it to the plain one. */
+double slr_settings_merge(const slr_settings *set, bool picture, bool second)
+{
+    double own = second ? set->merge_second : picture ? set->merge_picture : 0;
+    return own > 0 ? own : set->merge;
 }
 
 int slr_settings_check(const slr_settings *set)

@@ -32,6 +32,7 @@ typedef struct slr_settings {
     bool unipc_lower_final;
     /* guidance */
     double cfg, cfg_rescale;
+    double image_cfg; /* of models that edit pictures */
     double s_min_uncond, skip_early;
     bool s_min_uncond_all, pad, pad_v0;
     /* numbers of the picture */
@@ -61,6 +62,8 @@ typedef struct slr_settings {
     double refiner_at; /* part of the noise that is gone when it takes over */
     bool refiner_by_steps;
     int hr_refine; /* SLR_HR_REFINE_* */
+    /* token merging: part of the tokens that goes, 0: none */
+    double merge, merge_picture, merge_second;
     /* the parameters text */
     const char *extra;     /* items to be added, one a line */
     const char *precision; /* mixed_precision as it was asked for */
@@ -69,6 +72,9 @@ typedef struct slr_settings {
 
 /* o.o NULL: all defaults. */
 void slr_settings_read(slr_settings *out, slr_opt o);
+/* The part of tokens that merging takes away: of a run from a picture, of a second pass, or of
+ * neither. */
+double slr_settings_merge(const slr_settings *set, bool picture, bool second);
 /* What no model can draw: EINVAL. */
 int slr_settings_check(const slr_settings *set);
 

@@ -157,22 +157,25 @@ static int apply_to(const slr_wording *w, slr_model *model, const slr_cancel_fla
     return slr_conds_set_embeddings(model->conds, w->known.at, w->known.n);
 }
 
-/* A refiner may be of another architecture, which networks of the model do not fit. */
-static int apply_to_refiner(const slr_wording *w, const slr_run *s)
+/* Another checkpoint may be of another architecture, which networks of the first do not fit. */
+static int apply_if_fits(const slr_wording *w, const slr_run *s, slr_model *model)
 {
     const slr_generator *g = s->g;
-    int rc = apply_to(w, g->refiner, s->r->cancel);
+    int rc = apply_to(w, model, s->r->cancel);
     if (rc >= 0 || rc == SDLORA_ENOMEM || rc == SDLORA_ECANCELED)
         return rc;
-    slr_logf(&g->log, SLR_LOG_INFO, "the refiner works without networks: %s",
-             sdlora_last_error()->message);
+    slr_logf(&g->log, SLR_LOG_INFO, "%s works without networks: %s",
+             slr_checkpoint_path(model->base), sdlora_last_error()->message);
     slr_clear();
-    SLR_TRY(slr_engine_set_networks(g->refiner->engine, NULL, 0, NULL));
-    return slr_conds_set_embeddings(g->refiner->conds, NULL, 0);
+    SLR_TRY(slr_engine_set_networks(model->engine, NULL, 0, NULL));
+    return slr_conds_set_embeddings(model->conds, NULL, 0);
 }
 
-int slr_wording_apply(const slr_wording *w, slr_run *s)
+int slr_wording_apply(const slr_wording *w, slr_run *s, const slr_pass *p)
 {
-    SLR_TRY(apply_to(w, s->g->model, s->r->cancel));
-    return s->g->refiner ? apply_to_refiner(w, s) : SDLORA_OK;
+    if (p->model == s->g->model[SLR_ROLE_BASE])
+        SLR_TRY(apply_to(w, p->model, s->r->cancel));
+    else
+        SLR_TRY(apply_if_fits(w, s, p->model));
+    return p->refiner ? apply_if_fits(w, s, p->refiner) : SDLORA_OK;
 }

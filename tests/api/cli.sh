@@ -50,6 +50,9 @@ expect 0 '^kind: checkpoint$' info "$model"
 expect 0 'p\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --out "$out/p.png"
 expect 0 'i\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --init_image "$out/p.png" \
     --mask "$out/p.png" --inpainting_fill 0 --out "$out/i.png"
+expect 0 'made of another one' generate --ckpt "$model" --from "$out/i.png" --out "$out/j.png"
+expect 0 'j\.png$' generate --ckpt "$model" --from "$out/i.png" --init_image "$out/p.png" --mask "$out/p.png" --out "$out/j.png"
+cmp -s "$out/i.png" "$out/j.png" || { echo "--from i.png with its picture and mask made another one"; failures=$((failures + 1)); }
 expect 0 'h\.png$' generate --ckpt "$model" --prompt cat --steps 2 --width 64 --height 64 --seed 1 --enable_hr --hr_scale 1.5 --out "$out/h.png"
 expect 1 "there is no VAE 'x'" generate --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --sd_vae x --out "$out/v.png"
 expect 1 'a mask and no picture' generate --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --mask "$out/p.png" --out "$out/v.png"

@@ -19,7 +19,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_open_clip_checkpoint
 from diffusers.models.upsampling import Upsample2D
-from oracle import HERE, save, versions
+from oracle import HERE, cropped, save, versions
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 sys.path.insert(0, sys.argv[1])
@@ -136,12 +136,6 @@ def ldm_names(name, shapes):
 
 def draws(name, *shape):
     return torch.from_numpy(synthetic.draws(name, shape))
-
-
-def cropped(self, x, output_size=None, *_):
-    """A1111's rule for odd sizes: what is over after doubling goes.  diffusers would interpolate before the convolution."""
-    y = self.conv(torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
-    return y if output_size is None else y[..., :output_size[0], :output_size[1]]
 
 
 def forward(out, name, model, config, batch=2, size=(8, 16)):

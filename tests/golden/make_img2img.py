@@ -45,7 +45,7 @@ class Model:
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def apply_model(self, x, t, cond):
-        if self.unet.config.in_channels == 9:
+        if self.unet.config.in_channels > 4:
             x = torch.cat([x, *cond["c_concat"]], 1)
         return self.unet(x, t, torch.cat(cond["c_crossattn"], 1)).sample
 
@@ -254,7 +254,7 @@ def start(model, c, given):
         init_images=[given[c["init"]]], mask=given.get(c.get("mask")), denoising_strength=c.get("strength", 0.75),
         resize_mode=c.get("mode", 0), mask_blur=c.get("blur", 4), mask_round=c.get("round", True), inpainting_fill=c.get("content", 1),
         inpaint_full_res=c.get("full", False), inpaint_full_res_padding=c.get("padding", 0), inpainting_mask_invert=c.get("invert", 0),
-        initial_noise_multiplier=c.get("multiplier", 1.0))
+        initial_noise_multiplier=c.get("multiplier", 1.0), image_cfg_scale=c.get("image_cfg"))
     p.mask_blur_x = p.mask_blur_y = c.get("blur", 4)
     conds = prepare(p, model, p.sampler_name, "Automatic", 8, 1)
     p.init([PROMPT[0]], [1], [0])
@@ -286,10 +286,11 @@ def twice(model, c):
     opts.inpainting_mask_weight = c.get("weight", 1.0)
     shared.sd_model = model
     p = processing.StableDiffusionProcessingTxt2Img(
-        prompt=PROMPT[0], negative_prompt=PROMPT[1], sampler_name=c.get("sampler", "Euler a"), steps=8, cfg_scale=7.0, width=64, height=64,
+        prompt=PROMPT[0], negative_prompt=PROMPT[1], sampler_name=c.get("sampler", "Euler a"), steps=8, cfg_scale=7.0, width=c.get("width", 64),
+        height=c.get("height", 64), hr_checkpoint_name=c.get("second"),
         enable_hr="upscaler" in c, denoising_strength=c.get("strength", 0.7), hr_scale=c.get("scale", 2.0), hr_upscaler=c.get("upscaler"),
         hr_second_pass_steps=c.get("steps", 0), hr_resize_x=c.get("x", 0), hr_resize_y=c.get("y", 0), hr_sampler_name=c.get("hr_sampler"))
-    p.hr_negative_prompt = PROMPT[1]
+    p.hr_negative_prompt, p.token_merging_ratio, p.token_merging_ratio_hr = PROMPT[1], c.get("merge", 0), c.get("merge_hr", 0)
     cond, uncond = prepare(p, model, p.sampler_name, "Automatic", 8, 1)
     p.init([PROMPT[0]], [1], [0])
     p.hr_c, p.hr_uc = cond, uncond
@@ -309,14 +310,14 @@ def hires(model):
         print(name, tuple(latents.shape))
 
 
-def wider(unet):
-    """The UNet with nine channels."""
+def wider(unet, extra=5):
+    """The UNet with as many more channels."""
     old = unet.conv_in
-    n = old.out_channels * 5 * 9
-    more = ((7919 * torch.arange(n) % 2003 - 1001) / 20020).float().reshape(-1, 5, 3, 3)
-    unet.conv_in = torch.nn.Conv2d(9, old.out_channels, 3, padding=1)
+    n = old.out_channels * extra * 9
+    more = ((7919 * torch.arange(n) % 2003 - 1001) / 20020).float().reshape(-1, extra, 3, 3)
+    unet.conv_in = torch.nn.Conv2d(4 + extra, old.out_channels, 3, padding=1)
     unet.conv_in.weight.data, unet.conv_in.bias.data = torch.cat([old.weight, more], 1), old.bias.data
-    unet.register_to_config(in_channels=9)
+    unet.register_to_config(in_channels=4 + extra)
     return unet
 
 

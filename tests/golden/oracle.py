@@ -117,6 +117,12 @@ def tokenizer():
     return CLIPTokenizer(os.path.join(folder, "vocab.json"), os.path.join(folder, "merges.txt"), model_max_length=77)
 
 
+def cropped(self, x, output_size=None, *_):
+    """A1111's rule for odd sizes: what is over after doubling goes.  diffusers would interpolate before the convolution."""
+    y = self.conv(torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+    return y if output_size is None else y[..., :output_size[0], :output_size[1]]
+
+
 def sigmas_table():
     betas = torch.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, 0)

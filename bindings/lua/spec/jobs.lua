@@ -117,10 +117,19 @@ g:set_network(net)
 assert(g:run(draw)[1]:data() ~= plain:data())
 g:set_network(net, 0, 0)
 assert(g:run(draw)[1]:data() == plain:data())
-g:set_refiner(ckpt)
+g:set_refiner(sdlora.Checkpoint(ctx, "synthetic:tiny"))
 assert(g:run(draw)[1]:text():find("Refiner: ", 1, true))
 g:set_refiner(nil)
 assert(g:run(draw)[1]:text() == plain:text())
+draw.enable_hr, draw.hr_scale = true, 1
+g:set_hr_checkpoint(ckpt)
+local second = g:run(draw)[1]:text()
+assert(second:find("Hires checkpoint: ", 1, true))
+g:set_hr_checkpoint(nil)
+g:add_ckpt_dir(root .. "/examples/data/tinysd")
+draw.hr_checkpoint_name = "tinysd"
+assert(g:run(draw)[1]:text() == second)
+draw.enable_hr, draw.hr_scale, draw.hr_checkpoint_name = nil, nil, nil
 g:add_lora_dir(dir)
 draw.prompt = "red apple, fruit <lora:saved:1>"
 assert(g:run(draw)[1]:data() ~= plain:data())

@@ -173,6 +173,8 @@ FUNCTIONS = [
     ("sdlora_generator_set_mask", status, [handle, handle]),
     ("sdlora_generator_set_network", status, [handle, handle, c_double, c_double]),
     ("sdlora_generator_set_refiner", status, [handle, handle]),
+    ("sdlora_generator_set_hr_checkpoint", status, [handle, handle]),
+    ("sdlora_generator_add_ckpt_dir", status, [handle, c_char_p]),
     ("sdlora_generator_set_progress", status, [handle, sample_fn, c_void_p]),
     ("sdlora_generator_set_watch", status, [handle, progress_fn, c_void_p]),
     ("sdlora_generator_preview", status, [out, handle]),

@@ -77,10 +77,18 @@ class Generator(Handle):
         """A checkpoint that finishes pictures from refiner_switch_at on; None: no longer."""
         lib.sdlora_generator_set_refiner(self._ptr, pointer_of(refiner, Checkpoint))
 
+    def set_hr_checkpoint(self, checkpoint: Optional[Checkpoint]) -> None:
+        """A checkpoint that makes the second pass of hires fix; None: no longer."""
+        lib.sdlora_generator_set_hr_checkpoint(self._ptr, pointer_of(checkpoint, Checkpoint))
+
+    def add_ckpt_dir(self, path: Any) -> None:
+        """A directory that refiner_checkpoint, hr_checkpoint_name and match() find models in."""
+        lib.sdlora_generator_add_ckpt_dir(self._ptr, encode(path))
+
     def match(self, context: Context, settings: Options, text: str) -> List[str]:
         """Compares model, VAE, networks and embeddings with those that a picture's generation
-        parameters name, and renames tags of networks that go by another name here.  One line for
-        each difference.  settings: what took the same text by from_infotext()."""
+        parameters name, renames tags of networks that go by another name here, and looks for a
+        refiner and a checkpoint of the second pass.  One line for each difference.  settings: what took the same text by from_infotext()."""
         notes = ctypes.c_void_p()
         lib.sdlora_generator_match(self._ptr, need(settings, Options), encode(text),
                                    ctypes.byref(notes))

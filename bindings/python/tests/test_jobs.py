@@ -63,11 +63,26 @@ class Training(Case):
         generator = sdlora.Generator(self.ckpt)
         plain = generator.run("pizza, food", **DRAW)[0]
         generator.set_refiner(self.ckpt)
+        self.assertEqual(generator.run("pizza, food", **DRAW)[0].text, plain.text)  # the same model
+        with sdlora.Checkpoint(self.ctx, "synthetic:tiny") as other:
+            generator.set_refiner(other)
         refined = generator.run("pizza, food", **DRAW)[0]
-        self.assertEqual(refined.data, plain.data)  # by the same model
         self.assertIn("Refiner: ", refined.text)
         generator.set_refiner(None)
         self.assertEqual(generator.run("pizza, food", **DRAW)[0].text, plain.text)
+
+    def test_second_pass(self):
+        generator = sdlora.Generator(self.ckpt)
+        twice = dict(DRAW, enable_hr=True, hr_scale=1)
+        plain = generator.run("pizza, food", **twice)[0]
+        generator.set_hr_checkpoint(self.ckpt)
+        same = generator.run("pizza, food", **twice)[0]
+        self.assertEqual(same.data, plain.data)
+        self.assertIn("Hires checkpoint: ", same.text)
+        generator.set_hr_checkpoint(None)
+        generator.add_ckpt_dir(os.path.dirname(MODEL))
+        named = generator.run("pizza, food", hr_checkpoint_name="tinysd", **twice)[0]
+        self.assertEqual(named.text, same.text)
 
     def test_exception_in_progress(self):
         def stop(now):

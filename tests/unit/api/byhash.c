@@ -65,6 +65,7 @@ static void check(const char *text, const char *stem)
     else
         assert_null(w.stem);
     slr_free(NULL, w.stem);
+    slr_free(NULL, w.path);
 }
 
 static void many_in_one_walk(void **state)
@@ -86,8 +87,11 @@ static void many_in_one_walk(void **state)
     assert_string_equal(w[2].stem, "a");
     assert_string_equal(w[3].stem, "d");
     assert_null(w[4].stem);
-    for (size_t i = 0; i < 5; i++)
+    assert_non_null(strstr(w[0].path, "/deep/b.ckpt"));
+    for (size_t i = 0; i < 5; i++) {
         slr_free(NULL, w[i].stem);
+        slr_free(NULL, w[i].path);
+    }
 }
 
 static void a_file_is_read_once(void **state)

@@ -133,7 +133,8 @@ static double error_of(const golden *g, const char *name, json_t *common, json_t
     slr_settings_read(&r.set, (slr_opt){o, "generate"});
     model *m =
         model_of(arch ? json_string_value(arch) : "", json_is_true(json_object_get(changes, "v")));
-    ok(slr_generator_set_refiner(m->gen, refiner_of(json_object_get(changes, "refiner"))));
+    ok(slr_generator_set_model(m->gen, SLR_ROLE_REFINER,
+                               refiner_of(json_object_get(changes, "refiner"))));
     ok(slr_generator_run(m->gen, &r, &p));
     snprintf(key, sizeof key, "%s.latents", name);
     float *want = golden_nhwc(g, key, &t);

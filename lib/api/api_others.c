@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/* The refiner of a generator and the checkpoint of its second passes: by handle, or by the option
+ * that names one.  Refuses to know what they do. */
+#include <string.h>
+#include <strings.h>
+
+#include "api/generator.h"
+#include "base/status.h"
+#include "models/checkpoint.h"
+
+const char *slr_api_other_option(int role)
+{
+    return role == SLR_ROLE_REFINER ? "refiner_checkpoint" : "hr_checkpoint_name";
+}
+
+void slr_api_other_free(slr_api_other *c, slr_mem *m)
+{
+    sdlora_checkpoint_unref(c->given);
+    sdlora_checkpoint_unref(c->named);
+    slr_free(m, c->path);
+    *c = (slr_api_other){0};
+}
+
+/* How long a name is without the " [hash]" of a title. */
+static size_t untitled(const char *name)
+{
+    size_t n = strlen(name);
+    const char *at = n && name[n - 1] == ']' ? strrchr(name, '[') : NULL;
+
+    return at && at > name + 1 && at[-1] == ' ' ? (size_t)(at - 1 - name) : n;
+}
+
+int slr_api_other_find(sdlora_generator *g, const char *name, char **path)
+{
+    slr_mem *m = g->ckpt->ctx->mem;
+
+    *path = NULL;
+    if (slr_dir_exists(name) || slr_file_exists(name)) {
+        *path = slr_strdup(m, name);
+        return *path ? SDLORA_OK : SDLORA_ENOMEM;
+    }
+    char *plain = slr_strndup(m, name, untitled(name));
+    if (!plain)
+        return SDLORA_ENOMEM;
+    int rc = slr_folders_named(&g->start.ckpts, "model", plain, path);
+    slr_free(m, plain);
+    return rc;
+}
+
+/* Which file an option asks for; *path NULL: none.  A picture's words for "none" are read too. */
+static int wanted(sdlora_generator *g, int role, slr_opt o, char **path)
+{
+    const char *name = slr_opt_text(o, slr_api_other_option(role));
+
+    *path = NULL;
+    if (!name || !*name || !strcasecmp(name, "None") || !strcasecmp(name, "Use same checkpoint"))
+        return SDLORA_OK;
+    return slr_api_other_find(g, name, path);
+}
+
+/* From now on; ckpt Nullable. */
+static int use(sdlora_generator *g, int role, sdlora_checkpoint *ckpt)
+{
+    slr_api_start *s = &g->start;
+
+    SLR_TRY(slr_generator_set_model(g->gen, role, ckpt ? ckpt->base : NULL));
+    slr_free(g->ckpt->ctx->mem, s->vae_path[role]); /* a checkpoint begins with its own */
+    s->vae_path[role] = NULL;
+    return SDLORA_OK;
+}
+
+static void forget(sdlora_generator *g, slr_api_other *c)
+{
+    sdlora_checkpoint_unref(c->named);
+    slr_free(g->ckpt->ctx->mem, c->path);
+    c->named = NULL;
+    c->path = NULL;
+}
+
+/* Takes the path over. */
+static int use_file(sdlora_generator *g, int role, char *path)
+{
+    slr_api_other *c = &g->start.other[role];
+    sdlora_checkpoint *ckpt = NULL;
+    int rc = sdlora_checkpoint_open(&ckpt, g->ckpt->ctx, path, NULL);
+
+    if (rc >= 0)
+        rc = use(g, role, ckpt);
+    if (rc < 0) {
+        sdlora_checkpoint_unref(ckpt);
+        slr_free(g->ckpt->ctx->mem, path);
+        return rc;
+    }
+    forget(g, c);
+    c->named = ckpt;
+    c->path = path;
+    return SDLORA_OK;
+}
+
+int slr_api_other_choose(sdlora_generator *g, int role, slr_opt o)
+{
+    slr_api_other *c = &g->start.other[role];
+    char *path;
+
+    if (c->given || (role == SLR_ROLE_SECOND && !slr_opt_bool(o, "enable_hr")))
+        return SDLORA_OK;
+    SLR_TRY(wanted(g, role, o, &path));
+    if (path && c->path && !strcmp(path, c->path)) {
+        slr_free(g->ckpt->ctx->mem, path);
+        return SDLORA_OK;
+    }
+    if (path)
+        return use_file(g, role, path);
+    if (!c->named)
+        return SDLORA_OK;
+    SLR_TRY(use(g, role, NULL));
+    forget(g, c);
+    return SDLORA_OK;
+}
+
+static int set_given(sdlora_generator *g, int role, sdlora_checkpoint *ckpt)
+{
+    slr_api_other *c = &g->start.other[role];
+
+    SLR_TRY(use(g, role, ckpt));
+    forget(g, c);
+    sdlora_checkpoint_ref(ckpt);
+    sdlora_checkpoint_unref(c->given);
+    c->given = ckpt;
+    return SDLORA_OK;
+}
+
+int sdlora_generator_set_refiner(sdlora_generator *g, sdlora_checkpoint *refiner)
+{
+    slr_clear();
+    SLR_TRY(slr_api_given(g, "g", __func__));
+    return set_given(g, SLR_ROLE_REFINER, refiner);
+}
+
+int sdlora_generator_set_hr_checkpoint(sdlora_generator *g, sdlora_checkpoint *ckpt)
+{
+    slr_clear();
+    SLR_TRY(slr_api_given(g, "g", __func__));
+    return set_given(g, SLR_ROLE_SECOND, ckpt);
+}
