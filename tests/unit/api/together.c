@@ -85,7 +85,7 @@ static sdlora_checkpoint *open_model(sdlora_context **ctx)
     sdlora_options *o;
 
     ok(sdlora_options_new(&o, "context"));
-    ok(sdlora_options_set_int(o, "threads", 1)); /* no regions, which the sanitizer cannot follow */
+    ok(sdlora_options_set_int(o, "threads", 2));
     ok(sdlora_context_new(ctx, o, NULL));
     sdlora_options_unref(o);
     ok(sdlora_checkpoint_open(&ckpt, *ctx, MODEL, NULL));

@@ -62,7 +62,7 @@ static sdlora_generator *open_generator(sdlora_context **ctx, sdlora_options **o
     sdlora_options *one;
 
     ok(sdlora_options_new(&one, "context"));
-    ok(sdlora_options_set_int(one, "threads", 1)); /* for the thread sanitizer */
+    ok(sdlora_options_set_int(one, "threads", 2));
     ok(sdlora_context_new(ctx, one, NULL));
     sdlora_options_unref(one);
     ok(sdlora_checkpoint_open(&ckpt, *ctx, MODEL, NULL));
