@@ -34,7 +34,7 @@ SDLORA_API void sdlora_grid_unref(sdlora_grid *grid);
 
 /**
  * Gives the generator of a model, for the axis "Checkpoint name": one reference.  Called once for
- * each value, when its first cell is drawn.
+ * each value, before the first cell is drawn.
  */
 typedef int (*sdlora_grid_model_fn)(sdlora_generator **out, const char *name, void *user);
 SDLORA_API int sdlora_grid_set_models(sdlora_grid *grid, sdlora_grid_model_fn fn, void *user);
@@ -45,7 +45,8 @@ SDLORA_API size_t sdlora_grid_size(const sdlora_grid *grid, int axis);
 SDLORA_API const char *sdlora_grid_label(const sdlora_grid *grid, int axis, size_t i);
 
 /**
- * Draws the next cell; axes that are dear to change are changed last.
+ * Draws the next cell; axes that are dear to change are changed last.  Before the first one, every
+ * model, VAE, upscaler, style and network that a cell names is looked for.
  * @return SDLORA_DONE when all are drawn.  After a failure the same cell comes next.
  */
 SDLORA_API int sdlora_grid_step(sdlora_grid *grid);

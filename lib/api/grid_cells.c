@@ -85,7 +85,7 @@ static const char *text_or(slr_opt o, const char *name, const char *otherwise)
 }
 
 /* What would fail after hours otherwise: sizes and names that nobody knows, cells of several
- * pictures.  Files by name may still appear. */
+ * pictures.  Files are looked for when the first cell is drawn. */
 static int check_cell(const sdlora_options *opts)
 {
     slr_opt o = {opts, "generate"};

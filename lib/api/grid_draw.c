@@ -114,12 +114,47 @@ static int draw_cell(sdlora_grid *g, const size_t at[AXES])
     return rc < 0 ? slr_error_put(&e) : rc;
 }
 
+/* Models, VAEs, upscalers, styles and networks that a cell names. */
+static int look_up_cell(sdlora_grid *g, const size_t at[AXES])
+{
+    sdlora_generator *gen;
+    sdlora_options *o;
+    slr_request r;
+
+    if (atomic_load(&g->cancel))
+        return canceled();
+    SLR_TRY(generator_of(g, at, &gen));
+    SLR_TRY(slr_grid_cell_options(&o, g, at));
+    int rc = slr_api_request(&r, gen, o);
+    if (rc >= 0)
+        rc = slr_generator_check(gen->gen, &r);
+    slr_error_copy e;
+    slr_error_take(&e);
+    slr_options_unref(o);
+    return rc < 0 ? slr_error_put(&e) : SDLORA_OK;
+}
+
+/* In the order of drawing, so that each model and VAE is opened once. */
+static int look_up(sdlora_grid *g)
+{
+    for (size_t k = 0; k < g->n; k++) {
+        size_t at[AXES];
+
+        slr_grid_place(g, k, at);
+        SLR_TRY(look_up_cell(g, at));
+    }
+    g->looked = true;
+    return SDLORA_OK;
+}
+
 static int step(sdlora_grid *g)
 {
     size_t at[AXES];
 
     if (g->done == g->n)
         return SDLORA_DONE;
+    if (!g->looked)
+        SLR_TRY(look_up(g));
     slr_grid_place(g, g->done, at);
     SLR_TRY(draw_cell(g, at));
     g->steps_done += g->steps[g->done++];

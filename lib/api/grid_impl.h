@@ -28,6 +28,7 @@ struct sdlora_grid {
     int order[SLR_GRID_AXES]; /* axes, the one that changes least often first */
     sdlora_image **cell;
     double *steps, all_steps; /* of the cells: how long one takes */
+    bool looked;              /* all that cells name is there */
     sdlora_grid_model_fn models;
     void *models_user;
     sdlora_generator **model; /* by value of the axis that chooses it; NULL: not asked for yet */

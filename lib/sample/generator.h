@@ -93,6 +93,9 @@ typedef struct slr_picture {
     float *latents; /* [h/8,w/8,4] final, scaled */
 } slr_picture;
 
+/* What a run of it would be refused for, as far as it can be told without a model at work: settings,
+ * styles and networks that there are not. */
+int slr_generator_check(slr_generator *g, const slr_request *r);
 /* pictures: array of set.count, filled; free each with slr_picture_free. */
 int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures);
 void slr_picture_free(slr_mem *m, slr_picture *p);

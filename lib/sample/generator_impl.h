@@ -70,6 +70,8 @@ int slr_wording_apply(const slr_wording *w, slr_run *s, const slr_pass *p);
 
 /* --- run.c --- */
 
+/* Those of the option styles_file. */
+int slr_run_read_styles(slr_run *s);
 /* Tells where the run is.  Errors: ECANCELED. */
 int slr_run_tell(slr_run *s, int phase);
 /* Random numbers of picture k for latents of this size. */

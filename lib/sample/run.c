@@ -125,13 +125,15 @@ int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p)
 
 /* --- the run --- */
 
-static int read_styles(slr_run *s)
+int slr_run_read_styles(slr_run *s)
 {
     slr_mem *m = s->g->m;
     const char *files = s->set.styles_file ? s->set.styles_file : "";
     int rc = slr_styles_new(&s->styles, m);
     slr_str rest = {files, strlen(files)}, one;
     while (rc >= 0 && slr_str_next(&rest, '\n', &one)) {
+        if (!one.n)
+            continue;
         char *path = slr_strndup(m, one.p, one.n);
         rc = path ? slr_styles_read(&s->styles, path) : SDLORA_ENOMEM;
         slr_free(m, path);
@@ -170,7 +172,7 @@ static int begin(slr_run *s)
                                &first.sampler, &first.scheduler, &first.automatic));
     SLR_TRY(begin_models(s));
     if (set->styles && *set->styles)
-        SLR_TRY(read_styles(s));
+        SLR_TRY(slr_run_read_styles(s));
     int evaluations = slr_steps_evaluations(first.sampler, set->steps);
     SLR_TRY(slr_wording_new(&s->words, s, set->prompt, set->negative, evaluations, 0));
     return slr_modes_begin(s, evaluations);

@@ -498,6 +498,44 @@ static void mistakes_are_told_before_anything_is_drawn(void **state)
     }
 }
 
+static int give(sdlora_generator **out, const char *name, void *user)
+{
+    const setup *s = user;
+
+    if (!strcmp(name, "gone"))
+        return slr_fail(SDLORA_ENOTFOUND, __func__, "there is no %s", name);
+    return sdlora_generator_new(out, s->ckpt, NULL);
+}
+
+/* Names of the last cell are looked for before the first one is drawn. */
+static void what_cells_name_is_looked_for_first(void **state)
+{
+    static const struct {
+        const char *axes[5];
+        const char *word;
+    } cases[] = {
+        {{"VAE", "None, nobody.safetensors"}, "no VAE 'nobody.safetensors'"},
+        {{"Styles", ", none such"}, "none such"},
+        {{"LoRA", "None, nobody"}, "<lora:nobody>"},
+        {{"hr_prompt", ", <lora:nobody:1>", "enable_hr", "true"}, "<lora:nobody>"},
+        {{"Hires upscaler", "Latent, R-ESRGAN 4x+", "enable_hr", "true"}, "'R-ESRGAN 4x+'"},
+        {{"Checkpoint name", "a, gone"}, "there is no gone"},
+    };
+    setup *s = *state;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sdlora_grid *grid;
+
+        ok(grid_of(s, &grid, cases[i].axes));
+        ok(sdlora_grid_set_models(grid, give, s));
+        assert_int_equal(sdlora_grid_step(grid), SDLORA_ENOTFOUND);
+        if (!strstr(sdlora_last_error()->message, cases[i].word))
+            fail_msg("%zu: %s", i, sdlora_last_error()->message);
+        assert_null(sdlora_grid_cell(grid, 0, 0, 0));
+        sdlora_grid_unref(grid);
+    }
+}
+
 typedef struct told {
     int n, stop_at;
     double done, total;
@@ -532,15 +570,6 @@ static void a_run_can_be_stopped_and_goes_on(void **state)
     assert_int_equal((int)second.done, 9);
     assert_non_null(sdlora_grid_cell(grid, 2, 0, 0));
     sdlora_grid_unref(grid);
-}
-
-static int give(sdlora_generator **out, const char *name, void *user)
-{
-    const setup *s = user;
-
-    if (!strcmp(name, "gone"))
-        return slr_fail(SDLORA_ENOTFOUND, __func__, "there is no %s", name);
-    return sdlora_generator_new(out, s->ckpt, NULL);
 }
 
 static void models_come_from_the_caller(void **state)
@@ -584,6 +613,7 @@ int main(void)
         cmocka_unit_test(a_picture_without_stands_beside_all_weights),
         cmocka_unit_test(a_star_is_every_choice),
         cmocka_unit_test(mistakes_are_told_before_anything_is_drawn),
+        cmocka_unit_test(what_cells_name_is_looked_for_first),
         cmocka_unit_test(a_run_can_be_stopped_and_goes_on),
         cmocka_unit_test(models_come_from_the_caller),
     };
