@@ -273,6 +273,10 @@ int cli_generate(int argc, char **argv)
         {"quality", CLI_FLAG_TEXT, &j.quality,
          "of .jpg and .webp: 1 to 100, 101 for WebP without loss"},
         {"json", CLI_FLAG_BOOL, &j.json, "print one JSON object per picture"},
+        {"negative_prompt", CLI_FLAG_ALIAS, NULL, "negative"},
+        {"cfg_scale", CLI_FLAG_ALIAS, NULL, "cfg"},
+        {"sampler_name", CLI_FLAG_ALIAS, NULL, "sampler"},
+        {"n_iter", CLI_FLAG_ALIAS, NULL, "count"},
     };
     cli_args a = {.usage = "generate --ckpt MODEL --prompt TEXT [--out FILE_OR_DIR] ...",
                   .flags = flags,

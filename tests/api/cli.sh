@@ -60,6 +60,10 @@ expect 0 'g\.png$' grid --ckpt "$model" --prompt cat --steps 1 --width 64 --heig
     --y_type 'Prompt S/R' --y_values 'cat, dog' --out "$out/g.png"
 expect 1 "nearest is 'Seed'" grid --ckpt "$model" --prompt cat --x_type Sead --x_values 1
 expect 0 'Sampler: Euler a' info "$out/p.png"
+expect 0 'a\.png$' generate --ckpt "$model" --prompt cat --negative_prompt dog --cfg_scale 3 --sampler_name Euler --n_iter 1 --steps 1 \
+    --width 64 --height 64 --out "$out/a.png"
+expect 0 'negative_prompt: dog' info "$out/a.png"
+expect 0 'CFG scale: 3$' info "$out/a.png"
 expect 0 'r\.png$' generate --ckpt "$model" --from "$out/p.png" --out "$out/r.png"
 cmp -s "$out/p.png" "$out/r.png" || { echo "--from p.png made another picture"; failures=$((failures + 1)); }
 expect 0 'r\.jpg$' generate --ckpt "$model" --from "$out/p.png" --steps 1 --out "$out/r.jpg" --quality 90

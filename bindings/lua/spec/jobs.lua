@@ -121,14 +121,15 @@ g:set_refiner(sdlora.Checkpoint(ctx, "synthetic:tiny"))
 assert(g:run(draw)[1]:text():find("Refiner: ", 1, true))
 g:set_refiner(nil)
 assert(g:run(draw)[1]:text() == plain:text())
+local twice = sdlora.Generator(ckpt)
 draw.enable_hr, draw.hr_scale = true, 1
-g:set_hr_checkpoint(ckpt)
-local second = g:run(draw)[1]:text()
+twice:set_hr_checkpoint(ckpt)
+local second = twice:run(draw)[1]:text()
 assert(second:find("Hires checkpoint: ", 1, true))
-g:set_hr_checkpoint(nil)
-g:add_ckpt_dir(root .. "/examples/data/tinysd")
+twice:set_hr_checkpoint(nil)
+twice:add_ckpt_dir(root .. "/examples/data/tinysd")
 draw.hr_checkpoint_name = "tinysd"
-assert(g:run(draw)[1]:text() == second)
+assert(twice:run(draw)[1]:text() == second)
 draw.enable_hr, draw.hr_scale, draw.hr_checkpoint_name = nil, nil, nil
 g:add_lora_dir(dir)
 draw.prompt = "red apple, fruit <lora:saved:1>"
