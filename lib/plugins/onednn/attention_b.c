@@ -5,98 +5,21 @@
  * has a dk and dv of its own, summed span by span; nothing but these leaves the cache.  Cuts depend
  * on shapes alone.  Takes bf16 only: in f32 the built-in kernel is as fast.  Refuses to know
  * instructions. */
-#include "attention.h"
+#include "attention_b.h"
 
 #include <string.h>
 
+#include "gradient.h"
+
 enum {
     MAX_QUERIES = 128,
-    MAX_KEYS = 256,
+    MAX_KEYS = 256,    /* product by product: scores of a tile stay in the second cache ... */
+    FUSED_KEYS = 512,  /* ... all at once: only dS is written out, so dq is added to less often */
     GROUP_KEYS = 1024, /* keys of one piece: fewer cost more dq to sum */
     SPAN_TILES = 8     /* tiles of queries of one piece where keys are few */
 };
 
-static const float padding_lse2 = 1e30f; /* 2^(score - this) is 0 */
-
-/* The five products share three shapes. */
-typedef struct backward_kernel {
-    sdlora_kernel head;
-    dn_attn a;
-    int64_t groups, group_blocks, spans;
-    bool few;          /* one block of keys */
-    dn_tilemm scores;  /* [kb,depth] [depth,nq] -> [kb,nq]: k q and v do */
-    dn_tilemm keys;    /* [kb,nq] [nq,d] -> adds to [kb,d]: dv and dk */
-    dn_tilemm queries; /* [d,kb] [kb,nq] -> adds to [d,nq]: dq */
-    /* a tile of queries: q and do packed for `scores` and for `keys`, and what rows have */
-    int64_t qt_at, dot_at, q_at, do_at, lse_at, delta_at, tile_bytes;
-    /* a pair: rows of k and v, k turned; then tiles and dq [groups][tiles][d,nq], or, where keys
-     * are few, dk and dv [spans][kb,d] */
-    int64_t k_at, v_at, kt_at, tiles_at, dq_at, dk_at, dv_at, pair_bytes;
-    /* a slot: scores and what comes of them, dk and dv or a tile and its dq */
-    int64_t s_at, dp_at, p_at, ds_at, packed_at, own_dk_at, own_dv_at, tile_at, own_dq_at, work_at,
-        slot_bytes;
-} backward_kernel;
-
-typedef struct backward_job {
-    const backward_kernel *k;
-    const uint16_t *d_o, *q, *key, *v, *o;
-    const float *lse;
-    uint16_t *dq, *dk, *dv;
-    char *packs, *slots;
-    int64_t z0, pairs;
-    _Atomic int failed;
-} backward_job;
-
-/* What one tile of queries against one block of keys adds to. */
-typedef struct sums {
-    float *dq, *dk, *dv;
-} sums;
-
-/* First value of a pair in a tensor whose samples are that far apart, in elements. */
-static int64_t at(const dn_attn *a, int64_t pair, int64_t sample)
-{
-    return dn_attn_at(a, pair, sample) / a->size;
-}
-
-/* --- packing --- */
-
-static void pack_keys(void *arg, int64_t piece, int slot)
-{
-    const backward_job *job = arg;
-    const backward_kernel *k = job->k;
-    const dn_attn *a = &k->a;
-    const int64_t z = piece / a->blocks, b = piece % a->blocks;
-    const int64_t rows = b * a->kb * a->depth * a->size;
-    const uint16_t *key = job->key + at(a, job->z0 + z, a->k_sample);
-    char *pack = job->packs + z * k->pair_bytes;
-    (void)slot;
-    dn_attn_rows(a, pack + k->k_at + rows, key, a->k_row, b);
-    dn_attn_rows(a, pack + k->v_at + rows, job->v + at(a, job->z0 + z, a->v_sample), a->v_row, b);
-    dn_attn_columns(a, pack + k->kt_at + b * a->kb * a->d * a->size, key, a->k_row, b);
-}
-
-/* Tile t of a pair's queries. */
-static void pack_tile(const backward_job *job, int64_t pair, int64_t t, char *tile)
-{
-    const backward_kernel *k = job->k;
-    const dn_attn *a = &k->a;
-    const int64_t q0 = t * a->nq, rows = dn_min(a->nq, a->tq - q0), ld = a->heads * a->d;
-    const int64_t dense = at(a, pair, a->tq * ld) + q0 * ld;
-    const uint16_t *q = job->q + at(a, pair, a->q_sample) + q0 * a->q_row;
-    const uint16_t *d_o = job->d_o + dense;
-    float *lse2 = (float *)(tile + k->lse_at), *delta = (float *)(tile + k->delta_at);
-    dn_tile_pack_columns(&k->scores.b, a->nq, tile + k->qt_at, q, a->q_row, a->d, rows);
-    dn_tile_pack_columns(&k->scores.b, a->nq, tile + k->dot_at, d_o, ld, a->d, rows);
-    dn_tile_pack_rows(&k->keys.b, a->d, tile + k->q_at, q, a->q_row, rows, a->d);
-    dn_tile_pack_rows(&k->keys.b, a->d, tile + k->do_at, d_o, ld, rows, a->d);
-    for (int64_t i = 0; i < a->nq; i++) {
-        const int64_t row = i * ld;
-        delta[i] = i < rows ? dn_softmax_dot(d_o + row, job->o + dense + row, a->d) : 0.0f;
-        lse2[i] = i < rows ? job->lse[pair * a->tq + q0 + i] * DN_LOG2E : padding_lse2;
-    }
-}
-
-/* --- tiles --- */
+/* --- sums --- */
 
 static void clear(float *x, int64_t n)
 {
@@ -110,85 +33,57 @@ static void add(float *restrict to, const float *restrict more, int64_t n)
         to[i] += more[i];
 }
 
-/* Block b of keys against tile t of queries, which lies at `tile`. */
-static int backward_tile(const backward_kernel *k, const char *pack, const char *tile, char *mine,
-                         int slot, int64_t b, int64_t t, sums to)
-{
-    const dn_attn *a = &k->a;
-    const sdlora_dev *dev = k->head.dev;
-    const int64_t rows = b * a->kb * a->depth * a->size;
-    const dn_scores s = {.s = (float *)(mine + k->s_at),
-                         .keys = dn_attn_keys(a, b),
-                         .pad_keys = a->kb,
-                         .nq = a->nq,
-                         .unit = a->scale * DN_LOG2E};
-    float *dp = (float *)(mine + k->dp_at);
-    void *work = mine + k->work_at;
-    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->k_at + rows, tile + k->qt_at, s.s, work));
-    DN_TRY(dn_tilemm_run(&k->scores, dev, slot, pack + k->v_at + rows, tile + k->dot_at, dp, work));
-    if (a->causal && (b + 1) * a->kb > t * a->nq)
-        dn_softmax_causal(&s, b * a->kb, t * a->nq);
-    dn_softmax_backward(&s, dp, (const float *)(tile + k->lse_at),
-                        (const float *)(tile + k->delta_at), &k->queries.b,
-                        (uint16_t *)(mine + k->p_at), (uint16_t *)(mine + k->ds_at),
-                        (uint16_t *)(mine + k->packed_at));
-    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->p_at, tile + k->do_at, to.dv, work));
-    DN_TRY(dn_tilemm_run(&k->keys, dev, slot, mine + k->ds_at, tile + k->q_at, to.dk, work));
-    return dn_tilemm_run(&k->queries, dev, slot, pack + k->kt_at + b * a->kb * a->d * a->size,
-                         mine + k->packed_at, to.dq, work);
-}
-
 /* Sums of block b of a pair's keys -> dk and dv. */
-static void store_keys(const backward_job *job, int64_t pair, int64_t b, sums from)
+static void store_keys(const dn_backward_job *job, int64_t pair, int64_t b, dn_sums from)
 {
     const dn_attn *a = &job->k->a;
-    const int64_t ld = a->heads * a->d, to = at(a, pair, a->tk * ld) + b * a->kb * ld;
+    const int64_t ld = a->heads * a->d, to = dn_backward_at(a, pair, a->tk * ld) + b * a->kb * ld;
     dn_softmax_store(from.dk, a->d, dn_attn_keys(a, b), a->scale, job->dk + to, ld);
     dn_softmax_store(from.dv, a->d, dn_attn_keys(a, b), 1.0f, job->dv + to, ld);
 }
 
 /* Sums of tile t of a pair's queries -> dq. */
-static void store_queries(const backward_job *job, int64_t pair, int64_t t, const float *dq)
+static void store_queries(const dn_backward_job *job, int64_t pair, int64_t t, const float *dq)
 {
     const dn_attn *a = &job->k->a;
     const int64_t ld = a->heads * a->d, q0 = t * a->nq;
     dn_softmax_turn(dq, a->d, a->nq, dn_min(a->nq, a->tq - q0), a->scale,
-                    job->dq + at(a, pair, a->tq * ld) + q0 * ld, ld);
+                    job->dq + dn_backward_at(a, pair, a->tq * ld) + q0 * ld, ld);
 }
 
 /* --- many keys --- */
 
 static void pack_queries(void *arg, int64_t piece, int slot)
 {
-    const backward_job *job = arg;
-    const backward_kernel *k = job->k;
+    const dn_backward_job *job = arg;
+    const dn_backward *k = job->k;
     const dn_attn *a = &k->a;
     const int64_t z = piece / a->tiles, t = piece % a->tiles, values = a->nq * a->d;
     char *pack = job->packs + z * k->pair_bytes;
     (void)slot;
-    pack_tile(job, job->z0 + z, t, pack + k->tiles_at + t * k->tile_bytes);
+    dn_backward_pack_tile(job, job->z0 + z, t, pack + k->tiles_at + t * k->tile_bytes);
     for (int64_t g = 0; g < k->groups; g++)
         clear((float *)(pack + k->dq_at) + (g * a->tiles + t) * values, values);
 }
 
 static void backward_piece(void *arg, int64_t piece, int slot)
 {
-    backward_job *job = arg;
-    const backward_kernel *k = job->k;
+    dn_backward_job *job = arg;
+    const dn_backward *k = job->k;
     const dn_attn *a = &k->a;
     const int64_t z = piece / k->groups, g = piece % k->groups, values = a->nq * a->d;
     const int64_t end = dn_min((g + 1) * k->group_blocks, a->blocks);
     char *pack = job->packs + z * k->pair_bytes, *mine = job->slots + slot * k->slot_bytes;
     float *dq = (float *)(pack + k->dq_at) + g * a->tiles * values;
-    sums to = {.dk = (float *)(mine + k->own_dk_at), .dv = (float *)(mine + k->own_dv_at)};
+    dn_sums to = {.dk = (float *)(mine + k->own_dk_at), .dv = (float *)(mine + k->own_dv_at)};
     for (int64_t b = g * k->group_blocks; b < end; b++) {
         clear(to.dk, a->kb * a->d);
         clear(to.dv, a->kb * a->d);
         /* queries before the first key see none of this block */
         for (int64_t t = a->causal ? b * a->kb / a->nq : 0; t < a->tiles; t++) {
             to.dq = dq + t * values;
-            int rc = backward_tile(k, pack, pack + k->tiles_at + t * k->tile_bytes, mine, slot, b,
-                                   t, to);
+            int rc = dn_backward_tile(k, pack, pack + k->tiles_at + t * k->tile_bytes, mine, slot,
+                                      b, t, to);
             if (rc < 0) {
                 dn_attn_note(&job->failed, rc);
                 return;
@@ -200,8 +95,8 @@ static void backward_piece(void *arg, int64_t piece, int slot)
 
 static void sum_groups(void *arg, int64_t piece, int slot)
 {
-    const backward_job *job = arg;
-    const backward_kernel *k = job->k;
+    const dn_backward_job *job = arg;
+    const dn_backward *k = job->k;
     const dn_attn *a = &k->a;
     const int64_t z = piece / a->tiles, t = piece % a->tiles, values = a->nq * a->d;
     float *sum = (float *)(job->packs + z * k->pair_bytes + k->dq_at) + t * values;
@@ -215,21 +110,21 @@ static void sum_groups(void *arg, int64_t piece, int slot)
 
 static void span_piece(void *arg, int64_t piece, int slot)
 {
-    backward_job *job = arg;
-    const backward_kernel *k = job->k;
+    dn_backward_job *job = arg;
+    const dn_backward *k = job->k;
     const dn_attn *a = &k->a;
     const int64_t z = piece / k->spans, span = piece % k->spans, values = a->kb * a->d;
     const int64_t end = dn_min((span + 1) * SPAN_TILES, a->tiles);
     char *pack = job->packs + z * k->pair_bytes, *mine = job->slots + slot * k->slot_bytes;
-    const sums to = {.dq = (float *)(mine + k->own_dq_at),
-                     .dk = (float *)(pack + k->dk_at) + span * values,
-                     .dv = (float *)(pack + k->dv_at) + span * values};
+    const dn_sums to = {.dq = (float *)(mine + k->own_dq_at),
+                        .dk = (float *)(pack + k->dk_at) + span * values,
+                        .dv = (float *)(pack + k->dv_at) + span * values};
     clear(to.dk, values);
     clear(to.dv, values);
     for (int64_t t = span * SPAN_TILES; t < end; t++) {
-        pack_tile(job, job->z0 + z, t, mine + k->tile_at);
+        dn_backward_pack_tile(job, job->z0 + z, t, mine + k->tile_at);
         clear(to.dq, a->nq * a->d);
-        int rc = backward_tile(k, pack, mine + k->tile_at, mine, slot, 0, t, to);
+        int rc = dn_backward_tile(k, pack, mine + k->tile_at, mine, slot, 0, t, to);
         if (rc < 0) {
             dn_attn_note(&job->failed, rc);
             return;
@@ -240,11 +135,11 @@ static void span_piece(void *arg, int64_t piece, int slot)
 
 static void sum_spans(void *arg, int64_t z, int slot)
 {
-    const backward_job *job = arg;
-    const backward_kernel *k = job->k;
+    const dn_backward_job *job = arg;
+    const dn_backward *k = job->k;
     const int64_t values = k->a.kb * k->a.d;
     char *pack = job->packs + z * k->pair_bytes;
-    const sums sum = {.dk = (float *)(pack + k->dk_at), .dv = (float *)(pack + k->dv_at)};
+    const dn_sums sum = {.dk = (float *)(pack + k->dk_at), .dv = (float *)(pack + k->dv_at)};
     (void)slot;
     for (int64_t span = 1; span < k->spans; span++) {
         add(sum.dk, sum.dk + span * values, values);
@@ -257,15 +152,15 @@ static void sum_spans(void *arg, int64_t z, int slot)
 
 static void backward_rounds(void *arg, int64_t lo, int64_t hi)
 {
-    backward_job *job = arg;
-    const backward_kernel *k = job->k;
+    dn_backward_job *job = arg;
+    const dn_backward *k = job->k;
     const dn_attn *a = &k->a;
     const sdlora_dev *dev = k->head.dev;
     const int64_t all = a->n * a->heads;
     (void)lo, (void)hi;
     for (job->z0 = 0; job->z0 < all; job->z0 += a->round) {
         job->pairs = dn_min(a->round, all - job->z0);
-        dn_spread(dev, job->pairs * a->blocks, pack_keys, job);
+        dn_spread(dev, job->pairs * a->blocks, dn_backward_pack_keys, job);
         if (k->few) {
             dn_spread(dev, job->pairs * k->spans, span_piece, job);
             dn_spread(dev, job->pairs, sum_spans, job);
@@ -279,8 +174,8 @@ static void backward_rounds(void *arg, int64_t lo, int64_t hi)
 
 static int backward_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
 {
-    const backward_kernel *k = (const backward_kernel *)head;
-    backward_job job = {
+    const dn_backward *k = (const dn_backward *)head;
+    dn_backward_job job = {
         .k = k,
         .d_o = ptr[0],
         .q = ptr[1],
@@ -307,7 +202,7 @@ static int backward_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
 
 static void backward_free(sdlora_kernel *head)
 {
-    backward_kernel *k = (backward_kernel *)head;
+    dn_backward *k = (dn_backward *)head;
     dn_tilemm_free(head->dev, &k->scores);
     dn_tilemm_free(head->dev, &k->keys);
     dn_tilemm_free(head->dev, &k->queries);
@@ -318,7 +213,7 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static void backward_parts(backward_kernel *k)
+static void backward_parts(dn_backward *k)
 {
     const dn_attn *a = &k->a;
     const int64_t rows = a->blocks * a->kb * a->depth * a->size, tile = a->kb * a->nq;
@@ -339,10 +234,10 @@ static void backward_parts(backward_kernel *k)
     k->dk_at = dn_attn_part(end, k->few ? k->spans * keys : 0);
     k->dv_at = dn_attn_part(end, k->few ? k->spans * keys : 0);
     end = &k->slot_bytes;
-    k->s_at = dn_attn_part(end, tile * 4);
-    k->dp_at = dn_attn_part(end, tile * 4);
-    k->p_at = dn_attn_part(end, tile * a->size);
-    k->ds_at = dn_attn_part(end, tile * a->size);
+    k->s_at = dn_attn_part(end, k->fused ? 0 : tile * 4);
+    k->dp_at = dn_attn_part(end, k->fused ? 0 : tile * 4);
+    k->p_at = dn_attn_part(end, k->fused ? dn_gradient_bytes(a->nq) : tile * a->size);
+    k->ds_at = dn_attn_part(end, k->fused ? 0 : tile * a->size);
     k->packed_at = dn_attn_part(end, k->queries.b.bytes);
     k->own_dk_at = dn_attn_part(end, k->few ? 0 : keys);
     k->own_dv_at = dn_attn_part(end, k->few ? 0 : keys);
@@ -367,18 +262,25 @@ static int check_operands(const dn_attn *a, const sdlora_dev *dev, const sdlora_
     return SDLORA_OK;
 }
 
+/* Tiles of AMX want whole products, and a mask needs the scores by themselves. */
+static bool is_fused(const sdlora_dev *dev, const sdlora_opdesc *op)
+{
+    return !(dev->features & DN_CPU_AMX_BF16) && !(op->n_int > 1 && op->ints[1]);
+}
+
 static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
                             const sdlora_opdesc *op)
 {
     dn_attn a;
     if (op->n_in != 6 || op->n_out != 3)
         return dn_fail(dev, SDLORA_EINVAL, "attention: do, q, k, v, o, lse give dq, dk, dv");
-    DN_TRY(dn_attn_init(&a, dev, op, op->in + 1, MAX_QUERIES, MAX_KEYS));
+    const bool fused = is_fused(dev, op);
+    DN_TRY(dn_attn_init(&a, dev, op, op->in + 1, MAX_QUERIES, fused ? FUSED_KEYS : MAX_KEYS));
     if (a.type != SDLORA_BF16)
         return dn_fail(dev, SDLORA_ENOTSUP,
                        "attention's gradient in f32: the built-in kernel is as fast");
     DN_TRY(check_operands(&a, dev, op));
-    backward_kernel *k = dn_kernel_new(dev, sizeof *k, backward_launch, backward_free);
+    dn_backward *k = dn_kernel_new(dev, sizeof *k, backward_launch, backward_free);
     if (!k)
         return SDLORA_ENOMEM;
     *out = &k->head;
@@ -387,8 +289,14 @@ static int backward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *
     k->groups = dn_ceil_div(a.blocks, k->group_blocks);
     k->spans = dn_ceil_div(a.tiles, SPAN_TILES);
     k->few = a.blocks == 1;
-    DN_TRY(dn_tilemm_init(&k->scores, dev, a.type, a.kb, a.nq, a.depth, false));
-    DN_TRY(dn_tilemm_init(&k->keys, dev, a.type, a.kb, a.d, a.nq, true));
+    k->fused = fused;
+    if (fused) {
+        k->scores.b = dn_gradient_columns(a.depth, a.nq);
+        k->keys.b = dn_gradient_rows(a.nq, a.d);
+    } else {
+        DN_TRY(dn_tilemm_init(&k->scores, dev, a.type, a.kb, a.nq, a.depth, false));
+        DN_TRY(dn_tilemm_init(&k->keys, dev, a.type, a.kb, a.d, a.nq, true));
+    }
     DN_TRY(dn_tilemm_init(&k->queries, dev, a.type, a.d, a.nq, a.kb, true));
     backward_parts(k);
     dn_attn_set_round(&k->a, k->pair_bytes);

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Softmax of transposed tiles and its gradient in AVX-512.  2^x is a polynomial of the fraction,
- * scaled by the whole part: for bf16 of degree 4 (relative error 2.6e-6), for f32 of degree 5
- * (7.5e-8).  -inf gives 0 and a NaN stays one.  Every function names the instructions it wants, so
- * that this file is compiled for the plain processor; callers look at the processor first. */
+/* Softmax of transposed tiles and its gradient in AVX-512. */
 #include "softmax.h"
 
 #include <math.h>
@@ -12,41 +9,7 @@
 
 enum { WIDE = 4 /* registers of queries that are worked on together */ };
 
-/* --- lanes --- */
-
-/* 2^x; degree is a constant. */
-INLINE SIMD __m512 exp2_lanes(__m512 x, const int degree)
-{
-    const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p;
-    if (degree == 4) {
-        p = _mm512_fmadd_ps(set(1.353416802e-02f), f, set(5.201146186e-02f));
-        p = _mm512_fmadd_ps(p, f, set(2.414427550e-01f));
-        p = _mm512_fmadd_ps(p, f, set(6.930038352e-01f));
-        p = _mm512_fmadd_ps(p, f, set(1.000002593e+00f));
-    } else {
-        p = _mm512_fmadd_ps(set(1.877576686e-03f), f, set(8.989340231e-03f));
-        p = _mm512_fmadd_ps(p, f, set(5.582631776e-02f));
-        p = _mm512_fmadd_ps(p, f, set(2.401536172e-01f));
-        p = _mm512_fmadd_ps(p, f, set(6.931530732e-01f));
-        p = _mm512_fmadd_ps(p, f, set(9.999999251e-01f));
-    }
-    return _mm512_scalef_ps(p, x); /* times 2^floor(x) */
-}
-
-/* Two rows of 16 as bf16: the first in the lower half. */
-INLINE SIMD16 __m512i two_rows(__m512 first, __m512 second)
-{
-    return (__m512i)_mm512_cvtne2ps_pbh(second, first);
-}
-
-/* The same with the values of both rows side by side, lane by lane. */
-INLINE SIMD __m512i zip_rows(__m512i rows)
-{
-    const __m512i lo = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(rows));
-    const __m512i hi = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(rows, 1));
-    return _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16));
-}
+/* --- results in bf16 --- */
 
 /* To nearest even, for results: unlike the instruction it keeps the smallest numbers. */
 INLINE SIMD void put_bf16(uint16_t *to, __m512 x, __mmask16 m)
@@ -59,17 +22,11 @@ INLINE SIMD void put_bf16(uint16_t *to, __m512 x, __mmask16 m)
     _mm256_mask_storeu_epi16(to, m, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
 }
 
-/* Where queries n .. n + 15 of key 0 lie in a packed operand. */
-INLINE int64_t panel_at(const dn_tile_layout *b, int64_t n)
-{
-    return n / b->cols * b->col_step + n % b->cols * b->pair;
-}
-
 /* --- forward --- */
 
 /* New maxima of nv registers of queries; sums and results so far shrink where a maximum grew.
  * Gives the exponents' offsets, unit * max (0 where every score was -inf). */
-INLINE SIMD void move_maxima(const int nv, const int degree, const dn_scores *t,
+INLINE SIMD void move_maxima(const int nv, const float *c, const int degree, const dn_scores *t,
                              const dn_running *r, int64_t q, __m512 *base)
 {
     __m512 m[WIDE], old[WIDE];
@@ -88,7 +45,7 @@ INLINE SIMD void move_maxima(const int nv, const int degree, const dn_scores *t,
     if (!grew)
         return;
     for (int v = 0; v < nv; v++) {
-        const __m512 shrink = exp2_lanes(_mm512_fmsub_ps(old[v], unit, base[v]), degree);
+        const __m512 shrink = exp2_lanes(_mm512_fmsub_ps(old[v], unit, base[v]), c, degree);
         float *acc = r->acc + q + v * LANES, *sum = r->sum + q + v * LANES;
         _mm512_storeu_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(sum), shrink));
         for (int64_t j = 0; j < r->d; j++)
@@ -103,10 +60,10 @@ INLINE SIMD16 void forward_bf16_lanes(const int nv, const dn_scores *t, const dn
     __m512 base[WIDE], sum[WIDE];
     uint16_t *to[WIDE];
     const __m512 unit = set(t->unit);
-    move_maxima(nv, 4, t, r, q, base);
+    move_maxima(nv, exp2_bf16, EXP2_BF16, t, r, q, base);
     for (int v = 0; v < nv; v++) {
         sum[v] = _mm512_loadu_ps(r->sum + q + v * LANES);
-        to[v] = p + panel_at(b, q + v * LANES);
+        to[v] = p + dn_tile_panel(b, q + v * LANES);
     }
     for (int64_t i = 0; i < t->keys; i += 2) {
         const float *s = t->s + i * t->nq + q;
@@ -114,9 +71,9 @@ INLINE SIMD16 void forward_bf16_lanes(const int nv, const dn_scores *t, const dn
         for (int v = 0; v < nv; v++) {
             const __m512 x = _mm512_loadu_ps(s + v * LANES);
             const __m512 y = _mm512_maskz_loadu_ps(both, s + t->nq + v * LANES);
-            const __m512 e = exp2_lanes(_mm512_fmsub_ps(x, unit, base[v]), 4);
-            const __m512 f =
-                _mm512_maskz_mov_ps(both, exp2_lanes(_mm512_fmsub_ps(y, unit, base[v]), 4));
+            const __m512 e = exp2_lanes(_mm512_fmsub_ps(x, unit, base[v]), exp2_bf16, EXP2_BF16);
+            const __m512 f = _mm512_maskz_mov_ps(
+                both, exp2_lanes(_mm512_fmsub_ps(y, unit, base[v]), exp2_bf16, EXP2_BF16));
             sum[v] = _mm512_add_ps(sum[v], _mm512_add_ps(e, f));
             _mm512_storeu_si512(to[v] + i * b->cols, zip_rows(two_rows(e, f)));
         }
@@ -134,15 +91,15 @@ INLINE SIMD void forward_f32_lanes(const int nv, const dn_scores *t, const dn_ru
     __m512 base[WIDE], sum[WIDE];
     float *to[WIDE];
     const __m512 unit = set(t->unit);
-    move_maxima(nv, 5, t, r, q, base);
+    move_maxima(nv, exp2_f32, EXP2_F32, t, r, q, base);
     for (int v = 0; v < nv; v++) {
         sum[v] = _mm512_loadu_ps(r->sum + q + v * LANES);
-        to[v] = p + panel_at(b, q + v * LANES);
+        to[v] = p + dn_tile_panel(b, q + v * LANES);
     }
     for (int64_t i = 0; i < t->keys; i++)
         for (int v = 0; v < nv; v++) {
             const __m512 x = _mm512_loadu_ps(t->s + i * t->nq + q + v * LANES);
-            const __m512 e = exp2_lanes(_mm512_fmsub_ps(x, unit, base[v]), 5);
+            const __m512 e = exp2_lanes(_mm512_fmsub_ps(x, unit, base[v]), exp2_f32, EXP2_F32);
             sum[v] = _mm512_add_ps(sum[v], e);
             _mm512_storeu_ps(to[v] + i * b->cols, e);
         }
@@ -179,7 +136,8 @@ static SIMD void forward_f32(const dn_scores *t, const dn_running *r, const dn_t
 INLINE SIMD __m512 gradient_lanes(const float *s, const float *dp, __m512 unit, __m512 lse2,
                                   __m512 delta, __m512 *ds)
 {
-    const __m512 p = exp2_lanes(_mm512_fmsub_ps(_mm512_loadu_ps(s), unit, lse2), 4);
+    const __m512 p =
+        exp2_lanes(_mm512_fmsub_ps(_mm512_loadu_ps(s), unit, lse2), exp2_bf16, EXP2_BF16);
     *ds = _mm512_mul_ps(p, _mm512_sub_ps(_mm512_loadu_ps(dp), delta));
     return p;
 }
@@ -192,7 +150,7 @@ SIMD16 void dn_softmax_backward(const dn_scores *t, const float *dp, const float
     const int64_t nq = t->nq;
     for (int64_t q = 0; q < nq; q += LANES) {
         const __m512 l = _mm512_loadu_ps(lse2 + q), e = _mm512_loadu_ps(delta + q);
-        uint16_t *p = p_out + q, *ds = ds_out + q, *to = packed + panel_at(b, q);
+        uint16_t *p = p_out + q, *ds = ds_out + q, *to = packed + dn_tile_panel(b, q);
         for (int64_t i = 0; i + 1 < t->keys; i += 2) {
             const float *si = t->s + i * nq + q, *di = dp + i * nq + q;
             __m512 x, y;

@@ -18,6 +18,12 @@ typedef struct dn_tile_layout {
     int64_t bytes;
 } dn_tile_layout;
 
+/* Where columns n to n + 15 of row 0 begin. */
+static inline int64_t dn_tile_panel(const dn_tile_layout *b, int64_t n)
+{
+    return n / b->cols * b->col_step + n % b->cols * b->pair;
+}
+
 typedef struct dn_tilemm {
     dn_tile_layout b;
     int64_t m, n, k;
