@@ -99,9 +99,11 @@ struct slr_trainer {
 int slr_trainer_make(slr_trainer **out, const slr_trainer_config *config);
 /* Validator and its text states; loader NULL: for slr_validator_picture() only. */
 int slr_trainer_validator(slr_trainer *t, slr_loader *loader);
+
+/* trainer_feed.c */
 slr_weights *slr_trainer_vae(const slr_trainer_config *c); /* NULL: there is none */
-/* What the step graph of a shape is made from. */
-slr_step_config slr_trainer_step_config(const slr_trainer *t, int64_t n, int64_t h, int64_t w);
+/* Of all names and the first bytes of each tensor; w NULL: seed. */
+uint64_t slr_trainer_digest(const slr_weights *w, uint64_t seed);
 /* How a trainer's pictures are used, and those held out: each with one mask that is the same in
  * all runs. */
 slr_feed_use slr_trainer_use(slr_trainer *t);
@@ -114,6 +116,10 @@ int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data
 int slr_feed_look(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
                   const slr_feed_use *use, slr_loader_needs *needs);
 void slr_feed_close(slr_feed *feed);
+
+/* trainer_graph.c */
+/* What the step graph of a shape is made from. */
+slr_step_config slr_trainer_step_config(const slr_trainer *t, int64_t n, int64_t h, int64_t w);
 /* The planned graph for a shape, made when it is not kept. */
 int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out);
 

@@ -1,239 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Making and ending a trainer: options checked against each other, pictures encoded, graphs planned
- * on demand. */
+/* Making and ending a trainer: options checked against each other, parts opened, pictures encoded.
+ */
 #include "train/trainer_impl.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/map.h"
 #include "base/rng.h"
 #include "base/status.h"
-#include "base/str.h"
 #include "models/unet.h"
 #include "networks/hypernet.h"
-
-/* --- pictures to latents --- */
-
-static int encode(void *user, const float *image, int64_t n, int64_t h, int64_t w, float *latents)
-{
-    slr_feed *feed = user;
-    return slr_vae_encode(feed->vae, image, n, h, w, NULL, latents, feed->cancel);
-}
-
-static int cached(void *user, int64_t done, int64_t total)
-{
-    slr_feed *feed = user;
-    return feed->phase ? feed->phase(feed->phase_user, "latents", done, total) : 0;
-}
-
-/* Digest of all names and the first bytes of each tensor. */
-static uint64_t digest(const slr_weights *w, uint64_t seed)
-{
-    for (size_t i = 0; w && i < slr_weights_count(w); i++) {
-        const slr_tensor *t;
-        const char *name = slr_weights_at(w, i, &t);
-        size_t bytes = slr_tensor_bytes(t);
-        seed = slr_hash64(name, strlen(name), seed);
-        seed = slr_hash64(t->data, bytes < 4096 ? bytes : 4096, seed);
-    }
-    return seed;
-}
-
-slr_weights *slr_trainer_vae(const slr_trainer_config *c)
-{
-    return c->vae ? c->vae : slr_checkpoint_part(c->base, SLR_PART_VAE);
-}
-
-/* What must be the same for a resumed run to go on. */
-static uint64_t model_digest(const slr_trainer_config *c)
-{
-    uint64_t seed = (uint64_t)slr_checkpoint_predict(c->base);
-    seed = digest(slr_checkpoint_part(c->base, SLR_PART_TE), seed);
-    seed = digest(slr_checkpoint_part(c->base, SLR_PART_TE2), seed);
-    return digest(slr_trainer_vae(c), digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
-}
-
-enum { FEED_ID = 32 };
-
-/* The options may be those of any job that has pictures. */
-static bool in_tiles(const sdlora_options *o)
-{
-    return o && slr_opt_bool((slr_opt){o, slr_options_kind(o)}, "vae_tiling");
-}
-
-/* The autoencoder, and what a loader needs to use it; id holds FEED_ID bytes. */
-static int open_encoder(slr_feed *feed, const slr_trainer_config *c, const slr_feed_use *use,
-                        char *id, slr_loader_config *config)
-{
-    slr_weights *vae = slr_trainer_vae(c);
-    int factor;
-    *feed = (slr_feed){.cancel = use->cancel, .phase = c->phase, .phase_user = c->phase_user};
-    if (!vae)
-        return slr_fail(SDLORA_EINVAL, __func__, "%s has no VAE: give one",
-                        slr_checkpoint_path(c->base));
-    SLR_TRY(slr_vae_factor(vae, &factor));
-    bool tiles = in_tiles(c->opts);
-    snprintf(id, FEED_ID, "%016llx%s%s", (unsigned long long)digest(vae, 0),
-             use->precision.storage == SDLORA_BF16 ? "-bf16" : "", tiles ? "-tiled" : "");
-    SLR_TRY(slr_vae_runner_new(&feed->vae, vae, slr_checkpoint_family(c->base), c->devices));
-    slr_vae_runner_set_policy(feed->vae, use->precision);
-    SLR_TRY(slr_vae_runner_set_tiling(feed->vae, tiles ? slr_vae_runner_tile(feed->vae) : 0));
-    *config = (slr_loader_config){.mem = c->mem,
-                                  .log = c->log,
-                                  .encode = encode,
-                                  .encode_user = feed,
-                                  .encoder_id = id,
-                                  .factor = 1 << factor,
-                                  .channels = 4,
-                                  .progress = cached,
-                                  .progress_user = feed,
-                                  .cancel = use->cancel,
-                                  .seed = use->seed,
-                                  .threads = slr_devices_threads(c->devices),
-                                  .max_steps = use->max_steps,
-                                  .max_epochs = use->max_epochs,
-                                  .inpaint = slr_checkpoint_inpaint(c->base),
-                                  .masks = use->masks,
-                                  .mask_seed = use->mask_seed};
-    return SDLORA_OK;
-}
-
-int slr_feed_open(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
-                  const slr_feed_use *use)
-{
-    slr_loader_config config;
-    char id[FEED_ID];
-    SLR_TRY(open_encoder(feed, c, use, id, &config));
-    int rc = slr_loader_new(&feed->loader, data, &config);
-    if (rc < 0) {
-        slr_feed_close(feed);
-        return rc;
-    }
-    if (!slr_loader_encodes(feed->loader)) {
-        slr_vae_runner_free(feed->vae); /* its weights and workspace are worth hundreds of MB */
-        feed->vae = NULL;
-    }
-    return SDLORA_OK;
-}
-
-int slr_feed_look(slr_feed *feed, const slr_trainer_config *c, slr_dataset *data,
-                  const slr_feed_use *use, slr_loader_needs *needs)
-{
-    slr_loader_config config;
-    char id[FEED_ID];
-    SLR_TRY(open_encoder(feed, c, use, id, &config));
-    int rc = slr_loader_look(data, &config, needs);
-    if (rc < 0)
-        slr_feed_close(feed);
-    return rc;
-}
-
-void slr_feed_close(slr_feed *feed)
-{
-    slr_loader_free(feed->loader);
-    slr_vae_runner_free(feed->vae);
-    feed->loader = NULL;
-    feed->vae = NULL;
-}
-
-slr_feed_use slr_trainer_use(slr_trainer *t)
-{
-    return (slr_feed_use){.precision = t->precision.vae,
-                          .seed = t->seed,
-                          .max_steps = t->total,
-                          .max_epochs = t->epochs,
-                          .masks = slr_opt_int(t->o, "masks_per_image"),
-                          .mask_seed = t->seed,
-                          .cancel = &t->cancel};
-}
-
-slr_feed_use slr_trainer_held_out_use(slr_trainer *t)
-{
-    slr_feed_use use = slr_trainer_use(t);
-    use.max_epochs = 0;
-    use.masks = 1;
-    use.mask_seed = 0;
-    return use;
-}
-
-/* --- graphs by shape --- */
-
-static slr_step_slot *oldest(slr_trainer *t)
-{
-    slr_step_slot *found = &t->graph[0];
-    for (int i = 1; i < SLR_MAX_GRAPHS; i++)
-        if (t->graph[i].used < found->used)
-            found = &t->graph[i];
-    return found;
-}
-
-/* All step graphs work in one memory, as big as the biggest needs. */
-static int share_memory(slr_trainer *t, const slr_step_slot *slot)
-{
-    for (int i = 0; i < SLR_MAX_GRAPHS; i++)
-        if (&t->graph[i] != slot && t->graph[i].step)
-            return slr_plan_share(slr_step_plan(slot->step), slr_step_plan(t->graph[i].step));
-    return SDLORA_OK;
-}
-
-/* w, h: of latents. */
-static void tell_recompute(const slr_trainer *t, slr_recompute_cost c, int64_t w, int64_t h)
-{
-    if (c.flops > 0)
-        slr_logf(&t->c.log, SLR_LOG_INFO,
-                 "gradient checkpointing at latents of %lldx%lld: activations %.2f GB -> %.2f GB, "
-                 "%.0f %% more arithmetic",
-                 (long long)w, (long long)h, (double)c.bytes_without * 1e-9,
-                 (double)c.bytes_with * 1e-9, 100 * c.flops_again / c.flops);
-}
-
-slr_step_config slr_trainer_step_config(const slr_trainer *t, int64_t n, int64_t h, int64_t w)
-{
-    return (slr_step_config){.mem = t->m,
-                             .base = t->c.base,
-                             .network = t->c.network,
-                             .devices = t->c.devices,
-                             .policy = t->precision.model,
-                             .n = n,
-                             .h = h,
-                             .w = w,
-                             .n_chunks = t->n_chunks,
-                             .clip_skip = t->clip_skip,
-                             .loss_type = t->noise.loss_type,
-                             .part_mask = t->part_mask,
-                             .grad = t->grad,
-                             .text_states = t->text != NULL,
-                             .recompute = slr_opt_bool(t->o, "gradient_checkpointing")};
-}
-
-int slr_trainer_graph(slr_trainer *t, int64_t n, int64_t h, int64_t w, slr_step **out)
-{
-    t->clock++;
-    for (int i = 0; i < SLR_MAX_GRAPHS; i++) {
-        slr_step_slot *s = &t->graph[i];
-        if (s->step && s->n == n && s->h == h && s->w == w) {
-            s->used = t->clock;
-            *out = s->step;
-            return SDLORA_OK;
-        }
-    }
-    slr_step_slot *s = oldest(t); /* an empty one was used least */
-    slr_step_free(s->step);
-    *s = (slr_step_slot){0};
-    slr_step_config config = slr_trainer_step_config(t, n, h, w);
-    SLR_TRY(slr_step_new(&s->step, &config));
-    tell_recompute(t, slr_step_recomputed(s->step), w, h);
-    SLR_TRY(share_memory(t, s));
-    s->n = n;
-    s->h = h;
-    s->w = w;
-    s->used = t->clock;
-    *out = s->step;
-    return SDLORA_OK;
-}
 
 /* --- settings --- */
 
@@ -387,6 +164,15 @@ static int read_settings(slr_trainer *t)
 }
 
 /* --- parts --- */
+
+/* What must be the same for a resumed run to go on. */
+static uint64_t model_digest(const slr_trainer_config *c)
+{
+    uint64_t seed = (uint64_t)slr_checkpoint_predict(c->base);
+    seed = slr_trainer_digest(slr_checkpoint_part(c->base, SLR_PART_TE), seed);
+    seed = slr_trainer_digest(slr_checkpoint_part(c->base, SLR_PART_TE2), seed);
+    return slr_trainer_digest(slr_trainer_vae(c), slr_trainer_digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
+}
 
 int slr_trainer_validator(slr_trainer *t, slr_loader *loader)
 {
