@@ -77,7 +77,8 @@ int cli_training_open(cli_training *t, const cli_args *a)
 
     if (rc >= 0 && t->config_from)
         rc = take_settings(t, a);
-    sdlora_options_get_int(cli_options(a, "train"), "seed", &seed);
+    if (rc >= 0)
+        sdlora_options_get_int(cli_options(a, "train"), "seed", &seed);
     if (rc >= 0)
         rc = sdlora_dataset_open(&t->data, t->m.ctx, cli_options(a, "dataset"));
     if (rc >= 0)

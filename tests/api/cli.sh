@@ -31,6 +31,9 @@ expect 2 'wanted a whole number from 1' train --network_dim 0
 expect 2 'wants --pretrained_model_name_or_path' train --output_dir "$out"
 expect 2 'wants a value' generate --ckpt
 expect 1 'no-such-file' info "$out/no-such-file"
+expect 1 'no-such-model' train --pretrained_model_name_or_path "$out/no-such-model" --train_data_dir "$data" --output_dir "$out/t"
+expect 0 'encoder' plan --pretrained_model_name_or_path synthetic:tiny-inpaint --train_data_dir "$data" --resolution 64 \
+    --output_dir "$out/t" --max_train_steps 2 --masks_per_image 0
 expect 0 '^cpu ' devices
 expect 0 '^\[320, 1125, 539, 320, 2368\]$' tokenize --json 'a photo of a cat'
 tools=$(dirname "$0")/../golden/tools
