@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include "failing.h"
+
 #include "base/rng.h"
 #include "data/loader.h"
 #include "data/masks.h"
@@ -400,6 +402,53 @@ static void masks_that_do_not_fit_are_refused(void **state)
     slr_dataset_unref(d);
 }
 
+/* --- memory that runs out --- */
+
+static int open_and_draw(slr_mem *m, const sdlora_options *o, int64_t masks)
+{
+    fake f = {0};
+    slr_dataset *d = NULL;
+    slr_loader *l = NULL;
+    const slr_batch *b;
+    slr_loader_config c = config_of(&f, masks, 1);
+    c.mem = m;
+    int rc = slr_dataset_open(&d, m, (slr_log){0}, o);
+    if (rc == 0)
+        rc = slr_loader_new(&l, d, &c);
+    if (rc == 0)
+        rc = slr_loader_get(l, 0, 0, 0, &b);
+    slr_loader_free(l);
+    slr_dataset_unref(d);
+    return rc;
+}
+
+/* Each allocation in turn fails: an error every time, nothing kept. */
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    slr_dataset_unref(open_set("oom", true, NULL));
+    for (int64_t masks = 0; masks < 2; masks++) {
+        sdlora_options *o = dataset_options(
+            (const char *[]){option_of("train_data_dir", in_scratch("oom")), "resolution=64",
+                             "cache_latents_to_disk=true", "train_batch_size=4", NULL});
+        int rc = SDLORA_ENOMEM;
+        for (int64_t k = 0; rc != 0; k++) {
+            failing s = {.left = k};
+            const slr_mem_hooks hooks = {fail_alloc, fail_realloc, fail_free, &s};
+            slr_mem *m;
+            rc = slr_mem_new(&m, &hooks, 0);
+            if (rc == 0) {
+                rc = open_and_draw(m, o, masks);
+                slr_mem_unref(m);
+            }
+            assert_true(rc == 0 || rc == SDLORA_ENOMEM);
+            assert_int_equal(s.held, 0);
+            assert_true(k < 5000);
+        }
+        slr_options_unref(o);
+    }
+}
+
 /* --- what it will take --- */
 
 static void needs_are_counted(void **state)
@@ -445,6 +494,7 @@ int main(void)
         cmocka_unit_test(masked_latents_are_kept_on_disk),
         cmocka_unit_test(masks_are_no_pictures),
         cmocka_unit_test(masks_that_do_not_fit_are_refused),
+        cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(needs_are_counted),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
