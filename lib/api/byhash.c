@@ -6,13 +6,14 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/walk.h"
 #include "base/map.h"
 #include "base/status.h"
 #include "base/thread.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
 
-enum { MAX_DEPTH = 16, SHORTEST = 8, LEGACY = 8, LONGEST = 64 };
+enum { SHORTEST = 8, LEGACY = 8, LONGEST = 64 };
 enum { TOLD, WHOLE, OLD, TENSORS, KINDS }; /* of hashes */
 
 /* A hash that there is not is "". */
@@ -192,39 +193,19 @@ static bool is_weights(const char *path)
     return false;
 }
 
-/* Takes the path over. */
-static int put(slr_list *files, char *path)
+static int collect(void *user, const char *path)
 {
-    int rc = slr_grow(files->m, &files->item, &files->cap, files->n + 1, sizeof *files->item);
-    if (rc < 0)
-        slr_free(files->m, path);
-    else
-        files->item[files->n++] = path;
-    return rc;
-}
-
-/* Files before folders, so that a name nearer to the top wins. */
-static int walk(slr_list *files, const char *dir, int depth)
-{
-    slr_list list = {0};
+    slr_list *files = user;
     if (slr_canceled())
         return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
-    int rc = forgive(slr_dir_list(&list, files->m, dir));
-    for (int folders = 0; folders < 2; folders++)
-        for (size_t i = 0; rc >= 0 && i < list.n; i++) {
-            char *path = slr_path_join(files->m, dir, list.item[i]);
-            if (!path) {
-                rc = SDLORA_ENOMEM;
-            } else if (!folders && is_weights(path) && slr_file_exists(path)) {
-                rc = put(files, path);
-                path = NULL;
-            } else if (folders && depth < MAX_DEPTH && slr_dir_exists(path)) {
-                rc = walk(files, path, depth + 1);
-            }
-            slr_free(files->m, path);
-        }
-    slr_list_free(&list);
-    return rc;
+    if (!is_weights(path) || !slr_file_exists(path))
+        return 0;
+    SLR_TRY(slr_grow(files->m, &files->item, &files->cap, files->n + 1, sizeof *files->item));
+    char *copy = slr_strdup(files->m, path);
+    if (!copy)
+        return SDLORA_ENOMEM;
+    files->item[files->n++] = copy;
+    return 0;
 }
 
 static int look(slr_byhash *b, const char *path, bool compute, slr_byhash_wanted *w)
@@ -250,7 +231,7 @@ int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *want
         any = any || usable(wanted[k].digits);
     }
     for (size_t i = 0; any && rc >= 0 && i < dirs->n; i++)
-        rc = walk(&files, dirs->item[i], 0);
+        rc = forgive(slr_walk(b->m, NULL, dirs->item[i], collect, &files));
     for (int compute = 0; compute < 2; compute++)
         for (size_t i = 0; i < files.n; i++)
             for (size_t k = 0; rc >= 0 && k < n; k++)

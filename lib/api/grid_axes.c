@@ -67,6 +67,16 @@ static int apply_size(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,
     return slr_options_set_int(o, "height", h);
 }
 
+/* A checkpoint besides the one that draws; "None": there is none. */
+static int apply_other(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,
+                       const slr_grid_values *v, size_t i)
+{
+    const char *name = v->at[i].text;
+
+    (void)m;
+    return slr_options_set_text(o, a->option, slr_grid_names_none(name) ? "" : name);
+}
+
 /* No higher than the steps allow. */
 static int apply_unipc(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,
                        const slr_grid_values *v, size_t i)
@@ -91,6 +101,7 @@ static const slr_grid_axis rows[] = {
     OPTION("Steps", "steps", SLR_GRID_INT),
     OPTION("Hires steps", "hr_second_pass_steps", SLR_GRID_INT),
     OPTION("CFG Scale", "cfg", SLR_GRID_REAL),
+    OPTION("Image CFG Scale", "image_cfg_scale", SLR_GRID_REAL),
     {"Prompt S/R", NULL, SLR_GRID_TEXT, .bare = true, .apply = slr_grid_replace},
     {"Prompt order", NULL, SLR_GRID_ORDER, .bare = true, .apply = slr_grid_reorder},
     {"Sampler", "sampler", SLR_GRID_TEXT, .bare = true, .choice = sdlora_sampler_name,
@@ -120,13 +131,19 @@ static const slr_grid_axis rows[] = {
     {"VAE", "sd_vae", SLR_GRID_TEXT, .cost = 0.7, .apply = apply_option},
     {"Styles", "styles", SLR_GRID_TEXT, .apply = slr_grid_add_styles},
     {"UniPC Order", "uni_pc_order", SLR_GRID_INT, .cost = 0.5, .apply = apply_unipc},
+    OPTION("Token merging ratio", "token_merging_ratio", SLR_GRID_REAL),
+    OPTION("Token merging ratio high-res", "token_merging_ratio_hr", SLR_GRID_REAL),
     {"Always discard next-to-last sigma", "always_discard_next_to_last_sigma", SLR_GRID_TEXT,
      .apply = apply_bool},
     {"SGM noise multiplier", "sgm_noise_multiplier", SLR_GRID_TEXT, .apply = apply_bool},
+    {"Refiner checkpoint", "refiner_checkpoint", SLR_GRID_TEXT, .bare = true, .path = true,
+     .cost = 1, .apply = apply_other},
     OPTION("Refiner switch at", "refiner_switch_at", SLR_GRID_REAL),
     OPTION("RNG source", "randn_source", SLR_GRID_TEXT),
     {"Size", NULL, SLR_GRID_TEXT, .apply = apply_size},
     /* ours */
+    {"Hires checkpoint", "hr_checkpoint_name", SLR_GRID_TEXT, .bare = true, .path = true, .cost = 1,
+     .apply = apply_other},
     {"LoRA", NULL, SLR_GRID_TEXT, .bare = true, .cost = 0.6, .apply = slr_grid_lora},
     {"LoRA weight", NULL, SLR_GRID_REAL, .tag = true, .apply = slr_grid_lora_weight},
     {"LoRA epoch", NULL, SLR_GRID_INT, .tag = true, .cost = 0.6, .apply = slr_grid_lora_epoch},

@@ -520,6 +520,8 @@ static void what_cells_name_is_looked_for_first(void **state)
         {{"hr_prompt", ", <lora:nobody:1>", "enable_hr", "true"}, "<lora:nobody>"},
         {{"Hires upscaler", "Latent, R-ESRGAN 4x+", "enable_hr", "true"}, "'R-ESRGAN 4x+'"},
         {{"Checkpoint name", "a, gone"}, "there is no gone"},
+        {{"Refiner checkpoint", "None, gone"}, "'gone'"},
+        {{"Hires checkpoint", "None, gone", "enable_hr", "true"}, "'gone'"},
     };
     setup *s = *state;
 
