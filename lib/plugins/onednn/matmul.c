@@ -10,20 +10,15 @@
 
 #include "convert.h"
 #include "exec.h"
+#include "operands.h"
 #include "pack.h"
 #include "turn.h"
 
-enum { IN_A = 0, IN_B = 1, IN_BIAS = 2, IN_ADD = 3 };
 enum { ROW_STEP = 16, COL_STEP = 64, CHUNK = 512, MAX_PIECES = 32 };
 
-/* Floating-point operations that a piece should have at least: 40 us of one core without AMX. */
-#define PIECE_FLOPS 8e6
 /* Rows and weights from which on a launch turns the weights of the opposite product instead of
  * holding its own: of SDXL's time that is 1 %, and of its memory 4 GB. */
 enum { TURN_ROWS = 1024, TURN_WEIGHTS = 1 << 20 };
-/* Below this many the core's own f32 product has the result before oneDNN has begun. */
-#define SMALL_F32 5e5
-
 typedef struct product_kernel {
     sdlora_kernel head;
     dn_product p;
@@ -54,22 +49,13 @@ typedef struct product_job {
 
 /* --- cutting --- */
 
-double dn_plan_seconds(double flops, int64_t pieces, double elements, int64_t times)
-{
-    const double rate = 2e11, bandwidth = 2e10;           /* of one core; of memory, in bytes */
-    const double cached = elements > 1 << 18 ? 1.0 : 0.2; /* half a megabyte stays near the core */
-    const int64_t threads = 16;
-    return flops / (rate * (double)dn_min(pieces, threads)) +
-           cached * 2 * elements * (double)times / bandwidth;
-}
-
 /* Enough tiles for many threads, while each is worth a call; of such cuts the one that takes
  * least time. */
 static void cut(product_kernel *g)
 {
     const dn_product *p = &g->p;
     const double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k;
-    int64_t wished = (int64_t)(flops / PIECE_FLOPS);
+    int64_t wished = (int64_t)(flops / DN_PIECE_FLOPS);
     wished = wished < 1 ? 1 : wished > MAX_PIECES ? MAX_PIECES : wished;
     double best = 0;
     /* the library wants a live b and a transposed a whole */
@@ -97,7 +83,7 @@ static void cut(product_kernel *g)
         }
     g->tk = p->k;
     g->chunks = 1;
-    if (p->ta && p->k >= 2 * CHUNK && flops / (double)(p->k / CHUNK) > PIECE_FLOPS / 4) {
+    if (p->ta && p->k >= 2 * CHUNK && flops / (double)(p->k / CHUNK) > DN_PIECE_FLOPS / 4) {
         g->tk = CHUNK;
         g->chunks = dn_ceil_div(p->k, CHUNK);
         g->cols = 1;
@@ -245,53 +231,6 @@ static void product_free(sdlora_kernel *head)
     dn_free(head->dev, g->bias);
 }
 
-static bool is_float(uint32_t dtype)
-{
-    return dtype == SDLORA_F32 || dtype == SDLORA_BF16;
-}
-
-int dn_choose_type(uint32_t *type, const sdlora_dev *dev, const sdlora_opdesc *op)
-{
-    const uint32_t n = op->n_in + op->n_out;
-    bool half = op->math == SDLORA_MATH_BF16;
-    for (uint32_t i = 0; i < n; i++) {
-        const sdlora_tdesc *t = i < op->n_in ? &op->in[i] : &op->out[i - op->n_in];
-        const bool frozen = dn_frozen(op, i);
-        if (!t->dtype)
-            continue;
-        if ((frozen && i == 0) || !dn_dense(t) ||
-            (frozen ? !dn_size(t->dtype) : !is_float(t->dtype)) ||
-            (i == IN_ADD && i < op->n_in && frozen) ||
-            (i == IN_BIAS && i < op->n_in && !frozen && t->dtype != SDLORA_F32))
-            return dn_fail(
-                dev, SDLORA_ENOTSUP,
-                "oneDNN takes dense f32 and bf16; operand %u is of type %u, %s or has gaps",
-                (unsigned)i, (unsigned)t->dtype, frozen ? "frozen" : "not frozen");
-        if (t->dtype == SDLORA_BF16 && (i >= op->n_in || i == 0 || (i == 1 && !frozen)))
-            half = true;
-    }
-    if (half && !dev->bf16)
-        return dn_fail(dev, SDLORA_ENOTSUP, "this processor multiplies no bf16");
-    *type = half ? SDLORA_BF16 : SDLORA_F32;
-    return SDLORA_OK;
-}
-
-int dn_bias_get(float **out, sdlora_dev *dev, const sdlora_opdesc *op, uint32_t i, float scale)
-{
-    *out = NULL;
-    if (!dn_given(op, i) || !dn_frozen(op, i))
-        return SDLORA_OK;
-    const int64_t n = dn_count(&op->in[i]);
-    float *bias = dn_alloc(dev, (size_t)n * sizeof *bias);
-    if (!bias)
-        return SDLORA_ENOMEM;
-    dn_convert(bias, SDLORA_F32, op->consts[i].data, op->in[i].dtype, n);
-    for (int64_t x = 0; x < n; x++)
-        bias[x] *= scale;
-    *out = bias;
-    return SDLORA_OK;
-}
-
 static dn_spec spec_of(const product_kernel *g, int elsewhere, int row, int col, int chunk)
 {
     const dn_product *p = &g->p;
@@ -388,20 +327,13 @@ static int freeze_b(product_kernel *g, const sdlora_opdesc *op)
     return SDLORA_OK;
 }
 
-static uint64_t reserve(uint64_t *at, int64_t bytes)
-{
-    const uint64_t here = *at;
-    *at += (uint64_t)dn_round_up(bytes, 64);
-    return here;
-}
-
 int dn_product_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
                        const sdlora_opdesc *op, const dn_product *p)
 {
     uint32_t type;
     DN_TRY(dn_choose_type(&type, dev, op));
     const double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k;
-    if (flops == 0 || p->alpha == 0 || (type == SDLORA_F32 && flops < SMALL_F32))
+    if (flops == 0 || p->alpha == 0 || (type == SDLORA_F32 && flops < DN_SMALL_F32))
         return dn_fail(dev, SDLORA_ENOTSUP,
                        "the core is faster at a product of [%lld,%lld] by [%lld,%lld]",
                        (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n);
@@ -425,12 +357,12 @@ int dn_product_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
     if (frozen)
         DN_TRY(freeze_b(g, op));
     const int64_t size = (int64_t)dn_size(type);
-    reserve(scratch, g->a_type == type ? 0 : p->m * p->k * size);
-    g->at_b = reserve(scratch, g->b_type == type ? 0 : p->k * p->n * size);
-    g->at_turned = reserve(scratch, g->turns ? dn_layout_bytes(&g->relay.to) : 0);
-    g->at_bias = reserve(scratch, g->has_bias && !g->bias ? p->n * 4 : 0);
-    g->at_parts = reserve(scratch, g->chunks > 1 ? g->chunks * p->m * p->n * 4 : 0);
-    g->at_slots = reserve(scratch, (int64_t)g->slot_bytes * dev->slots);
+    dn_reserve(scratch, g->a_type == type ? 0 : p->m * p->k * size);
+    g->at_b = dn_reserve(scratch, g->b_type == type ? 0 : p->k * p->n * size);
+    g->at_turned = dn_reserve(scratch, g->turns ? dn_layout_bytes(&g->relay.to) : 0);
+    g->at_bias = dn_reserve(scratch, g->has_bias && !g->bias ? p->n * 4 : 0);
+    g->at_parts = dn_reserve(scratch, g->chunks > 1 ? g->chunks * p->m * p->n * 4 : 0);
+    g->at_slots = dn_reserve(scratch, (int64_t)g->slot_bytes * dev->slots);
     return SDLORA_OK;
 }
 

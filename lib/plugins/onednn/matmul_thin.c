@@ -4,9 +4,10 @@
  * sums of chunks are added in their order.  Takes f32 results without bias and addend. */
 #include <string.h>
 
+#include "operands.h"
 #include "thin.h"
 
-enum { IN_A = 0, IN_B = 1, CHUNK = 512, PANEL = 64 };
+enum { CHUNK = 512, PANEL = 64 };
 
 #define PIECE_FLOPS 4e6
 
@@ -112,9 +113,9 @@ static int thin_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
                          .turned = m != r,
                          .c_ld = n};
     cut(k);
-    k->at_slots = k->chunks > 1 ? (uint64_t)dn_round_up(k->chunks * m * n * 4, 64) : 0;
     k->slot_bytes = (uint64_t)dn_round_up(dn_thin_bytes(r, k->panel), 64);
-    *scratch = k->at_slots + k->slot_bytes * (uint64_t)dev->slots;
+    dn_reserve(scratch, k->chunks > 1 ? k->chunks * m * n * 4 : 0);
+    k->at_slots = dn_reserve(scratch, (int64_t)k->slot_bytes * dev->slots);
     return SDLORA_OK;
 }
 
