@@ -27,7 +27,7 @@ int slr_folders_named(const slr_folders *f, const char *what, const char *name, 
 /* The file of the option sd_vae for a checkpoint, by AUTOMATIC1111's rule: "None" and nothing found
  * by "Automatic" give *path NULL, which is the checkpoint's own.  "Automatic" looks at the
  * checkpoint's user metadata (<stem>.json), for <stem>.vae.* beside it, and in the directories for
- * <stem>.* (inference.md §1.8). */
+ * <stem>.*. */
 int slr_folders_vae(const slr_folders *f, const char *setting, const char *ckpt, char **path);
 
 #endif

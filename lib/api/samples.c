@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Samples while training (training.md §5.11).  Knows kohya's prompt files, flags and file names;
- * drawing is the generator's.  One generator lives as long as the run, so that model and VAE are
- * hashed once; it rests between the calls, since training wants the memory. */
+/* Samples while training.  Knows kohya's prompt files, flags and file names; drawing is the
+ * generator's.  One generator lives as long as the run, so that model and VAE are hashed once; it
+ * rests between the calls, since training wants the memory. */
 #include "api/samples.h"
 
 #include <stdio.h>

@@ -42,7 +42,7 @@ enum {
     SLR_STREAM_MASK = 13      /* masks of inpainting */
 };
 
-/* torch.Generator("cpu").manual_seed(seed) and torch.randn (inference.md §4.8). */
+/* torch.Generator("cpu").manual_seed(seed) and torch.randn. */
 typedef struct slr_torch_rng {
     uint32_t state[624];
     int at;

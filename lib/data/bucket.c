@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Aspect-ratio buckets with the numbers of kohya's trainers, since the batches of a run follow from
- * them (training.md §4.6).  Knows only sizes.  Refuses to know where a picture comes from or how
- * many there are. */
+ * them.  Knows only sizes.  Refuses to know where a picture comes from or how many there are. */
 #include "data/bucket.h"
 
 #include <limits.h>

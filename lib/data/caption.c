@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What happens to a caption between its file and the tokenizer, in the order of kohya's trainers
- * (training.md §4.3).  Every chance comes from the caller's stream, so that a draw is a function of
- * its address.  Refuses to know tokens and weights: "(cat:1.2)" is text here. */
+/* What happens to a caption between its file and the tokenizer, in the order of kohya's trainers.
+ * Every chance comes from the caller's stream, so that a draw is a function of its address.
+ * Refuses to know tokens and weights: "(cat:1.2)" is text here. */
 #include "data/caption.h"
 
 #include <math.h>

@@ -92,7 +92,7 @@ static int settings(slr_dataset *d)
 /* --- counting --- */
 
 /* Regularisation pictures are taken in turn until there are as many as training samples; what is
- * not needed is left out (training.md §4.9). */
+ * not needed is left out. */
 static int balance(slr_dataset *d)
 {
     int64_t have = 0, used = 0, turn = 0;

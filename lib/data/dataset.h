@@ -32,7 +32,7 @@ typedef struct slr_item {
     size_t subset, bucket;
     int32_t width, height; /* of the file (after EXIF orientation when applied) */
     int32_t resized_w, resized_h, crop_left, crop_top;
-    int64_t repeats;       /* as counted for this run (reg images: training.md §4.9) */
+    int64_t repeats;       /* as counted for this run: reg images are taken in turn */
     uint64_t content_hash; /* of the file's bytes */
     const char *mask;      /* "<stem>-masklabel.png" beside it: white where an inpainting model is
                             * to paint; NULL: there is none */
@@ -51,10 +51,10 @@ typedef struct slr_bucket {
 size_t slr_dataset_buckets(const slr_dataset *d);
 const slr_bucket *slr_dataset_bucket(const slr_dataset *d, size_t i);
 
-/* What SDXL is told of a sample (training.md §4.6), in the order that its UNet takes it: height and
- * width of the picture, top and left of the crop, height and width of the bucket.  The crop is
- * kohya's: where the picture would begin if it were shrunk into the bucket with nothing cut off.
- * That is not the crop that is made, but the number that networks are trained with. */
+/* What SDXL is told of a sample, in the order that its UNet takes it: height and width of the
+ * picture, top and left of the crop, height and width of the bucket.  The crop is kohya's: where
+ * the picture would begin if it were shrunk into the bucket with nothing cut off.  That is not the
+ * crop that is made, but the number that networks are trained with. */
 enum { SLR_SAMPLE_SIZES = 6 };
 void slr_sample_sizes(int64_t w, int64_t h, const slr_bucket *b, bool flip,
                       float out[SLR_SAMPLE_SIZES]);
@@ -68,8 +68,8 @@ int64_t slr_dataset_reg_images(const slr_dataset *d); /* with the repeats that t
 const sdlora_options *slr_dataset_options(const slr_dataset *d);
 /* Of files, captions and settings, wherever they lie: for resuming. */
 uint64_t slr_dataset_fingerprint(const slr_dataset *d);
-/* {"dir": {"tag": count}} and friends as JSON text for metadata (training.md §3.1), spelled as
- * Python's json.dumps does.  Caller frees; NULL: out of memory. */
+/* {"dir": {"tag": count}} and friends as JSON text for metadata, spelled as Python's json.dumps
+ * does.  Caller frees; NULL: out of memory. */
 char *slr_dataset_tag_frequency(const slr_dataset *d, slr_mem *m);
 char *slr_dataset_dirs_json(const slr_dataset *d, slr_mem *m, bool reg);
 char *slr_dataset_bucket_info(const slr_dataset *d, slr_mem *m);

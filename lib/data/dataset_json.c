@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a dataset says of itself in a network's metadata (training.md §3.1), with the spelling of
- * Python's json.dumps since other programs read it.  Knows no other part of the metadata. */
+/* What a dataset says of itself in a network's metadata, with the spelling of Python's json.dumps
+ * since other programs read it.  Knows no other part of the metadata. */
 #include <string.h>
 
 #include "base/map.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The order of an epoch (training.md §4.7): repeats laid out per bucket, shuffled, cut into slices,
- * slices shuffled.  A function of (seed, epoch) alone: unlike the programs that shuffle what the
- * epoch before left, any epoch can be asked for first.  Refuses to know pictures. */
+/* The order of an epoch: repeats laid out per bucket, shuffled, cut into slices, slices shuffled.
+ * A function of (seed, epoch) alone: unlike the programs that shuffle what the epoch before left,
+ * any epoch can be asked for first.  Refuses to know pictures. */
 #include "data/order.h"
 
 #include "base/rng.h"

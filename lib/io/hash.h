@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* SHA-256 (OpenSSL's EVP) and the digests that users know (inference.md §1.7). */
+/* SHA-256 (OpenSSL's EVP) and the digests that users know. */
 #ifndef SLR_IO_HASH_H
 #define SLR_IO_HASH_H
 

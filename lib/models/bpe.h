@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* CLIP's byte-pair tokenizer (inference.md §2.2): clean, split, merge.  The table is built in.
- * Immutable and shared once made. */
+/* CLIP's byte-pair tokenizer: clean, split, merge.  The table is built in.  Immutable and shared
+ * once made. */
 #ifndef SLR_MODELS_BPE_H
 #define SLR_MODELS_BPE_H
 

@@ -14,8 +14,8 @@ int slr_clip_read(slr_clip_shape *out, const slr_family *family, const slr_weigh
 
 /* ids [B,77] i32 -> states [B,77,width] of the encoder that nn->part says.  clip_skip 1: the last
  * layer's output; n > 1: hidden_states[-n], both behind the final layer norm where the family has
- * it there (inference.md §2.4).  Families whose states are those of a fixed layer ignore it; -n
- * moves them too, save those of an encoder that gives a pooled state. */
+ * it there.  Families whose states are those of a fixed layer ignore it; -n moves them too, save
+ * those of an encoder that gives a pooled state. */
 slr_val slr_clip_build(slr_nn *nn, const slr_family *family, slr_val ids, int clip_skip);
 /* The same with the pooled state [B,pooled] of the place that `end` [B,1,77] f32 marks in each row;
  * SLR_NONE where the family's encoder gives none. */
@@ -24,8 +24,8 @@ slr_val slr_clip_build_pooled(slr_nn *nn, const slr_family *family, slr_val ids,
 /* All layers of an encoder, those too that its states do not need. */
 int slr_clip_layers(const slr_family *family, const slr_weights *te, slr_layer_fn fn, void *user);
 
-/* kohya's training chunking: max_token_length 75 (one chunk of 77), 150 or 225 (training.md §5.9).
- * ids receives [n_chunks,77]; n_chunks is 1, 2 or 3. */
+/* kohya's training chunking: max_token_length 75 (one chunk of 77), 150 or 225. ids receives
+ * [n_chunks,77]; n_chunks is 1, 2 or 3. */
 int slr_clip_caption_ids(slr_mem *m, const slr_bpe *bpe, const slr_family *family,
                          const char *caption, int n_chunks, int32_t *ids);
 /* The same of n tokens. */

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The noise schedule of a family: 1000 steps of scaled-linear betas (training.md §5.1, inference.md
- * §4.1). */
+/* The noise schedule of a family: 1000 steps of scaled-linear betas. */
 #ifndef SLR_MODELS_SCHEDULE_H
 #define SLR_MODELS_SCHEDULE_H
 

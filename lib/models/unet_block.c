@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Residual and transformer blocks.  Knows their formulas and constants (inference.md 1.2); refuses
- * to know where in a model they stand, which the module path says. */
+/* Residual and transformer blocks.  Knows their formulas and constants; refuses to know where in a
+ * model they stand, which the module path says. */
 #include "models/unet_block.h"
 
 #include <math.h>

@@ -33,7 +33,7 @@ int slr_vae_runner_set_tiling(slr_vae_runner *r, int64_t tile);
 /* The side that diffusers takes: of the pictures that the family was trained on. */
 int64_t slr_vae_runner_tile(const slr_vae_runner *r);
 /* image: [n,h,w,3] f32 in [-1,1]; latents out: [n,h/8,w/8,4], the distribution's mean times the
- * scale (inference.md §1.8); noise (Nullable, same shape): adds std*noise before scaling. */
+ * scale; noise (Nullable, same shape): adds std*noise before scaling. */
 int slr_vae_encode(slr_vae_runner *r, const float *image, int64_t n, int64_t h, int64_t w,
                    const float *noise, float *latents, const slr_cancel_flag *cancel);
 /* latents [n,h,w,4] (scaled) -> image [n,8h,8w,3] f32 in [-1,1], unclamped.  ENAN when not finite.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* kohya's ranks, alphas and learning rates by block of the UNet (training.md §1.8). */
+/* kohya's ranks, alphas and learning rates by block of the UNet. */
 #ifndef SLR_NETWORKS_BLOCKDIMS_H
 #define SLR_NETWORKS_BLOCKDIMS_H
 

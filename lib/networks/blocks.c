@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Block weights, as the extensions of AUTOMATIC1111 write them and svd_merge_lora.py takes them:
- * lists of numbers for the text encoder, the input, middle and output blocks (training.md, appendix
- * B).  Refuses to know what they multiply. */
+ * lists of numbers for the text encoder, the input, middle and output blocks.  Refuses to know what
+ * they multiply. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

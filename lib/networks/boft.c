@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* BOFT, rotations in butterfly stages: stage i turns pairs of half blocks that stand 2^i half
- * blocks apart, so that after all of them every output has met every other (training.md §2.9). */
+ * blocks apart, so that after all of them every output has met every other. */
 #include "networks/cayley.h"
 
 #include "base/status.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Many networks as one.  By default the exact sum of what they do: ranks side by side with
  * strengths folded in, or the best approximation of that by fewer.  Beside it what sd-scripts'
- * merge_lora.py does, an average of factors, and svd_merge_lora.py (training.md §7.2).  Refuses to
- * know checkpoints' files. */
+ * merge_lora.py does, an average of factors, and svd_merge_lora.py.  Refuses to know checkpoints'
+ * files. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The tables of prefixes, leaves and spellings, and the few lines that read them (training.md §1.9,
- * inference.md §3.2).  A key is cut at its leaf first, since '.' is also inside module paths and
- * '_' inside module names; which layer a path means is looked up, never parsed. */
+/* The tables of prefixes, leaves and spellings, and the few lines that read them.  A key is cut at
+ * its leaf first, since '.' is also inside module paths and '_' inside module names; which layer a
+ * path means is looked up, never parsed. */
 #include "networks/dialect.h"
 
 #include <string.h>

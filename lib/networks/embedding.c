@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What an embedding is: a module of one tensor for each encoder, made for training, or of a file's
- * (inference.md §2.9).  Refuses to know containers (embedding_file.c), pictures and prompts. */
+/* What an embedding is: a module of one tensor for each encoder, made for training, or of a file's.
+ * Refuses to know containers (embedding_file.c), pictures and prompts. */
 #include "networks/embedding.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Pictures that carry an embedding, as AUTOMATIC1111 makes them: base64 of JSON in a PNG's text, or
- * deflated JSON in the low bits of two strips beside black columns (inference.md §2.9).  Refuses
- * to know what the tensors mean. */
+ * deflated JSON in the low bits of two strips beside black columns.  Refuses to know what the
+ * tensors mean. */
 #include <math.h>
 #include <string.h>
 

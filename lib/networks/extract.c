@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What training changed between two checkpoints, as a network: sd-scripts' LoRA and LyCORIS' modes,
- * each by its own rules of which layers, which ranks and what becomes of outliers (training.md
- * §7.4). Refuses to know files and how matrices are decomposed. */
+ * each by its own rules of which layers, which ranks and what becomes of outliers. Refuses to know
+ * files and how matrices are decomposed. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

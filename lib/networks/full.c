@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The change itself, of the weight and, where the layer has one, of the bias: under the names of
- * full weights (training.md §2.7; those of norms are read too, which some trainers write), and
- * under LyCORIS' names for the gain and shift of norms, train_norm (§2.8).  A file may have the
- * bias alone.  ComfyUI's set_weight (§1.9) is the new weight instead of the change. */
+ * full weights (those of norms are read too, which some trainers write), and under LyCORIS' names
+ * for the gain and shift of norms, train_norm.  A file may have the bias alone.  ComfyUI's
+ * set_weight is the new weight instead of the change. */
 #include "networks/kind.h"
 
 #include <math.h>

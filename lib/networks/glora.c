@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* GLoRA: D = b1 b2 + W a1 a2, a low-rank change and a low-rank mixing of inputs, which in a
- * convolution is the same at every tap (training.md §2.6).  Old files have 1 and 2 the other way
- * round: D = b2 b1 + W a2 a1. */
+ * convolution is the same at every tap.  Old files have 1 and 2 the other way round: D = b2 b1 + W
+ * a2 a1. */
 #include "networks/kind.h"
 
 #include "base/status.h"

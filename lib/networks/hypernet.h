@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Hypernetworks (inference.md §3.4): for each width of what attention layers of the UNet take keys
- * and values from, two MLPs, x -> x + strength * MLP(x).  One is a network whose modules are the
- * linear layers of the MLPs, so that trainer, optimiser and state files need not know of it; it
- * enters graphs by slr_adapter.context. */
+/* Hypernetworks: for each width of what attention layers of the UNet take keys and values from, two
+ * MLPs, x -> x + strength * MLP(x).  One is a network whose modules are the linear layers of the
+ * MLPs, so that trainer, optimiser and state files need not know of it; it enters graphs by
+ * slr_adapter.context. */
 #ifndef SLR_NETWORKS_HYPERNET_H
 #define SLR_NETWORKS_HYPERNET_H
 

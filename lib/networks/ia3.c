@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* (IA)^3: a gain for each output, or for each input where "on_input" says so: D = W * weight
- * (training.md §2.4).  Linear layers have a vector, convolutions [1,n,1,1]. */
+/* (IA)^3: a gain for each output, or for each input where "on_input" says so: D = W * weight.
+ * Linear layers have a vector, convolutions [1,n,1,1]. */
 #include "networks/kind.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* LoHa: D = (w1_a w1_b) .* (w2_a w2_b), each factor of low rank, or through a tucker core
- * (training.md §2.2).  Knows its shapes in files of LyCORIS, PEFT and OneTrainer. */
+/* LoHa: D = (w1_a w1_b) .* (w2_a w2_b), each factor of low rank, or through a tucker core.  Knows
+ * its shapes in files of LyCORIS, PEFT and OneTrainer. */
 #include "networks/kind.h"
 
 #include "base/status.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* LoKr: D is the Kronecker product of a small matrix w1 [l,u] and a block w2 [k,v,kh,kw], where
- * l k = out and u v = in; either may be a product of two thin factors, and w2 may have a tucker
- * core (training.md §2.3).  Shapes of files decide when reading, LyCORIS' rule when making. */
+/* LoKr: D is the Kronecker product of a small matrix w1 [l,u] and a block w2 [k,v,kh,kw], where l k
+ * = out and u v = in; either may be a product of two thin factors, and w2 may have a tucker core.
+ * Shapes of files decide when reading, LyCORIS' rule when making. */
 #include "networks/kind.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* LoRA and LoCon: D = up down (training.md §2.1).  Linear and 1x1 layers are two thin products; a
- * k x k convolution is a k x k convolution down to the rank and a 1x1 up, or with a tucker core
- * 1x1 down, k x k among the ranks, 1x1 up. */
+/* LoRA and LoCon: D = up down.  Linear and 1x1 layers are two thin products; a k x k convolution is
+ * a k x k convolution down to the rank and a 1x1 up, or with a tucker core 1x1 down, k x k among
+ * the ranks, 1x1 up. */
 #include "networks/kind.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* scale_weight_norms: keeps the change of each layer below a length (training.md §2.15).  What is
- * measured is LyCORIS' choice: the change of a LoRA, LoHa and LoKr, the blocks of OFT; other kinds
- * are left alone.  Refuses to know when. */
+/* scale_weight_norms: keeps the change of each layer below a length.  What is measured is LyCORIS'
+ * choice: the change of a LoRA, LoHa and LoKr, the blocks of OFT; other kinds are left alone.
+ * Refuses to know when. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

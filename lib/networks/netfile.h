@@ -24,8 +24,8 @@ const char *slr_meta_at(const slr_meta *meta, size_t i, const char **value);
 uint64_t slr_meta_text_bytes(const slr_meta *meta);
 
 /* Saves kohya's layout atomically (temp + fsync + rename).  save_dtype: SDLORA_F32, F16 or BF16.
- * meta gains sshs_model_hash and sshs_legacy_hash (training.md §3.3).  ENAN when a weight is not
- * finite: nothing is written. */
+ * meta gains sshs_model_hash and sshs_legacy_hash.  ENAN when a weight is not finite: nothing is
+ * written. */
 int slr_netfile_save(const slr_network *n, const char *path, uint32_t save_dtype, slr_meta *meta);
 
 /* The same in another dialect (dialect.h). ENOTSUP names the first module that it can't hold. */

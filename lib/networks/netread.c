@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads network files in every dialect: sorts tensors by the layer that their keys mean and has
- * modules made of them (training.md §1.1, §1.9, §2.14).  A file that fits only in part is refused,
- * or, where the caller says so, taken without the rest.  Refuses to know any algorithm. */
+ * modules made of them.  A file that fits only in part is refused, or, where the caller says so,
+ * taken without the rest.  Refuses to know any algorithm. */
 #include "networks/netread.h"
 
 #include <math.h>

@@ -25,9 +25,8 @@ typedef struct slr_target {
     int64_t out, in, kh, kw;
 } slr_target;
 
-/* A new network for training: targets by kohya's rules (training.md §1.2) and the "network" options
- * (network_dim, network_alpha, conv_dim, conv_alpha, network_train_unet_only, ...), initialised by
- * seed. */
+/* A new network for training: targets by kohya's rules and the "network" options (network_dim,
+ * network_alpha, conv_dim, conv_alpha, network_train_unet_only, ...), initialised by seed. */
 int slr_network_make(slr_network **out, const slr_checkpoint *base, const sdlora_options *opts,
                      uint64_t seed);
 /* A file: every module is checked against the base first, and nothing is made unless all of it
@@ -137,8 +136,7 @@ void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr
  * networks were applied one after the other, as in AUTOMATIC1111. */
 typedef struct slr_stack slr_stack;
 
-/* Block weights: 12, 17, 20 or 26 numbers for as many blocks of a model (training.md, appendix B).
- */
+/* Block weights: 12, 17, 20 or 26 numbers for as many blocks of a model. */
 struct slr_unet_map;
 typedef struct slr_blocks {
     size_t n; /* 0: every layer counts once */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Writes network files: kohya's tensors under any name, folded scalars, metadata and hashes
- * (training.md §1.1, §3.3).  Tensors that other dialects shape in another way are netspell.c's.
- */
+/* Writes network files: kohya's tensors under any name, folded scalars, metadata and hashes.
+ * Tensors that other dialects shape in another way are netspell.c's. */
 #include "networks/netwrite.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Block-diagonal rotations: LyCORIS' diag-oft and kohya's networks.oft, which differ in how blocks
- * are chosen; old files whose oft_diag holds R itself; and OneTrainer's, which turns inputs
- * (training.md §2.9).  Outputs k*b ... k*b+b-1 of W become R_k^T times themselves. */
+ * are chosen; old files whose oft_diag holds R itself; and OneTrainer's, which turns inputs.
+ * Outputs k*b ... k*b+b-1 of W become R_k^T times themselves. */
 #include "networks/cayley.h"
 
 #include <math.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Presets: the table of LyCORIS' own and kohya's rules as rows of the same table, and the walk from
- * a model to its layers by which classes and paths pick them (training.md §1.2, §2.13).  Classes
- * are known by the paths at which sd-scripts' models have them.  Refuses to know files
- * (presetfile.c) and what an algorithm is. */
+ * a model to its layers by which classes and paths pick them.  Classes are known by the paths at
+ * which sd-scripts' models have them.  Refuses to know files (presetfile.c) and what an algorithm
+ * is. */
 #include "networks/preset.h"
 
 #include <ctype.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* DyLoRA (training.md §2.5): in each pass a module uses its first blocks of ranks and trains the
- * last of those.  Which blocks is drawn here, from seed and sample; the rows of others get neither
- * gradient nor update.  LyCORIS weighs r of R ranks by R / r, and kohya by its root; the file is a
- * plain LoRA of all ranks.  (LyCORIS divides by blocks, not by ranks: a file of its blocks of more
- * than one rank is weaker than what was trained.  Here it is not.)  Refuses to know graphs. */
+/* DyLoRA: in each pass a module uses its first blocks of ranks and trains the last of those.  Which
+ * blocks is drawn here, from seed and sample; the rows of others get neither gradient nor update.
+ * LyCORIS weighs r of R ranks by R / r, and kohya by its root; the file is a plain LoRA of all
+ * ranks.  (LyCORIS divides by blocks, not by ranks: a file of its blocks of more than one rank is
+ * weaker than what was trained.  Here it is not.)  Refuses to know graphs. */
 #include <math.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A frozen value with a module's change, as graph operations: W' = W + strength * delta, where
- * delta is scale * (scalar * D + residual), or what DoRA makes of it (training.md §2.0, §2.11,
- * §2.12).  The one place where strength, scalar, DoRA and the dropout of rows and modules are
- * known, for training, merging and applying alike. */
+ * delta is scale * (scalar * D + residual), or what DoRA makes of it.  The one place where
+ * strength, scalar, DoRA and the dropout of rows and modules are known, for training, merging and
+ * applying alike. */
 #include <float.h>
 
 #include "networks/kind.h"
@@ -46,7 +46,7 @@ slr_val slr_drop_module(const slr_apply *a, const slr_module *mod, slr_val d)
 }
 
 /* v * m / |v|, the norm taken over all axes but the one that m has: rows [out,1..] or columns
- * [1,in..] (training.md §2.11; LyCORIS adds the smallest step above 1 to the norm). */
+ * [1,in..] (LyCORIS adds the smallest step above 1 to the norm). */
 static slr_val decompose(const slr_apply *a, slr_val v, slr_val m)
 {
     slr_graph *g = a->g;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The sparse residual of a module (training.md §2.12): what a decomposition left at its largest
- * places, as values, rows and columns.  It is added to D before the scale.  A graph sees a dense
- * input, so that memory is one weight at a time.  Refuses to know files. */
+/* The sparse residual of a module: what a decomposition left at its largest places, as values, rows
+ * and columns.  It is added to D before the scale.  A graph sees a dense input, so that memory is
+ * one weight at a time.  Refuses to know files. */
 #include <math.h>
 #include <string.h>
 

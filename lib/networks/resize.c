@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Fewer ranks: the change of each module without its scale, decomposed and cut by sd-scripts' rules
- * (training.md §7.1), with its metadata.  Refuses to know how matrices are decomposed. */
+/* Fewer ranks: the change of each module without its scale, decomposed and cut by sd-scripts'
+ * rules, with its metadata.  Refuses to know how matrices are decomposed. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The adaptable layers of a checkpoint under kohya's names, and kohya's rule of which of them a new
- * network trains (training.md §1.2-1.4).  The table is made from the model builders' own list of
- * layers; names are looked up, never parsed, since '_' is also inside module names.  SDXL's UNet
- * has LDM's names with kohya. */
+ * network trains.  The table is made from the model builders' own list of layers; names are looked
+ * up, never parsed, since '_' is also inside module names.  SDXL's UNet has LDM's names with kohya.
+ */
 #ifndef SLR_NETWORKS_TARGET_H
 #define SLR_NETWORKS_TARGET_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Networks made of networks and of checkpoints: the tools of sd-scripts and LyCORIS, by their own
- * rules and with their own metadata (training.md §7.1-7.4).  Options are those of the kinds
- * "resize", "merge" and "extract". */
+ * rules and with their own metadata.  Options are those of the kinds "resize", "merge" and
+ * "extract". */
 #ifndef SLR_NETWORKS_TOOLS_H
 #define SLR_NETWORKS_TOOLS_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Names of embeddings in texts, found by their tokens as AUTOMATIC1111 finds them (inference.md
- * §2.9), and the nodes that put their rows into a text encoder.  A name becomes ids of its own, one
- * for each row, which no tokenizer gives; so they can be cut into chunks like any others. */
+/* Names of embeddings in texts, found by their tokens as AUTOMATIC1111 finds them, and the nodes
+ * that put their rows into a text encoder.  A name becomes ids of its own, one for each row, which
+ * no tokenizer gives; so they can be cut into chunks like any others. */
 #ifndef SLR_NETWORKS_WORDS_H
 #define SLR_NETWORKS_WORDS_H
 

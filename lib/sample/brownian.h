@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A Brownian path over an interval of sigmas, the same however it is asked for: torchsde's tree,
- * which halves intervals until the asked points are ends (inference.md §4.8).  Knows a source of
- * normals by seed; refuses to know pictures. */
+ * which halves intervals until the asked points are ends.  Knows a source of normals by seed;
+ * refuses to know pictures. */
 #ifndef SLR_SAMPLE_BROWNIAN_H
 #define SLR_SAMPLE_BROWNIAN_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The picture that img2img starts from and its mask, made ready for the model, and what becomes of
- * the model's picture afterwards (inference.md §4.6, §4.7).  Pixels only. */
+ * the model's picture afterwards.  Pixels only. */
 #ifndef SLR_SAMPLE_CANVAS_H
 #define SLR_SAMPLE_CANVAS_H
 

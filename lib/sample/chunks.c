@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Fragments to rows of 77 tokens with a weight each, as AUTOMATIC1111 fills them (inference.md
- * §2.3).  Refuses to know what a text encoder does with them. */
+/* Fragments to rows of 77 tokens with a weight each, as AUTOMATIC1111 fills them.  Refuses to know
+ * what a text encoder does with them. */
 #include <string.h>
 
 #include "base/status.h"

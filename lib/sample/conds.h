@@ -37,7 +37,7 @@ typedef struct slr_cond {
 } slr_cond;
 
 /* All texts of one prompt's schedule, which are encoded as one batch: equal numbers of chunks, and
- * one mean for emphasis "Original" (inference.md §2.5).  out: n of them. */
+ * one mean for emphasis "Original".  out: n of them. */
 int slr_conds_get(slr_conds *c, const char *const *text, size_t n, const slr_cond_config *config,
                   const slr_cancel_flag *cancel, slr_cond *out);
 /* Which embeddings a text uses, by number, in the order of first use.  Caller frees. */

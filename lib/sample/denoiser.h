@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The UNet side of sampling: graphs by shape, and guidance (inference.md §2.7, §2.8, §4.9). Refuses
- * to know prompts and samplers. */
+/* The UNet side of sampling: graphs by shape, and guidance. Refuses to know prompts and samplers.
+ */
 #ifndef SLR_SAMPLE_DENOISER_H
 #define SLR_SAMPLE_DENOISER_H
 

@@ -71,7 +71,7 @@ static size_t number_length(const char *p, size_t n, bool *dot)
     return e > digits ? e : i;
 }
 
-/* The step behind which a number switches (inference.md §2.6), at most the last one. */
+/* The step behind which a number switches, at most the last one. */
 static int switch_step(const slr_edit *e, double v, bool dot)
 {
     const slr_script_config *c = &e->config;

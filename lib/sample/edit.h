@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Prompt editing: [a:b:0.5], [a|b], and brackets that are something else (inference.md §2.6).  One
- * text is read once and written for each step that is asked for. */
+/* Prompt editing: [a:b:0.5], [a|b], and brackets that are something else.  One text is read once
+ * and written for each step that is asked for. */
 #ifndef SLR_SAMPLE_EDIT_H
 #define SLR_SAMPLE_EDIT_H
 

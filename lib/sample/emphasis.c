@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* AUTOMATIC1111's emphasis grammar as one pass over the text (inference.md §2.5): "(x)" 1.1, "[x]"
- * 1/1.1, "(x:1.3)", escapes, BREAK.  Linear in the text, since few brackets at once have a weight.
- */
+/* AUTOMATIC1111's emphasis grammar as one pass over the text: "(x)" 1.1, "[x]" 1/1.1, "(x:1.3)",
+ * escapes, BREAK.  Linear in the text, since few brackets at once have a weight. */
 #include <ctype.h>
 #include <math.h>
 #include <string.h>

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* AUTOMATIC1111's `parameters` text, written and read (inference.md §5).  It knows the grammar,
- * what older versions meant, and which option a field is; it refuses to know how pictures are made.
- */
+/* AUTOMATIC1111's `parameters` text, written and read.  It knows the grammar, what older versions
+ * meant, and which option a field is; it refuses to know how pictures are made. */
 #ifndef SLR_SAMPLE_INFOTEXT_H
 #define SLR_SAMPLE_INFOTEXT_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Masks of inpainting: grey pictures [h,w], white where the picture changes (inference.md §4.7). */
+/* Masks of inpainting: grey pictures [h,w], white where the picture changes. */
 #ifndef SLR_SAMPLE_MASK_H
 #define SLR_SAMPLE_MASK_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The random numbers of one picture, as AUTOMATIC1111 draws them (inference.md §4.8): first noise
- * with variation seed and seed resize, the noise of later steps behind ENSD, and the Brownian path
- * of SDE samplers.  Arrays are [c,h,w], as the numbers fall.  Refuses to know samplers. */
+/* The random numbers of one picture, as AUTOMATIC1111 draws them: first noise with variation seed
+ * and seed resize, the noise of later steps behind ENSD, and the Brownian path of SDE samplers.
+ * Arrays are [c,h,w], as the numbers fall.  Refuses to know samplers. */
 #ifndef SLR_SAMPLE_NOISE_H
 #define SLR_SAMPLE_NOISE_H
 

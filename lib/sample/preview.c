@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Previews by the linear map that fits an autoencoder best (AUTOMATIC1111's "Approx cheap",
- * inference.md §1.8): 12 products a pixel.  Knows two tables, one per autoencoder, which latents of
- * all families of it share. */
+/* Previews by the linear map that fits an autoencoder best (AUTOMATIC1111's "Approx cheap"): 12
+ * products a pixel.  Knows two tables, one per autoencoder, which latents of all families of it
+ * share. */
 #include "sample/preview.h"
 
 #include <math.h>

@@ -29,7 +29,7 @@ typedef struct slr_prompt_tags {
 int slr_prompt_cut_tags(slr_prompt_tags *out, slr_mem *m, const char *prompt);
 void slr_prompt_tags_free(slr_prompt_tags *t);
 
-/* Emphasis: (text, weight) pairs; weight -1 with text "BREAK" is the break (inference.md §2.5). */
+/* Emphasis: (text, weight) pairs; weight -1 with text "BREAK" is the break. */
 typedef struct slr_fragment {
     char *text;
     double weight;
@@ -38,7 +38,7 @@ int slr_prompt_emphasis(slr_mem *m, const char *prompt, slr_fragment **out, size
                         size_t *work); /* Nullable: what was looked at, for tests */
 void slr_fragments_free(slr_mem *m, slr_fragment *f, size_t n);
 
-/* 77-token chunks with a weight per token (inference.md §2.3). */
+/* 77-token chunks with a weight per token. */
 typedef struct slr_chunks {
     slr_mem *m;
     size_t n;       /* chunks, >= 1 */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Noise schedules of k-diffusion samplers, one row each (inference.md §4.2), and what stands around
- * them: names, defaults, the sigma that some samplers drop.  Refuses to know samplers but for their
- * rows. */
+/* Noise schedules of k-diffusion samplers, one row each, and what stands around them: names,
+ * defaults, the sigma that some samplers drop.  Refuses to know samplers but for their rows. */
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* AND, weights behind it, and which text stands at which step (inference.md §2.6, §2.7).  What
- * brackets mean is edit.c's; refuses to know tokens of text encoders. */
+/* AND, weights behind it, and which text stands at which step.  What brackets mean is edit.c's;
+ * refuses to know tokens of text encoders. */
 #include "sample/script.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Prompts as programs: comments, AND, and which text stands at which step (inference.md §2.1, §2.6,
- * §2.7).  Knows the grammar; refuses to know tokens and models.  All of it takes time linear in
- * what it reads and writes, whatever the brackets. */
+/* Prompts as programs: comments, AND, and which text stands at which step.  Knows the grammar;
+ * refuses to know tokens and models.  All of it takes time linear in what it reads and writes,
+ * whatever the brackets. */
 #ifndef SLR_SAMPLE_SCRIPT_H
 #define SLR_SAMPLE_SCRIPT_H
 

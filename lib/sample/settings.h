@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a picture is made with, as numbers and texts: the options of kind "generate" read once.
- * Names and defaults are AUTOMATIC1111's (inference.md, appendix B).  Refuses to know models. */
+ * Names and defaults are AUTOMATIC1111's.  Refuses to know models. */
 #ifndef SLR_SAMPLE_SETTINGS_H
 #define SLR_SAMPLE_SETTINGS_H
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Samplers and schedules as rows of two tables, under AUTOMATIC1111's names and with its arithmetic
- * (inference.md §4.1-4.5).  Knows flat arrays and callbacks; refuses to know models and pictures.
- */
+/* Samplers and schedules as rows of two tables, under AUTOMATIC1111's names and with its
+ * arithmetic.  Knows flat arrays and callbacks; refuses to know models and pictures. */
 #ifndef SLR_SAMPLE_SOLVER_H
 #define SLR_SAMPLE_SOLVER_H
 
@@ -56,7 +55,7 @@ typedef struct slr_sampler_row {
     bool churn;     /* reads s_churn, s_tmin, s_tmax */
     bool s_noise;   /* reads it; others have 1 */
     bool brownian;  /* calls between() */
-    bool second;    /* two evaluations a step: prompts count them (inference.md §2.6) */
+    bool second;    /* two evaluations a step: prompts count them */
     bool discard;   /* one more sigma is asked for and the last but one is dropped */
     bool own;       /* makes its own sigmas from the ends of the schedule, or its own times */
     bool cfgpp;     /* reads uncond; guidance is divided by 12.5 */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of samplers (inference.md §4.3), their names in every spelling, and what their files
- * share.  Refuses to know a formula of any of them. */
+/* The table of samplers, their names in every spelling, and what their files share.  Refuses to
+ * know a formula of any of them. */
 #include "sample/solvers.h"
 
 #include <math.h>

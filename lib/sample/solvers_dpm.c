@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* DPM-Solver in its first form (Lu et al., 2022): "fast" splits a number of evaluations into steps
- * of third order, "adaptive" chooses its steps by the difference of two orders.  Both walk in
- * t = -log sigma between the ends of the schedule and know no sigmas between (inference.md §4.4);
- * both stop at sigma_min and leave that much noise. */
+ * of third order, "adaptive" chooses its steps by the difference of two orders.  Both walk in t =
+ * -log sigma between the ends of the schedule and know no sigmas between; both stop at sigma_min
+ * and leave that much noise. */
 #include <math.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Samplers that follow the ordinary differential equation dx/dsigma = (x - D) / sigma, some after
- * raising the noise a little ("churn"), and Restart, which goes back up now and then (inference.md
- * §4.4).  Refuses to know random numbers but for the callback. */
+ * raising the noise a little ("churn"), and Restart, which goes back up now and then.  Refuses to
+ * know random numbers but for the callback. */
 #include <math.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Samplers that add noise after each step: ancestral ones take it from the picture's generator, SDE
- * ones from a Brownian path, so that their noise depends on sigmas and not on the number of steps
- * (inference.md §4.4).  And LCM, which jumps to the picture and starts again from less noise. */
+ * ones from a Brownian path, so that their noise depends on sigmas and not on the number of steps.
+ * And LCM, which jumps to the picture and starts again from less noise. */
 #include <math.h>
 #include <string.h>
 

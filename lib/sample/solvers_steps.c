@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Samplers over whole timesteps, whose x keeps the variance of the training data: DDIM, its CFG++
- * form, and PLMS (inference.md §4.5).  All stop at the first timestep of their grid and leave its
- * noise. */
+ * form, and PLMS.  All stop at the first timestep of their grid and leave its noise. */
 #include <math.h>
 
 #include "base/status.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* UniPC (Zhao et al., 2023): a multistep predictor of the picture and a corrector that uses the
- * evaluation at the predicted point, in log SNR over continuous time (inference.md §4.5).  Numbers
- * that nearly cancel (variances near t = 0, the phi functions of short steps) are f32 as in the
- * original, for they carry its rounding into the picture. */
+ * evaluation at the predicted point, in log SNR over continuous time.  Numbers that nearly cancel
+ * (variances near t = 0, the phi functions of short steps) are f32 as in the original, for they
+ * carry its rounding into the picture. */
 #include <math.h>
 #include <strings.h>
 

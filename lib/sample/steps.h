@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a pass goes through: sampler and schedule by name, and its sigmas or timesteps, whole or cut
- * as passes over a picture cut them (inference.md §4.6).  Refuses to know models and latents. */
+ * as passes over a picture cut them.  Refuses to know models and latents. */
 #ifndef SLR_SAMPLE_STEPS_H
 #define SLR_SAMPLE_STEPS_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Named pieces of prompts out of AUTOMATIC1111's styles.csv (inference.md §2.10). */
+/* Named pieces of prompts out of AUTOMATIC1111's styles.csv. */
 #ifndef SLR_SAMPLE_STYLES_H
 #define SLR_SAMPLE_STYLES_H
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* <kind:name:numbers> tags: cut out of the prompt with everything around them left in place
- * (inference.md §3.1). */
+/* <kind:name:numbers> tags: cut out of the prompt with everything around them left in place. */
 #include <ctype.h>
 #include <math.h>
 #include <string.h>

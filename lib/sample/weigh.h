@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What (word:1.3) does to text states (inference.md §2.5). */
+/* What (word:1.3) does to text states. */
 #ifndef SLR_SAMPLE_WEIGH_H
 #define SLR_SAMPLE_WEIGH_H
 

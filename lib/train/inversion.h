@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What captions become while an embedding is trained (training.md §6.1): kohya's phrases around its
- * name, or captions in which the name stands. */
+/* What captions become while an embedding is trained: kohya's phrases around its name, or captions
+ * in which the name stands. */
 #ifndef SLR_TRAIN_INVERSION_H
 #define SLR_TRAIN_INVERSION_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Learning-rate schedules as rows: the factor of a step (training.md §5.5). */
+/* Learning-rate schedules as rows: the factor of a step. */
 #ifndef SLR_TRAIN_LR_H
 #define SLR_TRAIN_LR_H
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The ss_* and modelspec.* metadata of a trained network, spelled as kohya's trainer spells it
- * (training.md §3). */
+/* The ss_* and modelspec.* metadata of a trained network, spelled as kohya's trainer spells it. */
 #ifndef SLR_TRAIN_METADATA_H
 #define SLR_TRAIN_METADATA_H
 

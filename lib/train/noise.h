@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a batch is trained on: timesteps, noise with its modifications, noisy latents, targets, and
- * the weights that min-SNR and its kin give each sample (training.md §5.1-5.3). */
+ * the weights that min-SNR and its kin give each sample. */
 #ifndef SLR_TRAIN_NOISE_H
 #define SLR_TRAIN_NOISE_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* AdamW with decoupled weight decay (training.md §5.6) as one operation over the flat block per
- * trained part, or per run of slots with one rate (LoRA+, rates by block). */
+/* AdamW with decoupled weight decay as one operation over the flat block per trained part, or per
+ * run of slots with one rate (LoRA+, rates by block). */
 #include "train/optim.h"
 
 #include <math.h>

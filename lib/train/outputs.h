@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The files of a run: names as kohya's (training.md §5.10), which of them fall due, which old ones
- * go, and the line that each step adds to metrics.jsonl. */
+/* The files of a run: names as kohya's, which of them fall due, which old ones go, and the line
+ * that each step adds to metrics.jsonl. */
 #ifndef SLR_TRAIN_OUTPUTS_H
 #define SLR_TRAIN_OUTPUTS_H
 

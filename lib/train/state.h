@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The state of a run in one file: everything that a resumed run needs to go on byte for byte, and
- * the facts by which a changed data set or changed options are told (training.md §5.10,
- * reliability.md §3). */
+ * the facts by which a changed data set or changed options are told. */
 #ifndef SLR_TRAIN_STATE_H
 #define SLR_TRAIN_STATE_H
 

@@ -120,9 +120,9 @@ static void torch_twin_waits(void **state)
     slr_torch_randn(&b, one, 0);
 }
 
-/* What CUDA draws for seeds that users share, as A1111's rng_philox.py documents it, and
- * inference.md, appendix A; tests/unit/sample/noise.c has A1111's own to the bit.  The second draw
- * of a generator is another counter. */
+/* What CUDA draws for seeds that users share, as A1111's rng_philox.py documents it;
+ * tests/unit/sample/noise.c has A1111's own to the bit.  The second draw of a generator is another
+ * counter. */
 static void nv_known_answers(void **state)
 {
     static const float zero[12] = {-0.92466259f, -0.42534415f, -2.6438457f,  0.14518388f,
@@ -145,7 +145,7 @@ static void nv_known_answers(void **state)
     }
 }
 
-/* inference.md, appendix A. */
+/* numpy's SeedSequence, by which torchsde seeds the nodes of its tree. */
 static void seed_sequence_known_answers(void **state)
 {
     static const uint64_t path[2][2] = {{0, 0}, {5, 3}};

@@ -483,9 +483,8 @@ static int stop_at_third(void *user, const slr_layer *l)
     return ++*(int *)user == 3 ? slr_fail(SDLORA_ECANCELED, __func__, "enough") : SDLORA_OK;
 }
 
-/* The counts of training.md 1.3, 1.4 and 1.6: what kohya's trainers adapt.  Norms: two to a resnet,
- * four to a transformer of one block and three to each block more, conv_norm_out; two to a layer of
- * text and the last one. */
+/* What kohya's trainers adapt.  Norms: two to a resnet, four to a transformer of one block and
+ * three to each block more, conv_norm_out; two to a layer of text and the last one. */
 static void layers_of_real_architectures(void **state)
 {
     static const struct {

@@ -174,7 +174,7 @@ static void families(void **state)
     assert_null(slr_family_by_id(0));
 }
 
-/* Values of inference.md 4.1, printed there to the digits that are compared. */
+/* Known values, to the digits that are compared. */
 static void schedule_table(void **state)
 {
     static const struct {

@@ -79,7 +79,7 @@ static void keys_of_sd15(void **state)
     json_decref(j);
 }
 
-/* Numbers of training.md 1.3 to 1.6. */
+/* What kohya's trainers adapt. */
 static void counts(void **state)
 {
     (void)state;

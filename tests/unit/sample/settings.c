@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Options of kind "generate": each moves a setting and nothing else does, so none is taken and
- * forgotten; the defaults are AUTOMATIC1111's (inference.md, appendix B). */
+ * forgotten; the defaults are AUTOMATIC1111's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -149,7 +149,7 @@ static double difference(const job *j, const double *want)
 
 /* --- the formulas, one number at a time --- */
 
-/* Euler's step towards `down`, then new noise of deviation `up` (inference.md 4.4). */
+/* Euler's step towards `down`, then new noise of deviation `up`. */
 static double follow_euler(const job *j, size_t k, bool new_noise)
 {
     double x = j->start[k];
@@ -257,7 +257,7 @@ static void towards_the_exact_solution(void **state)
     assert_true(error[1][1] < 0.2 * error[0][1]);
 }
 
-/* Evaluations for 20 steps (inference.md, appendix D); DPM adaptive takes as many as it likes. */
+/* Evaluations for 20 steps; DPM adaptive takes as many as it likes. */
 static void evaluations(void **state)
 {
     (void)state;

@@ -142,7 +142,7 @@ static void make_plan(plan *p, const bench *b, const json_t *how, const slr_sche
         ok(slr_sigmas(b->row, schedule, &table, &c, p->all, &p->n_all));
 }
 
-/* Where img2img begins (inference.md §4.6), and x there. */
+/* Where img2img begins, and x there. */
 static void begin(plan *p, bench *b, const json_t *how)
 {
     double strength = number(how, "strength", -1);

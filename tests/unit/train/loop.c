@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The loop against the same run by hand: numbers of samples, shares of accumulation, clipping,
- * rates and AdamW in doubles (training.md 5.4 to 5.6); and the held-out loss by hand.  That a
- * single step's gradients are right is golden.c's business. */
+ * rates and AdamW in doubles; and the held-out loss by hand.  That a single step's gradients are
+ * right is golden.c's business. */
 #include <math.h>
 
 #include "base/rng.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a batch is trained on: draws, targets and weights against formulas in f64 that share no code
- * with the library (training.md 5.1-5.3). */
+ * with the library. */
 #include "train/noise.h"
 
 #include <math.h>

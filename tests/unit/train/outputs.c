@@ -51,7 +51,7 @@ static void factors_are_those_of_transformers(void **state)
     json_decref(file);
 }
 
-/* A run that goes on past its plan must not rise again (training.md 5.5). */
+/* A run that goes on past its plan must not rise again. */
 static void factors_stay_low_after_the_end(void **state)
 {
     (void)state;

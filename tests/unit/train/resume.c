@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A run is one sequence of bytes: stopped and resumed anywhere, cancelled anywhere, on any number
- * of threads (reliability.md 3). */
+ * of threads. */
 #include <math.h>
 #include <pthread.h>
 

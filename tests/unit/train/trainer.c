@@ -17,7 +17,7 @@ static size_t changed(job *j, const float *before, int part)
 
 /* --- length --- */
 
-/* training.md, appendix C: buckets of 120 and 80 in batches of 3 make 67 batches, 34 steps. */
+/* kohya's count: buckets of 120 and 80 in batches of 3 make 67 batches, 34 steps. */
 static void steps_and_epochs_are_counted_as_kohya_does(void **state)
 {
     (void)state;
