@@ -419,6 +419,60 @@ static void a_run_goes_on_where_it_was(void **state)
     job_close(&j);
 }
 
+/* Textual inversion: rows for every text encoder, which begin as init_word's and all move, also
+ * when the run is cut in two; what is saved is for this model. */
+static void embeddings_are_trained(void **state)
+{
+    (void)state;
+    static const char table[] = "text_model.embeddings.token_embedding.weight";
+    const int64_t cat = 2368;
+    slr_checkpoint *const models[] = {xl, two};
+    const char *const *word =
+        LIST("token_string", "newword", "num_vectors_per_token", "2", "init_word", "cat");
+    const job_spec spec = {.train = LIST("use_object_template", "true"), .network = word};
+    for (size_t m = 0; m < 2; m++) {
+        slr_network *again;
+        const char *path = in_scratch("word.safetensors");
+        use(models[m]);
+        job j = job_open(&spec);
+        assert_int_equal(slr_network_slots(j.net), m ? 1 : 2);
+        float *before = params_copy(&j);
+        for (size_t i = 0; i < slr_network_slots(j.net); i++) {
+            const slr_network_slot *s = slr_network_slot_at(j.net, i);
+            const slr_tensor *t;
+            assert_ok(slr_weights_get(slr_checkpoint_part(base, s->part), table, &t));
+            for (int row = 0; row < 2; row++)
+                assert_memory_equal(before + s->offset + row * s->dim[1],
+                                    (const float *)t->data + cat * s->dim[1],
+                                    (size_t)s->dim[1] * sizeof(float));
+        }
+        assert_true(isfinite(job_run(&j, 4).loss));
+        for (size_t i = 0; i < slr_network_slots(j.net); i++)
+            assert_true(slot_changed(j.net, slr_network_slot_at(j.net, i), before));
+        float *whole = params_copy(&j);
+        assert_ok(slr_trainer_save(j.t, path));
+        assert_ok(slr_network_open(&again, slr_checkpoint_mem(base), base, path));
+        assert_int_equal(slr_network_slots(again), slr_network_slots(j.net));
+        slr_network_unref(again);
+        free(before);
+        job_close(&j);
+
+        j = job_open(&spec);
+        job_run(&j, 2);
+        assert_ok(slr_trainer_save_state(j.t, in_scratch("word-state")));
+        job_close(&j);
+        j = job_open(&(job_spec){
+            .train = LIST("use_object_template", "true", "resume", in_scratch("word-state")),
+            .network = word});
+        job_run(&j, 4);
+        assert_memory_equal(whole, slr_network_params(j.net),
+                            slr_network_param_count(j.net) * sizeof(float));
+        free(whole);
+        job_close(&j);
+    }
+    use(xl);
+}
+
 /* Networks of other kinds, on both families: what is saved is opened again, for this model. */
 static void every_kind_is_trained(void **state)
 {
@@ -515,6 +569,7 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(files_say_what_they_are_for),
         cmocka_unit_test(a_run_goes_on_where_it_was),
+        cmocka_unit_test(embeddings_are_trained),
         cmocka_unit_test(every_kind_is_trained),
         cmocka_unit_test(a_plan_knows_both_encoders),
     };
