@@ -11,7 +11,7 @@
 #include "models/vae.h"
 #include "train/forecast.h"
 
-static slr_checkpoint *inpaint, *refiner, *plain;
+static slr_checkpoint *inpaint, *refiner, *edit, *plain;
 
 static slr_checkpoint *made(const char *arch)
 {
@@ -27,6 +27,7 @@ static int setup(void **state)
         return -1;
     inpaint = made("tiny-inpaint");
     refiner = made("tiny-refiner");
+    edit = made("tiny-edit");
     plain = base;
     base = slr_checkpoint_ref(inpaint);
     return 0;
@@ -36,6 +37,7 @@ static int teardown(void **state)
 {
     slr_checkpoint_unref(inpaint);
     slr_checkpoint_unref(refiner);
+    slr_checkpoint_unref(edit);
     slr_checkpoint_unref(plain);
     return trainer_teardown(state);
 }
@@ -348,12 +350,21 @@ static void what_does_not_fit_is_refused(void **state)
 {
     const struct {
         slr_checkpoint *model;
+        int code;
         const char *says;
         job_spec spec;
     } rows[] = {
-        {inpaint, "train_inpainting has to be true", {.train = LIST("train_inpainting", "false")}},
-        {plain, "train_inpainting has to be false", {.train = LIST("train_inpainting", "true")}},
         {inpaint,
+         SDLORA_EINVAL,
+         "train_inpainting has to be true",
+         {.train = LIST("train_inpainting", "false")}},
+        {plain,
+         SDLORA_EINVAL,
+         "train_inpainting has to be false",
+         {.train = LIST("train_inpainting", "true")}},
+        {edit, SDLORA_ENOTSUP, "takes 8 channels and gives 4", {0}},
+        {inpaint,
+         SDLORA_EINVAL,
          "masks_per_image and random_crop exclude each other",
          {.train = LIST("masks_per_image", "2"), .data = LIST("random_crop", "true")}},
     };
@@ -361,9 +372,29 @@ static void what_does_not_fit_is_refused(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         job j;
         use(rows[i].model);
-        assert_int_equal(job_try(&j, &rows[i].spec), SDLORA_EINVAL);
+        assert_int_equal(job_try(&j, &rows[i].spec), rows[i].code);
         assert_says(rows[i].says);
         job_close(&j);
+    }
+    use(inpaint);
+}
+
+static void count_hints(int level, const char *text, void *user)
+{
+    *(int *)user += level == SLR_LOG_WARN && strstr(text, "max_timestep 200 fits it") != NULL;
+}
+
+static void a_refiner_works_at_early_timesteps(void **state)
+{
+    int hints = 0;
+    const slr_log log = {count_hints, &hints, SLR_LOG_WARN};
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        use(m ? refiner : inpaint);
+        job j = job_open(
+            &(job_spec){.train = m == 2 ? LIST("max_timestep", "200") : NULL, .log = log});
+        job_close(&j);
+        assert_int_equal(hints, m > 0);
     }
     use(inpaint);
 }
@@ -429,6 +460,7 @@ int main(void)
         cmocka_unit_test(files_say_what_they_are_for),
         cmocka_unit_test(every_kind_is_trained),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(a_refiner_works_at_early_timesteps),
         cmocka_unit_test(a_plan_counts_masks),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

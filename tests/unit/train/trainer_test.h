@@ -29,6 +29,7 @@ typedef struct job_spec {
     slr_dataset *validation;
     slr_phase_fn phase;
     void *phase_user;
+    slr_log log;
 } job_spec;
 
 #define LIST(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -85,6 +86,7 @@ static inline int job_try(job *j, const job_spec *s)
     j->data = open_folder(pictures_dir(), s->data);
     int rc = slr_network_make(&j->net, base, network, 3);
     const slr_trainer_config config = {.mem = slr_checkpoint_mem(base),
+                                       .log = s->log,
                                        .devices = s->devices ? s->devices : devices,
                                        .base = base,
                                        .network = j->net,
