@@ -18,6 +18,6 @@ OMP_WAIT_POLICY=passive
 export TSAN_OPTIONS OMP_TOOL_LIBRARIES OMP_NUM_THREADS OMP_WAIT_POLICY
 
 [ $# -gt 0 ] || set -- base-thread base-status backend-attention backend-conv backend-devices backend-gemm data-loader \
-    graph-run train-loop train-resume train-trainer api-samples api-together api-watch handles
+    graph-run train-loop train-resume train-trainer api-samples api-together api-watch
 [ "$1" != all ] || set -- --suite unit
 exec meson test -C "$build" --print-errorlogs --timeout-multiplier 10 "$@"
