@@ -139,9 +139,11 @@ static const char *network_family(const looking *l)
     static const struct {
         const char *key, *prefix, *family;
     } rows[] = {
+        {"ss_base_model_version", "sdxl_refiner", "sdxl-refiner"},
         {"ss_base_model_version", "sdxl_", "sdxl"},
         {"ss_base_model_version", "sd_v2", "sd2"},
         {"ss_base_model_version", "sd_v1", "sd1"},
+        {"modelspec.architecture", "stable-diffusion-xl-v1-refiner", "sdxl-refiner"},
         {"modelspec.architecture", "stable-diffusion-xl", "sdxl"},
         {"modelspec.architecture", "stable-diffusion-v2", "sd2"},
         {"modelspec.architecture", "stable-diffusion-v1", "sd1"},

@@ -48,14 +48,6 @@ static bool proves(const slr_kind *kind, const slr_group *g)
     return false;
 }
 
-static bool has_leaf(const slr_group *g, const char *leaf)
-{
-    for (size_t i = 0; i < g->n; i++)
-        if (!strcmp(g->at[i].leaf, leaf))
-            return true;
-    return false;
-}
-
 /* kohya's OFT has the tensors of LyCORIS', and only its keys tell them apart.  A change of the bias
  * beside nothing else is a whole module's. */
 static const slr_kind *kind_of(const slr_group *g)
@@ -66,7 +58,7 @@ static const slr_kind *kind_of(const slr_group *g)
             return kind == &slr_kind_diag_oft && slr_starts(g->at[0].key, "oft_unet_")
                        ? &slr_kind_oft
                        : kind;
-    return has_leaf(g, slr_kind_full.leaf[slr_kind_full.bias]) ? &slr_kind_full : NULL;
+    return slr_group_has(g, slr_kind_full.leaf[slr_kind_full.bias]) ? &slr_kind_full : NULL;
 }
 
 /* --- tensors as kinds want them --- */
@@ -133,73 +125,6 @@ static int take_factor(slr_reading *r, slr_group *g, size_t i, slr_form *form)
     return SDLORA_OK;
 }
 
-/* Whole numbers of any type that files have; slr_residual_fill() takes them as they are. */
-static int take_places(slr_reading *r, slr_group *g, size_t i)
-{
-    const slr_target *t = g->target;
-    const slr_tensor *x = &g->at[i].tensor;
-    int64_t most[2] = {t->out, slr_target_fan_in(t)}, n = x->rank == 2 ? x->dim[1] : 0;
-    if (x->rank != 2 || x->dim[0] != 2 || n < 1 || !slr_dtype(x->dtype) || t->norm)
-        return slr_form_refuse(r->label, t, g->at[i].leaf, x, "[2,values] of a matrix");
-    float *values = slr_alloc(r->m, (size_t)(2 * n) * sizeof *values);
-    if (!values)
-        return SDLORA_ENOMEM;
-    g->at[i].values = values;
-    slr_dtype(x->dtype)->to_f32(values, x->data, (size_t)(2 * n));
-    for (int64_t k = 0; k < 2 * n; k++)
-        if (!(values[k] >= 0 && values[k] < (float)most[k / n] && values[k] == floorf(values[k])))
-            return slr_fail(SDLORA_EFORMAT, __func__,
-                            "%s: %s has %g for a place, outside of the weight's [%lld,%lld]",
-                            r->label, g->at[i].key, (double)values[k], (long long)most[0],
-                            (long long)most[1]);
-    return SDLORA_OK;
-}
-
-/* The size says once more what the layer's weight is. */
-static int check_size(const slr_reading *r, const slr_group *g, size_t i)
-{
-    const slr_tensor *x = &g->at[i].tensor;
-    float have[2] = {0};
-    if (x->rank != 1 || x->dim[0] != 2 || !slr_dtype(x->dtype))
-        return slr_form_refuse(r->label, g->target, g->at[i].leaf, x, "[2]");
-    slr_dtype(x->dtype)->to_f32(have, x->data, 2);
-    if (have[0] != (float)g->target->out || have[1] != (float)slr_target_fan_in(g->target))
-        return slr_fail(SDLORA_EFORMAT, __func__,
-                        "%s: %s says [%g,%g], and the weight as a matrix is [%lld,%lld]", r->label,
-                        g->at[i].key, (double)have[0], (double)have[1], (long long)g->target->out,
-                        (long long)slr_target_fan_in(g->target));
-    return SDLORA_OK;
-}
-
-/* The residual is three tensors or none.  As many values as places: check_counts(). */
-static int read_residual(const slr_reading *r, const slr_group *g, const slr_tensor *tensor,
-                         slr_form *form)
-{
-    static const int leaves[] = {SLR_LEAF_SPARSE, SLR_LEAF_PLACES};
-    bool any = has_leaf(g, SLR_RESIDUAL_SIZE);
-    for (int i = 0; i < 2; i++)
-        any = any || form->have >> leaves[i] & 1u;
-    for (int i = 0; any && i < 2; i++)
-        if (!(form->have >> leaves[i] & 1u))
-            return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s.%s is missing", r->label,
-                            g->target->name, slr_kind_leaf(g->kind, leaves[i]));
-    if (!any)
-        return SDLORA_OK;
-    int64_t dim[2] = {2, tensor[SLR_LEAF_PLACES].dim[1]};
-    slr_form_add(form, SLR_LEAF_PLACES, 2, dim);
-    slr_form_add(form, SLR_LEAF_SPARSE, 1, dim + 1);
-    return SDLORA_OK;
-}
-
-static int read_diff_b(const slr_reading *r, const slr_target *t, const slr_tensor *have,
-                       slr_form *form)
-{
-    if (slr_tensor_count(have) != t->out)
-        return slr_form_refuse(r->label, t, "diff_b", have, "one number for each output");
-    slr_form_add(form, SLR_LEAF_DIFF_B, 1, &t->out);
-    return SDLORA_OK;
-}
-
 /* Two algorithms on one layer: which of them is meant, nobody can say. */
 static int check_other(const slr_reading *r, const slr_group *g, size_t i)
 {
@@ -221,9 +146,9 @@ static int sort_leaves(slr_reading *r, slr_group *g, slr_form *form,
         if (kind->marker && !strcmp(name, kind->marker)) {
             SLR_TRY(read_marker(r, g, i, &form->marked));
         } else if (!strcmp(name, SLR_RESIDUAL_SIZE)) {
-            SLR_TRY(check_size(r, g, i));
+            SLR_TRY(slr_group_size(r, g, i));
         } else if (leaf == SLR_LEAF_PLACES) {
-            SLR_TRY(take_places(r, g, i));
+            SLR_TRY(slr_group_places(r, g, i));
             form->have |= 1u << leaf;
             tensor[leaf] = g->at[i].tensor;
         } else if (leaf < 0) {
@@ -344,9 +269,7 @@ static int check_group(slr_reading *r, slr_group *g, slr_form *form,
     SLR_TRY(kind->read(g->target, tensor, r->label, form));
     if (form->have >> SLR_LEAF_DORA & 1u)
         SLR_TRY(read_dora(r, g->target, &tensor[SLR_LEAF_DORA], form));
-    if (form->have >> SLR_LEAF_DIFF_B & 1u)
-        SLR_TRY(read_diff_b(r, g->target, &tensor[SLR_LEAF_DIFF_B], form));
-    SLR_TRY(read_residual(r, g, tensor, form));
+    SLR_TRY(slr_group_extras(r, g, tensor, form));
     SLR_TRY(settle_scale(r, g, form));
     return check_counts(r, g, form, tensor);
 }

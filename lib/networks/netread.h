@@ -50,6 +50,18 @@ int slr_reading_check(const slr_reading *r);
 int slr_reading_known(const slr_reading *r, const char *key, const char *leaf);
 int slr_reading_number(const slr_reading *r, const char *key, const slr_tensor *t, double *number);
 
+/* --- netextra.c --- */
+
+bool slr_group_has(const slr_group *g, const char *leaf);
+/* The group's tensor i as the places of a residual, and as its size. */
+int slr_group_places(slr_reading *r, slr_group *g, size_t i);
+int slr_group_size(const slr_reading *r, const slr_group *g, size_t i);
+/* Adds the leaves that are beside the algorithm, of tensors by leaf. */
+int slr_group_extras(const slr_reading *r, const slr_group *g, const slr_tensor *tensor,
+                     slr_form *form);
+
+/* --- netmodule.c --- */
+
 /* Finds the group's kind, checks all of it against its layer, and adds the module. */
 int slr_group_add(slr_reading *r, slr_group *g);
 /* Its weights into the network, which has been laid out. */

@@ -416,10 +416,9 @@ int slr_tool_modelspec(slr_meta *meta, const slr_checkpoint *base, bool network,
     char date[32];
     slr_iso_time(now, date);
     SLR_TRY(slr_meta_set(meta, "modelspec.sai_model_spec", "1.0.1"));
-    SLR_TRY(
-        slr_meta_setf(meta, "modelspec.architecture", "%s%s",
-                      f->id == SLR_FAMILY_SD2 && v ? "stable-diffusion-v2-768-v" : f->architecture,
-                      network ? "/lora" : ""));
+    SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s%s",
+                          slr_family_architecture(f, v, slr_checkpoint_inpaint(base)),
+                          network ? "/lora" : ""));
     SLR_TRY(slr_meta_set(meta, "modelspec.implementation",
                          network && f->n_sizes == 0
                              ? "diffusers"
