@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "io/file.h"
+#include "sample/latents.h"
 
 /* --- options --- */
 
@@ -89,6 +90,14 @@ static int apply_unipc(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,
 
 /* --- rows --- */
 
+static const char *latent_upscaler(size_t i)
+{
+    size_t n;
+    const slr_latent_row *row = slr_latent_upscalers(&n);
+
+    return i < n ? row[i].name : NULL;
+}
+
 #define OPTION(label, option, type)                                                                \
     {                                                                                              \
         label, option, type, .apply = apply_option                                                 \
@@ -126,7 +135,8 @@ static const slr_grid_axis rows[] = {
     OPTION("Denoising", "denoising_strength", SLR_GRID_REAL),
     OPTION("Initial noise multiplier", "initial_noise_multiplier", SLR_GRID_REAL),
     OPTION("Extra noise", "img2img_extra_noise", SLR_GRID_REAL),
-    OPTION("Hires upscaler", "hr_upscaler", SLR_GRID_TEXT),
+    {"Hires upscaler", "hr_upscaler", SLR_GRID_TEXT, .choice = latent_upscaler,
+     .apply = apply_option},
     OPTION("Cond. Image Mask Weight", "inpainting_mask_weight", SLR_GRID_REAL),
     {"VAE", "sd_vae", SLR_GRID_TEXT, .cost = 0.7, .apply = apply_option},
     {"Styles", "styles", SLR_GRID_TEXT, .apply = slr_grid_add_styles},

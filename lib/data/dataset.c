@@ -383,11 +383,6 @@ const slr_bucket *slr_dataset_bucket(const slr_dataset *d, size_t i)
     return i < d->n_bucket ? &d->bucket[i] : NULL;
 }
 
-double slr_dataset_ar_error(const slr_dataset *d)
-{
-    return d->mean_error;
-}
-
 int64_t slr_dataset_batches_per_epoch(const slr_dataset *d)
 {
     return d->n_batches;

@@ -58,7 +58,6 @@ const slr_bucket *slr_dataset_bucket(const slr_dataset *d, size_t i);
 enum { SLR_SAMPLE_SIZES = 6 };
 void slr_sample_sizes(int64_t w, int64_t h, const slr_bucket *b, bool flip,
                       float out[SLR_SAMPLE_SIZES]);
-double slr_dataset_ar_error(const slr_dataset *d); /* mean of the pictures' absolute ones */
 
 /* Sum over buckets of ceil(count / batch). */
 int64_t slr_dataset_batches_per_epoch(const slr_dataset *d);

@@ -296,11 +296,6 @@ int slr_trainer_resume(slr_trainer *t, const char *path)
     return slr_trainer_text_digest(t) == text ? SDLORA_OK : slr_trainer_renew_captions(t);
 }
 
-slr_network *slr_trainer_network(slr_trainer *t)
-{
-    return t->c.network;
-}
-
 void slr_trainer_set_sample_hook(slr_trainer *t, slr_sample_hook_fn fn, void *user)
 {
     t->sample = fn;

@@ -48,7 +48,6 @@ int slr_trainer_save_state(slr_trainer *t,
 int slr_trainer_resume(slr_trainer *t, const char *path);
 /* Mean eps error on a dataset at t = 50, 150 ... 950 with noise fixed by seed, deterministic. */
 int slr_trainer_validate(slr_trainer *t, double *loss);
-slr_network *slr_trainer_network(slr_trainer *t);
 /* The run as it is now; loss, rates and norm are those of the last step that was applied. */
 void slr_trainer_now(const slr_trainer *t, slr_progress *now);
 /* Called after a save point asks for samples: the owner (api) generates them. */
