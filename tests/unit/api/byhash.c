@@ -106,6 +106,25 @@ static void a_file_is_read_once(void **state)
     check("ein", "a");
 }
 
+/* What a match has read a picture's text does not read again. */
+static void a_whole_file_is_read_once(void **state)
+{
+    (void)state;
+    char first[65], again[65];
+    bool same;
+    put("e.pt", "one");
+    assert_int_equal(slr_byhash_whole(known, at("e.pt"), first), SDLORA_OK);
+    put_unseen("e.pt", "uno");
+    assert_int_equal(slr_byhash_whole(known, at("e.pt"), again), SDLORA_OK);
+    assert_string_equal(again, first);
+    assert_int_equal(slr_byhash_is(known, at("e.pt"), (slr_str){first, 10}, &same), SDLORA_OK);
+    assert_true(same);
+    put("e.pt", "ein");
+    assert_int_equal(slr_byhash_whole(known, at("e.pt"), again), SDLORA_OK);
+    assert_string_not_equal(again, first);
+    assert_int_equal(slr_byhash_whole(known, at("nobody.pt"), again), SDLORA_ENOTFOUND);
+}
+
 static void a_cancel_ends_it(void **state)
 {
     (void)state;
@@ -146,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_in_one_walk),
         cmocka_unit_test(a_file_is_read_once),
+        cmocka_unit_test(a_whole_file_is_read_once),
         cmocka_unit_test(a_cancel_ends_it),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
