@@ -10,13 +10,13 @@
 
 #include <sdlora/version.h>
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "io/file.h"
 #include "io/hash.h"
 #include "io/json.h"
 #include "networks/embedding.h"
+#include "train/metadata_impl.h"
 
 /* --- rows: key <- option --- */
 
@@ -140,7 +140,7 @@ static bool int_or_float(const char *option)
     return !strcmp(option, "lr_warmup_steps");
 }
 
-static int set_option(slr_meta *meta, const char *key, slr_opt o, const char *option)
+int slr_metadata_option(slr_meta *meta, const char *key, slr_opt o, const char *option)
 {
     const slr_option_row *row = slr_option_find(o.kind, option);
     if (!row)
@@ -175,7 +175,7 @@ static int set_rates(slr_meta *meta, const char *key, slr_opt o, const char *opt
     char list[128];
     const char *text = slr_opt_text(o, option), *end = text ? strchr(text, '\n') : NULL;
     if (!end)
-        return set_option(meta, key, o, option);
+        return slr_metadata_option(meta, key, o, option);
     snprintf(list, sizeof list, "[%.*s, %s]", (int)(end - text), text, end + 1);
     return slr_meta_set(meta, key, list);
 }
@@ -184,9 +184,9 @@ static int set_rates(slr_meta *meta, const char *key, slr_opt o, const char *opt
 static int set_embedding(slr_meta *meta, slr_opt o)
 {
     SLR_TRY(slr_meta_set(meta, "ss_network_module", "textual_inversion"));
-    SLR_TRY(set_option(meta, "ss_token_string", o, "token_string"));
-    SLR_TRY(set_option(meta, "ss_init_word", o, "init_word"));
-    return set_option(meta, "ss_num_vectors_per_token", o, "num_vectors_per_token");
+    SLR_TRY(slr_metadata_option(meta, "ss_token_string", o, "token_string"));
+    SLR_TRY(slr_metadata_option(meta, "ss_init_word", o, "init_word"));
+    return slr_metadata_option(meta, "ss_num_vectors_per_token", o, "num_vectors_per_token");
 }
 
 static int set_rows(slr_meta *meta, const slr_run_facts *f, bool bare)
@@ -200,12 +200,12 @@ static int set_rows(slr_meta *meta, const slr_run_facts *f, bool bare)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if ((rows[i].always || !bare) && !(embedding && rows[i].from == FROM_NETWORK)) {
             bool rates = !strcmp(rows[i].option, "text_encoder_lr");
-            SLR_TRY((rates ? set_rates : set_option)(meta, rows[i].key, from[rows[i].from],
-                                                     rows[i].option));
+            SLR_TRY((rates ? set_rates : slr_metadata_option)(meta, rows[i].key, from[rows[i].from],
+                                                              rows[i].option));
         }
     for (size_t i = 0; !bare && i < sizeof own_rows / sizeof *own_rows; i++)
         if (own_rows[i].of(f))
-            SLR_TRY(set_option(meta, own_rows[i].key, f->opts, own_rows[i].option));
+            SLR_TRY(slr_metadata_option(meta, own_rows[i].key, f->opts, own_rows[i].option));
     return embedding ? set_embedding(meta, from[FROM_NETWORK]) : SDLORA_OK;
 }
 
@@ -238,8 +238,7 @@ static int set_numbers(slr_meta *meta, const slr_run_facts *f)
     return slr_meta_set(meta, "ss_optimizer", f->optimizer);
 }
 
-/* "512" or "512,768" as width and height. */
-static void resolution(const slr_run_facts *f, long long *w, long long *h)
+void slr_metadata_resolution(const slr_run_facts *f, long long *w, long long *h)
 {
     slr_opt o = {slr_dataset_options(f->data), "dataset"};
     *w = *h = 512;
@@ -264,7 +263,7 @@ static int set_dataset(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
     long long w, h,
         total = slr_opt_int(o, "train_batch_size") *
                 slr_opt_int(f->opts, "gradient_accumulation_steps");
-    resolution(f, &w, &h);
+    slr_metadata_resolution(f, &w, &h);
     SLR_TRY(slr_meta_setf(meta, "ss_resolution", "(%lld, %lld)", w, h));
     SLR_TRY(slr_meta_setf(meta, "ss_total_batch_size", "%lld", total));
     const char *const sides[] = {"min_bucket_reso", "max_bucket_reso"};
@@ -366,72 +365,6 @@ static int set_network_args(slr_meta *meta, slr_mem *m, const slr_run_facts *f)
     return rc;
 }
 
-/* --- modelspec --- */
-
-static const struct {
-    const char *key, *option;
-} card_rows[] = {
-    {"modelspec.author", "metadata_author"},
-    {"modelspec.description", "metadata_description"},
-    {"modelspec.license", "metadata_license"},
-    {"modelspec.tags", "metadata_tags"},
-    {"modelspec.usage_hint", "metadata_usage_hint"},
-    {"modelspec.thumbnail", "metadata_thumbnail"},
-    {"modelspec.trigger_phrase", "metadata_trigger_phrase"},
-    {"modelspec.merged_from", "metadata_merged_from"},
-    {"modelspec.preprocessor", "metadata_preprocessor"},
-    {"modelspec.is_negative_embedding", "metadata_is_negative_embedding"},
-    {"modelspec.implementation_version", "metadata_implementation_version"},
-};
-
-static const char *implementation_of(const slr_family *family, bool embedding)
-{
-    return family->n_sizes || embedding /* SDXL and its refiner */
-               ? "https://github.com/Stability-AI/generative-models"
-               : "diffusers";
-}
-
-static int set_modelspec(slr_meta *meta, const slr_run_facts *f)
-{
-    const slr_family *family = slr_network_family(f->network);
-    const char *title = slr_opt_text(f->opts, "metadata_title"),
-               *name = slr_opt_text(f->opts, "output_name");
-    char date[32];
-    long long w, h;
-    resolution(f, &w, &h);
-    slr_iso_time(f->now, date);
-    SLR_TRY(slr_meta_set(meta, "modelspec.sai_model_spec", "1.0.1"));
-    bool embedding = slr_network_is_embedding(f->network);
-    SLR_TRY(slr_meta_setf(meta, "modelspec.architecture", "%s/%s",
-                          slr_family_architecture(family, f->v_prediction, inpaints(f)),
-                          embedding ? "textual-inversion" : "lora"));
-    SLR_TRY(slr_meta_set(meta, "modelspec.implementation", implementation_of(family, embedding)));
-    SLR_TRY(
-        slr_meta_set(meta, "modelspec.implementation_version", "libsdlora/" SDLORA_VERSION_STRING));
-    SLR_TRY(slr_meta_setf(meta, "modelspec.resolution", "%lldx%lld", w, h));
-    SLR_TRY(slr_meta_set(meta, "modelspec.date", date));
-    SLR_TRY(slr_meta_set(meta, "modelspec.prediction_type", f->v_prediction ? "v" : "epsilon"));
-    if (title || name)
-        SLR_TRY(slr_meta_set(meta, "modelspec.title", title ? title : name));
-    else
-        SLR_TRY(slr_meta_setf(meta, "modelspec.title", "%s@%.0f",
-                              embedding ? "TextualInversion" : "LoRA", f->now));
-    for (size_t i = 0; i < sizeof card_rows / sizeof *card_rows; i++) {
-        const char *value = slr_opt_text(f->opts, card_rows[i].option);
-        if (value && *value)
-            SLR_TRY(slr_meta_set(meta, card_rows[i].key, value));
-    }
-    if (slr_opt_given(f->opts, "clip_skip"))
-        SLR_TRY(set_option(meta, "modelspec.encoder_layer", f->opts, "clip_skip"));
-    if (slr_opt_has(f->opts, "min_timestep") || slr_opt_has(f->opts, "max_timestep"))
-        SLR_TRY(slr_meta_setf(meta, "modelspec.timestep_range", "%lld,%lld",
-                              (long long)slr_opt_int(f->opts, "min_timestep"),
-                              slr_opt_has(f->opts, "max_timestep")
-                                  ? (long long)slr_opt_int(f->opts, "max_timestep")
-                                  : 1000LL));
-    return SDLORA_OK;
-}
-
 static int set_base_version(slr_meta *meta, const slr_run_facts *f)
 {
     const slr_family *family = slr_network_family(f->network);
@@ -456,5 +389,5 @@ int slr_metadata_fill(slr_meta *meta, slr_mem *m, const slr_run_facts *f, slr_me
         SLR_TRY(set_dataset(meta, m, f));
         SLR_TRY(set_models(meta, hashes, f));
     }
-    return set_modelspec(meta, f);
+    return slr_metadata_modelspec(meta, f);
 }
