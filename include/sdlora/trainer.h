@@ -37,7 +37,7 @@ typedef struct sdlora_progress {
     /** "latents" (encoding pictures), "train", "save", "validate" or "sample"; static text */
     const char *phase;
     int64_t phase_done, phase_total; /**< in it: pictures, steps, files, pictures, sampling steps */
-    double text_encoder_2_lr; /**< of SDXL's second text encoder, the refiner's only one */
+    double text_encoder_2_lr;        /**< of SDXL's second text encoder, the refiner's only one */
 } sdlora_progress;
 
 /** Called on the thread that runs the job.  @return 0 to go on; anything else cancels. */

@@ -38,7 +38,7 @@ struct slr_dataset {
     int64_t n_batches, n_train, n_reg;
     uint64_t fingerprint;
     int64_t n_uncaptioned, n_text_beside, n_cropped, n_turned; /* told once each */
-    int64_t n_stray; /* masks of no picture, told once */
+    int64_t n_stray;                                           /* masks of no picture, told once */
 };
 
 /* Adds a note (and a log line). */

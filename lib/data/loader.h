@@ -52,8 +52,8 @@ typedef struct slr_batch {
 typedef struct slr_loader slr_loader;
 /* Fills the latent cache (memory; and disk with cache_latents_to_disk) before it returns; with
  * random_crop there is no cache and slr_loader_get() encodes.  Holds a reference to d; what config
- * points at must stay, its texts need not.  ENAN names a picture that the encoder gave up on, EINVAL
- * a mask that does not fit its picture. */
+ * points at must stay, its texts need not.  ENAN names a picture that the encoder gave up on,
+ * EINVAL a mask that does not fit its picture. */
 int slr_loader_new(slr_loader **out, slr_dataset *d, const slr_loader_config *config);
 void slr_loader_free(slr_loader *l);
 /* Whether slr_loader_get() needs the encoder. */

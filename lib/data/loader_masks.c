@@ -80,8 +80,7 @@ static void kept_mask(slr_loader *l, const slr_item *item, const slr_pixels *own
         slr_masks_window(own, item->crop_left, item->crop_top, b->width, b->height, flip, l->mask);
         return;
     }
-    slr_rng_init(&rng,
-                 slr_hash64(&item->content_hash, sizeof item->content_hash, l->c.mask_seed),
+    slr_rng_init(&rng, slr_hash64(&item->content_hash, sizeof item->content_hash, l->c.mask_seed),
                  SLR_STREAM_MASK, (uint32_t)k);
     slr_masks_draw(&rng, b->width, b->height, l->mask);
 }

@@ -15,7 +15,7 @@
 
 #define PICTURE_BYTES ((uint64_t)1 << 30) /* of a file */
 
-#define MASK_ENDING "-masklabel.png" /* OneTrainer's */
+#define MASK_ENDING   "-masklabel.png" /* OneTrainer's */
 
 typedef enum kind { OTHER, PICTURE, UNREADABLE, MASK } kind;
 
@@ -24,8 +24,9 @@ static kind kind_of(const char *name)
     static const struct {
         const char *suffix;
         kind kind;
-    } row[] = {{MASK_ENDING, MASK},  {".png", PICTURE},    {".jpg", PICTURE},     {".jpeg", PICTURE},
-               {".webp", PICTURE},   {".bmp", UNREADABLE}, {".avif", UNREADABLE}, {".jxl", UNREADABLE}};
+    } row[] = {{MASK_ENDING, MASK},   {".png", PICTURE},   {".jpg", PICTURE},
+               {".jpeg", PICTURE},    {".webp", PICTURE},  {".bmp", UNREADABLE},
+               {".avif", UNREADABLE}, {".jxl", UNREADABLE}};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         size_t k = strlen(row[i].suffix);

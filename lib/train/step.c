@@ -22,7 +22,7 @@ struct slr_step {
     float *grad, *own_grad;
     slr_step_io io;
     slr_recompute_cost recomputed;
-    size_t rows; /* of ids */
+    size_t rows;  /* of ids */
     size_t extra; /* floats of a sample's io.extra */
 };
 

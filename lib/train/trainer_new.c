@@ -171,7 +171,8 @@ static uint64_t model_digest(const slr_trainer_config *c)
     uint64_t seed = (uint64_t)slr_checkpoint_predict(c->base);
     seed = slr_trainer_digest(slr_checkpoint_part(c->base, SLR_PART_TE), seed);
     seed = slr_trainer_digest(slr_checkpoint_part(c->base, SLR_PART_TE2), seed);
-    return slr_trainer_digest(slr_trainer_vae(c), slr_trainer_digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
+    return slr_trainer_digest(
+        slr_trainer_vae(c), slr_trainer_digest(slr_checkpoint_part(c->base, SLR_PART_UNET), seed));
 }
 
 int slr_trainer_validator(slr_trainer *t, slr_loader *loader)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Held-out loss: mean squared error over pictures at t = 50, 150 ... 950 (of a model that works at
- * early timesteps alone, as many of those: 10, 30 ... 190) with noise and masks fixed by a seed.  Deterministic, and the same for every run of the same model and pictures. */
+ * early timesteps alone, as many of those: 10, 30 ... 190) with noise and masks fixed by a seed.
+ * Deterministic, and the same for every run of the same model and pictures. */
 #ifndef SLR_TRAIN_VALIDATE_H
 #define SLR_TRAIN_VALIDATE_H
 

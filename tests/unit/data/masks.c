@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* lib/data/masks.c, loader_masks.c: what masks are drawn, whose they are, and that a batch has the
- * same ones whenever and in whatever order it is asked for.  The encoder is a stand-in whose latents
- * are the first pixel of each block. */
+ * same ones whenever and in whatever order it is asked for.  The encoder is a stand-in whose
+ * latents are the first pixel of each block. */
 #include "data_test.h"
 
 #include <math.h>
@@ -203,8 +203,8 @@ static void batches_do_not_depend_on_calls(void **state)
     static const struct {
         int64_t masks;
         const char *extra;
-    } rows[] = {{3, "flip_aug=false"}, {3, "flip_aug=true"}, {0, "flip_aug=true"},
-                {3, "random_crop=true"}};
+    } rows[] = {
+        {3, "flip_aug=false"}, {3, "flip_aug=true"}, {0, "flip_aug=true"}, {3, "random_crop=true"}};
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         fake f = {0};
@@ -474,8 +474,7 @@ static void needs_are_counted(void **state)
         assert_int_equal(n.pictures, rows[r].pictures);
         assert_int_equal(n.epoch_pictures, rows[r].epoch_pictures);
         assert_int_equal(n.cache_files, rows[r].files);
-        assert_int_equal(n.latent_bytes,
-                         3 * LATENTS * LATENTS * rows[r].floats * sizeof(float));
+        assert_int_equal(n.latent_bytes, 3 * LATENTS * LATENTS * rows[r].floats * sizeof(float));
         assert_true((n.seconds > 0) == (n.pictures > 0));
         assert_true((n.epoch_seconds > 0) == (n.epoch_pictures > 0));
         slr_dataset_unref(d);

@@ -36,7 +36,10 @@ typedef struct family_case {
     double lr[SLR_PART_COUNT];
 } family_case;
 
-#define RATES {[SLR_PART_UNET] = 1e-3, [SLR_PART_TE] = 5e-4, [SLR_PART_TE2] = 2e-4}
+#define RATES                                                                                      \
+    {                                                                                              \
+        [SLR_PART_UNET] = 1e-3, [SLR_PART_TE] = 5e-4, [SLR_PART_TE2] = 2e-4                        \
+    }
 
 static const char *const v_options[] = {"v_parameterization", "true", "min_snr_gamma", "5", NULL};
 static const char *const ztsnr_options[] = {

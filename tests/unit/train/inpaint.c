@@ -151,8 +151,8 @@ static void masks_are_those_of_diffusers(void **state)
     slr_weights *vae = slr_checkpoint_part(plain, SLR_PART_VAE);
     (void)state;
     put_golden_picture();
-    slr_dataset *d = open_folder(in_scratch("golden"),
-                                 LIST("resolution", "96,64", "train_batch_size", "1"));
+    slr_dataset *d =
+        open_folder(in_scratch("golden"), LIST("resolution", "96,64", "train_batch_size", "1"));
     assert_ok(slr_vae_factor(vae, &factor));
     assert_ok(slr_vae_runner_new(&e.vae, vae, slr_checkpoint_family(plain), devices));
     const slr_loader_config config = {.encode = encode,
@@ -391,8 +391,8 @@ static void a_refiner_works_at_early_timesteps(void **state)
     (void)state;
     for (int m = 0; m < 3; m++) {
         use(m ? refiner : inpaint);
-        job j = job_open(
-            &(job_spec){.train = m == 2 ? LIST("max_timestep", "200") : NULL, .log = log});
+        job j =
+            job_open(&(job_spec){.train = m == 2 ? LIST("max_timestep", "200") : NULL, .log = log});
         job_close(&j);
         assert_int_equal(hints, m > 0);
     }
@@ -406,8 +406,8 @@ static slr_forecast forecast_of(const char *masks, slr_mem *mem, slr_devices *co
     slr_forecast f;
     slr_network *net;
     slr_dataset *d = open_folder(pictures_dir(), NULL);
-    sdlora_options *o = options_of("train", LIST("masks_per_image", masks, "max_train_steps", "6"),
-                                   NULL);
+    sdlora_options *o =
+        options_of("train", LIST("masks_per_image", masks, "max_train_steps", "6"), NULL);
     sdlora_options *n = options_of("network", NULL, NULL);
     assert_ok(slr_network_make(&net, base, n, 1));
     const slr_trainer_config config = {.mem = mem,
