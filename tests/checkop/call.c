@@ -170,16 +170,14 @@ static void fill_saved(check_call *c)
     }
 }
 
-bool check_round_factors;
-
-/* The type whose values operand x gets. */
+/* The type whose values operand x gets: backends may round f32 factors beside one in bf16. */
 static uint32_t precision(const check_call *c, uint32_t x)
 {
     const uint32_t op = c->info->op;
     bool product = op == SDLORA_OP_MATMUL || op == SDLORA_OP_CONV2D || op == SDLORA_OP_CONV2D_BX;
     bool half = c->in[0].dtype == SDLORA_BF16 || c->out[0].dtype == SDLORA_BF16 ||
                 (c->in[1].dtype == SDLORA_BF16 && !c->frozen[1]);
-    return check_round_factors && product && half && x < 2 ? SDLORA_BF16 : c->in[x].dtype;
+    return product && half && x < 2 ? SDLORA_BF16 : c->in[x].dtype;
 }
 
 static void fill(check_call *c)

@@ -78,9 +78,6 @@ double check_random(void); /* a normal deviate; the same sequence in each run */
 /* Checks and benches go to the backend `name` of a plugin directory instead of the CPU's.  What it
  * declines is not its case.  false: it is not there, or switched off on this processor. */
 bool check_use_plugin(const char *name, const char *dir);
-/* Set by it: products with an operand or result in bf16 are given factors that bf16 holds, since a
- * backend may round f32 factors in such a product. */
-extern bool check_round_factors;
 
 /* Number of failures, each with a line on standard output. */
 int check_backends(const char *mask, const char *filter);

@@ -255,7 +255,6 @@ bool check_use_plugin(const char *name, const char *dir)
     slr_devices_unref(d);
     backend_name = name;
     plugin_dir = dir;
-    check_round_factors = true;
     return true;
 }
 

@@ -17,8 +17,10 @@ enum {
     PACK_TILES = 8,                  /* tiles of keys or queries that one piece packs */
     GROUP_KEYS = 10 * SLR_ATTN_KEYS, /* keys of one backward piece */
     PADDING_LSE = 1000000,           /* 2^(score - this) is nothing */
-    ROUND_PAIRS = 8,                 /* pairs that are worth sharing out */
-    ROUND_FLOATS = 1 << 20           /* packs of one sample that are small beside a model */
+    PAD = 16,              /* rows and keys that tiles read beyond the last: at most this */
+    WHOLE = 1 << 20,       /* elements of operands that pass through f32 as wholes */
+    ROUND_PAIRS = 8,       /* pairs that are worth sharing out */
+    ROUND_FLOATS = 1 << 20 /* packs of one sample that are small beside a model */
 };
 
 /* Below this many multiply-adds everything runs on the calling thread. */
@@ -37,6 +39,11 @@ typedef struct attention_kernel {
     int64_t slot_floats;
     const slr_dtype_row *type; /* of all but lse */
     int64_t stage;             /* where in a slot two tiles of rows in f32 lie; bf16 only */
+    /* Small operands of bf16 become f32 before all else, and results bf16 after it: rows of a head
+     * may be so short that converting them one by one costs more than what is computed. */
+    const slr_dtype_row *outer;            /* the type outside; NULL: computed as it lies */
+    int64_t outer_row[3], outer_sample[3]; /* of q, k, v there */
+    int64_t at_wholes;                     /* floats of scratch before them */
 } attention_kernel;
 
 typedef struct attention_job {
@@ -135,10 +142,12 @@ static float *stage_of(const attention_job *job, int slot)
 
 /* --- packing --- */
 
-/* Rows [row0, row1) of the operand's [rows, d] -> [row][dp], times `factor`; zero beyond. */
+/* Rows [row0, row1) of the operand's [rows, d] -> [row][dp], times `factor`; zero beyond, as far as
+ * tiles read. */
 static void pack_rows(const attention_kernel *k, float *dst, const void *src, int64_t ld,
                       int64_t rows, int64_t row0, int64_t row1, float factor)
 {
+    row1 = min64(row1, slr_attn_up(rows, PAD));
     for (int64_t i = row0; i < row1; i++) {
         float *to = dst + i * k->dp;
         const int64_t given = i < rows ? k->d : 0;
@@ -158,8 +167,9 @@ static void pack_tile(float *dst, const float *src, int64_t ld, int64_t rows, in
             for (int64_t j = j0; j < j1; j++)
                 dst[j * SLR_ATTN_KEYS + i] = src[i * ld + j];
     }
-    for (int64_t j = 0; rows < SLR_ATTN_KEYS && j < d; j++)
-        memset(dst + j * SLR_ATTN_KEYS + rows, 0, (size_t)(SLR_ATTN_KEYS - rows) * sizeof *dst);
+    const int64_t pad = min64(SLR_ATTN_KEYS, slr_attn_up(rows, PAD)) - rows;
+    for (int64_t j = 0; pad && j < d; j++)
+        memset(dst + j * SLR_ATTN_KEYS + rows, 0, (size_t)pad * sizeof *dst);
 }
 
 /* Eight sums side by side, then those in order. */
@@ -219,7 +229,7 @@ static void pack_queries(void *arg, int64_t piece, int slot)
     const attention_kernel *k = job->k;
     const int64_t step = PACK_TILES * SLR_ATTN_QUERIES, chunks = (k->tq_up + step - 1) / step;
     const int64_t z = piece / chunks, row0 = piece % chunks * step;
-    const int64_t row1 = min64(row0 + step, k->tq_up), ld = k->heads * k->d;
+    const int64_t row1 = min64(row0 + step, slr_attn_up(k->tq, PAD)), ld = k->heads * k->d;
     const int64_t head = at_head(k, job->z0 + z, k->tq * ld);
     float *o = stage_of(job, slot);
     head_packs p;
@@ -343,6 +353,77 @@ static void all_rounds(attention_job *job, void (*one)(const attention_job *job)
     }
 }
 
+/* --- operands that pass through f32 as wholes --- */
+
+static int64_t whole_floats(const attention_kernel *k, int64_t t)
+{
+    return slr_cpu_lines(k->n * t * k->heads * k->d);
+}
+
+/* [n, t, heads * d] with the given steps, dense and in f32 at *spare, which moves on. */
+static const float *widened(const attention_kernel *k, float **spare, const void *p, int64_t t,
+                            int64_t row, int64_t sample)
+{
+    const int64_t c = k->heads * k->d;
+    float *to = *spare;
+    *spare += whole_floats(k, t);
+    if (row == c && sample == t * c) {
+        k->outer->to_f32(to, p, (size_t)(k->n * t * c));
+        return to;
+    }
+    for (int64_t i = 0; i < k->n; i++)
+        slr_cpu_widen(to + i * t * c, c, k->outer,
+                      slr_cpu_at(p, i * sample, (int64_t)k->outer->size), row, t, c);
+    return to;
+}
+
+static void widen_qkv(attention_job *job, float **spare)
+{
+    const attention_kernel *k = job->k;
+    const int64_t *row = k->outer_row, *sample = k->outer_sample;
+    job->q = widened(k, spare, job->q, k->tq, row[0], sample[0]);
+    job->key = widened(k, spare, job->key, k->tk, row[1], sample[1]);
+    job->v = widened(k, spare, job->v, k->tk, row[2], sample[2]);
+}
+
+/* A result that is computed at *spare instead of at *p; returns where it goes. */
+static void *apart(const attention_kernel *k, float **spare, void **p, int64_t t)
+{
+    void *to = *p;
+    *p = *spare;
+    *spare += whole_floats(k, t);
+    return to;
+}
+
+static void narrow(const attention_kernel *k, void *to, const void *from, int64_t t)
+{
+    k->outer->from_f32(to, from, (size_t)(k->n * t * k->heads * k->d));
+}
+
+static void forward_whole(attention_job *job, float *spare)
+{
+    const attention_kernel *k = job->k;
+    widen_qkv(job, &spare);
+    void *o = apart(k, &spare, &job->out, k->tq);
+    all_rounds(job, forward_round);
+    narrow(k, o, job->out, k->tq);
+}
+
+static void backward_whole(attention_job *job, float *spare)
+{
+    const attention_kernel *k = job->k;
+    const int64_t c = k->heads * k->d;
+    widen_qkv(job, &spare);
+    job->d_o = widened(k, &spare, job->d_o, k->tq, c, k->tq * c);
+    job->o = widened(k, &spare, job->o, k->tq, c, k->tq * c);
+    void *dq = apart(k, &spare, &job->dq, k->tq), *dk = apart(k, &spare, &job->dk, k->tk),
+         *dv = apart(k, &spare, &job->dv, k->tk);
+    all_rounds(job, backward_round);
+    narrow(k, dq, job->dq, k->tq);
+    narrow(k, dk, job->dk, k->tk);
+    narrow(k, dv, job->dv, k->tk);
+}
+
 static int forward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr,
                           void *scratch)
 {
@@ -358,7 +439,10 @@ static int forward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *con
         .packs = scratch,
         .slots = (float *)scratch + k->round * k->head_floats,
     };
-    all_rounds(&job, forward_round);
+    if (k->outer)
+        forward_whole(&job, (float *)scratch + k->at_wholes);
+    else
+        all_rounds(&job, forward_round);
     return SDLORA_OK;
 }
 
@@ -381,7 +465,10 @@ static int backward_launch(sdlora_kernel *head, const slr_cpu_env *env, void *co
         .packs = scratch,
         .slots = (float *)scratch + k->round * k->head_floats,
     };
-    all_rounds(&job, backward_round);
+    if (k->outer)
+        backward_whole(&job, (float *)scratch + k->at_wholes);
+    else
+        all_rounds(&job, backward_round);
     return SDLORA_OK;
 }
 
@@ -446,6 +533,31 @@ static int check_dense(const sdlora_tdesc *t, uint32_t dtype, int64_t a, int64_t
     return SDLORA_OK;
 }
 
+/* Decides whether operands pass through f32 as wholes, which makes the kernel one of dense f32. */
+static void choose_outer(attention_kernel *k)
+{
+    const int64_t c = k->heads * k->d;
+    if (is_f32(k) || k->n * (k->tq + k->tk) > WHOLE / c)
+        return;
+    k->outer = k->type;
+    k->type = slr_dtype(SDLORA_F32);
+    const int64_t row[3] = {k->q_row, k->k_row, k->v_row};
+    const int64_t sample[3] = {k->q_sample, k->k_sample, k->v_sample};
+    memcpy(k->outer_row, row, sizeof row);
+    memcpy(k->outer_sample, sample, sizeof sample);
+    k->q_row = k->k_row = k->v_row = c;
+    k->q_sample = k->tq * c;
+    k->k_sample = k->v_sample = k->tk * c;
+}
+
+/* Floats of all wholes. */
+static int64_t wholes(const attention_kernel *k)
+{
+    if (!k->outer)
+        return 0;
+    return (k->backward ? 4 : 2) * (whole_floats(k, k->tq) + whole_floats(k, k->tk));
+}
+
 static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
                 attention_kernel want,
                 int (*launch)(sdlora_kernel *, const slr_cpu_env *, void *const *, void *))
@@ -456,6 +568,7 @@ static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
     want.head = k->head;
     *k = want;
     *out = &k->head;
+    choose_outer(k);
     k->fn = SLR_CPU_PICK_F32(env, slr_cpu_attention);
     k->dp = slr_attn_up(k->d, k->fn->lanes);
     k->tq_up = slr_attn_up(k->tq, SLR_ATTN_QUERIES);
@@ -469,7 +582,8 @@ static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
     /* whole samples, at least ROUND_PAIRS pairs, and all at once where packs are small */
     const int64_t samples = (ROUND_PAIRS + k->heads - 1) / k->heads;
     k->round = k->heads * (k->heads * k->head_floats > ROUND_FLOATS ? min64(samples, k->n) : k->n);
-    *scratch = 4 * (uint64_t)(k->round * k->head_floats + env->slots * k->slot_floats);
+    k->at_wholes = slr_cpu_lines(k->round * k->head_floats + env->slots * k->slot_floats);
+    *scratch = 4 * (uint64_t)(k->at_wholes + wholes(k));
     return SDLORA_OK;
 }
 

@@ -114,7 +114,9 @@ ALWAYS void softmax_row(float *s, int64_t seen, int64_t width, float *max, float
         m = vmax(m, vload(s + j));
     const float top = vhmax(m);
     vf sum = vload(sums);
-    if (top > *max) {
+    if (*max == -INFINITY) {
+        *max = top; /* nothing was summed before */
+    } else if (top > *max) {
         const vf shrink = exp2_neg(vset(*max - top));
         for (int64_t j = 0; j < dp; j += VN)
             vstore(o + j, vload(o + j) * shrink);
@@ -191,7 +193,8 @@ static void backward(const slr_attn_head *h, int64_t k0, float *dq, float *dk, f
     const int64_t d = h->d, dp = h->dp, keys = h->tk - k0 < KEYS ? h->tk - k0 : KEYS;
     const int64_t width = slr_attn_up(keys, VN), mk = slr_attn_up(keys, ROWS);
     const float *kt = h->kt + k0 * d, *vt = h->vt + k0 * d, *krow = h->krow + k0 * dp;
-    memset(dks, 0, (size_t)(KEYS * dp) * 2 * sizeof *dks);
+    memset(dks, 0, (size_t)(mk * dp) * sizeof *dks);
+    memset(dvs, 0, (size_t)(mk * dp) * sizeof *dvs);
     /* queries before the first key see none of this tile */
     for (int64_t q0 = h->causal ? k0 / QUERIES * QUERIES : 0; q0 < h->tq; q0 += QUERIES) {
         const int64_t rows = h->tq - q0 < QUERIES ? h->tq - q0 : QUERIES;

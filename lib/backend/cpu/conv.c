@@ -7,7 +7,7 @@
  * modulo the stride.  Arithmetic is f32; bf16 is converted when pixels are gathered and tiles are
  * stored. Refuses to know how a product is computed (gemm.c) and where weights come from (pack.c).
  */
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/conv.h"
 
 #include <string.h>
 
@@ -26,37 +26,12 @@ enum {
 /* Below this many multiply-adds everything is one piece on the calling thread. */
 #define SMALL_WORK (INT64_C(1) << 19)
 
-/* One side of the sum: an image that is read under the taps. */
-typedef struct image {
-    int64_t n, h, w, c; /* c: all channels */
-} image;
-
-typedef struct conv_shape {
-    image x, y; /* y.c is K */
-    int64_t r, s, stride_h, stride_w, pad_top, pad_left, groups;
-    int64_t cg, kg; /* channels and filters of one group */
-} conv_shape;
-
-/* Taps that reach output pixels of one residue class.  FORWARD has one class with all taps. */
-typedef struct phase {
-    int64_t y0, x0, step_h, step_w; /* pixels y0 + i step_h, x0 + j step_w of the result */
-    int64_t rows, cols;             /* how many: i < rows, j < cols */
-    int64_t tap0, n_taps;           /* its part of the tap list */
-    int64_t tile0;                  /* number of the phase's first tile */
-} phase;
-
-/* For tap t, result pixel (i, j) of the phase reads source pixel (i * mul + dy, j * mul + dx). */
-typedef struct tap {
-    int64_t dy, dx, index; /* index: r * S + s, where its weights lie */
-} tap;
-
 typedef struct conv_kernel {
     sdlora_kernel head;
-    conv_shape shape;
+    slr_conv_shape shape;
     bool backward; /* gradient by x: source is dy, result is dx */
-    image src, dst;
+    slr_conv_image src, dst;
     int64_t src_cg, dst_cg; /* channels of one group on either side */
-    int64_t mul_h, mul_w;   /* source pixels per result pixel of a phase */
     float alpha;
     bool has_bias, has_add, frozen;
     const slr_dtype_row *src_type, *dst_type, *add_type, *w_type;
@@ -67,9 +42,7 @@ typedef struct conv_kernel {
     int64_t depth_taps; /* taps in one block */
     int64_t depth_cols; /* channels in one block when depth_taps is 1 */
     int64_t block_floats, tile_floats, pack_floats;
-    phase *phases;
-    tap *taps;
-    int64_t n_phases;
+    slr_conv_walk walk;
 } conv_kernel;
 
 typedef struct conv_job {
@@ -93,10 +66,11 @@ static int64_t ceil_div(int64_t a, int64_t b)
 /* --- a tile --- */
 
 /* Channels [c0, c0+c) of the pixels under one tap as rows of `block` (row length ld). */
-static void gather(const conv_kernel *k, const phase *ph, const tap *t, const void *src,
-                   int64_t first, int64_t rows, int64_t c0, int64_t c, float *block, int64_t ld)
+static void gather(const conv_kernel *k, const slr_conv_phase *ph, const slr_conv_tap *t,
+                   const void *src, int64_t first, int64_t rows, int64_t c0, int64_t c,
+                   float *block, int64_t ld)
 {
-    const image *im = &k->src;
+    const slr_conv_image *im = &k->src;
     const slr_dtype_row *type = k->src_type;
     const int64_t size = (int64_t)type->size;
     const bool copy = type->dtype == SDLORA_F32;
@@ -104,12 +78,12 @@ static void gather(const conv_kernel *k, const phase *ph, const tap *t, const vo
     for (int64_t at = 0; at < rows;) {
         /* the rest of one row of the result */
         int64_t run = min64(ph->cols - j, rows - at);
-        int64_t y = i * k->mul_h + t->dy, x = j * k->mul_w + t->dx;
+        int64_t y = i * k->walk.mul_h + t->dy, x = j * k->walk.mul_w + t->dx;
         bool outside = y < 0 || y >= im->h;
         const void *from =
             slr_cpu_at(src, (n * im->h + (outside ? 0 : y)) * im->w * im->c + c0, size);
         float *to = block + at * ld;
-        for (int64_t p = 0; p < run; p++, x += k->mul_w, to += ld) {
+        for (int64_t p = 0; p < run; p++, x += k->walk.mul_w, to += ld) {
             if (outside || x < 0 || x >= im->w)
                 memset(to, 0, (size_t)c * sizeof *to);
             else if (copy)
@@ -127,10 +101,10 @@ static void gather(const conv_kernel *k, const phase *ph, const tap *t, const vo
 }
 
 /* Weights of tap t for source channels from c0 and result channels from j. */
-static slr_mat weights_at(const conv_kernel *k, const float *w, int64_t group, const tap *t,
-                          int64_t c0, int64_t j)
+static slr_mat weights_at(const conv_kernel *k, const float *w, int64_t group,
+                          const slr_conv_tap *t, int64_t c0, int64_t j)
 {
-    const conv_shape *s = &k->shape;
+    const slr_conv_shape *s = &k->shape;
     const float *p = w + (group * s->r * s->s + t->index) * s->cg * s->kg;
     if (k->weights_trans)
         return (slr_mat){p + j * k->src_cg + c0, k->src_cg, true};
@@ -138,14 +112,14 @@ static slr_mat weights_at(const conv_kernel *k, const float *w, int64_t group, c
 }
 
 /* Adds all taps of the phase to c[rows, cols]. */
-static void sum_taps(const conv_job *job, const phase *ph, int64_t group, int64_t first,
+static void sum_taps(const conv_job *job, const slr_conv_phase *ph, int64_t group, int64_t first,
                      int64_t rows, int64_t j, int64_t cols, float beta, float *c, int64_t ldc,
                      float *block)
 {
     const conv_kernel *k = job->k;
     const int64_t chunks = ceil_div(k->src_cg, k->depth_cols);
     for (int64_t t = 0; t < ph->n_taps; t += k->depth_taps) {
-        const tap *taps = k->taps + ph->tap0 + t;
+        const slr_conv_tap *taps = k->walk.taps + ph->tap0 + t;
         const int64_t n = min64(k->depth_taps, ph->n_taps - t);
         for (int64_t chunk = 0; chunk < chunks; chunk++) {
             const int64_t c0 = chunk * k->depth_cols, cn = min64(k->depth_cols, k->src_cg - c0);
@@ -168,7 +142,7 @@ static void sum_taps(const conv_job *job, const phase *ph, int64_t group, int64_
 }
 
 /* Where result pixel `at` of a phase lies. */
-static int64_t place(const conv_kernel *k, const phase *ph, int64_t at)
+static int64_t place(const conv_kernel *k, const slr_conv_phase *ph, int64_t at)
 {
     int64_t j = at % ph->cols, i = at / ph->cols % ph->rows, n = at / ph->cols / ph->rows;
     return ((n * k->dst.h + ph->y0 + i * ph->step_h) * k->dst.w + ph->x0 + j * ph->step_w) *
@@ -179,8 +153,8 @@ static void run_tile(void *arg, int64_t tile, int slot)
 {
     const conv_job *job = arg;
     const conv_kernel *k = job->k;
-    const phase *ph = k->phases;
-    while (ph + 1 < k->phases + k->n_phases && tile >= ph[1].tile0)
+    const slr_conv_phase *ph = k->walk.phases;
+    while (ph + 1 < k->walk.phases + k->walk.n_phases && tile >= ph[1].tile0)
         ph++;
     float *block = job->blocks + slot * (k->block_floats + k->tile_floats);
     const int64_t u = tile - ph->tile0, group = u % k->shape.groups;
@@ -193,7 +167,7 @@ static void run_tile(void *arg, int64_t tile, int slot)
     float *c = in_place ? (float *)job->dst + first * k->dst.c + to : block + k->block_floats;
     const int64_t ldc = in_place ? k->dst.c : cols;
     float beta = 0.0f;
-    if (k->n_phases == 1) {
+    if (k->walk.n_phases == 1) {
         const int64_t at = first * k->dst.c + to;
         const void *add = job->add ? slr_cpu_at(job->add, at, (int64_t)k->add_type->size) : NULL;
         beta = slr_gemm_seed(c, ldc, job->bias ? job->bias + to : NULL, k->add_type, add, k->dst.c,
@@ -219,7 +193,7 @@ static int conv_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const 
         .blocks = pack + k->pack_floats,
     };
     if (!k->frozen) {
-        const conv_shape *s = &k->shape;
+        const slr_conv_shape *s = &k->shape;
         const int64_t dim[4] = {s->y.c, s->cg, s->r, s->s};
         const float *w = ptr[1];
         if (k->w_type->dtype != SDLORA_F32) {
@@ -238,56 +212,7 @@ static int conv_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const 
 
 static void conv_free(sdlora_kernel *head, const slr_cpu_env *env)
 {
-    conv_kernel *k = (conv_kernel *)head;
-    if (k->phases)
-        env->host->free(env->host->self, k->phases);
-}
-
-static int64_t floor_mod(int64_t a, int64_t b)
-{
-    int64_t m = a % b;
-    return m < 0 ? m + b : m;
-}
-
-/* Forward: result (i, j) reads (i stride - pad + r, j stride - pad + s). */
-static void forward_phase(conv_kernel *k)
-{
-    const conv_shape *s = &k->shape;
-    k->mul_h = s->stride_h;
-    k->mul_w = s->stride_w;
-    k->n_phases = 1;
-    k->phases[0] = (phase){
-        .step_h = 1, .step_w = 1, .rows = k->dst.h, .cols = k->dst.w, .n_taps = s->r * s->s};
-    for (int64_t i = 0; i < s->r * s->s; i++)
-        k->taps[i] = (tap){i / s->s - s->pad_top, i % s->s - s->pad_left, i};
-}
-
-/* Backward: dx(y, x) gets dy((y + pad - r) / stride, ...) for the r with y + pad - r divisible by
- * stride. */
-static void backward_phases(conv_kernel *k)
-{
-    const conv_shape *s = &k->shape;
-    int64_t n_taps = 0;
-    k->mul_h = k->mul_w = 1;
-    k->n_phases = 0;
-    for (int64_t y0 = 0; y0 < min64(s->stride_h, k->dst.h); y0++)
-        for (int64_t x0 = 0; x0 < min64(s->stride_w, k->dst.w); x0++) {
-            phase *ph = &k->phases[k->n_phases++];
-            *ph = (phase){.y0 = y0,
-                          .x0 = x0,
-                          .step_h = s->stride_h,
-                          .step_w = s->stride_w,
-                          .rows = ceil_div(k->dst.h - y0, s->stride_h),
-                          .cols = ceil_div(k->dst.w - x0, s->stride_w),
-                          .tap0 = n_taps};
-            for (int64_t i = 0; i < s->r * s->s; i++) {
-                int64_t dy = y0 + s->pad_top - i / s->s, dx = x0 + s->pad_left - i % s->s;
-                if (floor_mod(dy, s->stride_h) || floor_mod(dx, s->stride_w))
-                    continue;
-                k->taps[n_taps++] = (tap){dy / s->stride_h, dx / s->stride_w, i};
-            }
-            ph->n_taps = n_taps - ph->tap0;
-        }
+    slr_conv_walk_free(&((conv_kernel *)head)->walk, env);
 }
 
 /* Taps of neighbouring numbers are one matrix only where weights lie as [taps][src][dst]. */
@@ -299,14 +224,14 @@ static void choose_blocks(conv_kernel *k)
         return;
     if (k->src_cg > TILE_DEPTH)
         k->depth_cols = ceil_div(ceil_div(k->src_cg, ceil_div(k->src_cg, TILE_DEPTH)), 16) * 16;
-    else if (!k->weights_trans && k->n_phases == 1)
+    else if (!k->weights_trans && k->walk.n_phases == 1)
         k->depth_taps = min64(k->shape.r * k->shape.s, ceil_div(GROUP_DEPTH, k->src_cg));
 }
 
 static void choose_tiles(conv_kernel *k)
 {
-    const int64_t taps = k->shape.r * k->shape.s / k->n_phases;
-    const int64_t pixels = k->dst.n * k->phases[0].rows * k->phases[0].cols;
+    const int64_t taps = k->shape.r * k->shape.s / k->walk.n_phases;
+    const int64_t pixels = k->dst.n * k->walk.phases[0].rows * k->walk.phases[0].cols;
     const int64_t per_pixel = k->src_cg * (taps ? taps : 1);
     k->tm = pixels;
     k->tn = k->dst_cg;
@@ -315,7 +240,7 @@ static void choose_tiles(conv_kernel *k)
         k->tn = ceil_div(ceil_div(k->dst_cg, ceil_div(k->dst_cg, WEIGHT_COLUMNS)), 16) * 16;
         /* small images: cut columns, then rows, until there is something to share out */
         while (ceil_div(pixels, k->tm) * ceil_div(k->dst_cg, k->tn) * k->shape.groups *
-                       k->n_phases <
+                       k->walk.n_phases <
                    8 &&
                k->tm * k->tn * per_pixel > 2 * SMALL_WORK) {
             if (k->tn >= 128)
@@ -328,71 +253,12 @@ static void choose_tiles(conv_kernel *k)
     }
     k->tm = min64(k->tm, 4 * TILE_PIXELS);
     k->col_tiles = ceil_div(k->dst_cg, k->tn);
-    for (int64_t i = 0; i < k->n_phases; i++) {
-        phase *ph = &k->phases[i];
+    for (int64_t i = 0; i < k->walk.n_phases; i++) {
+        slr_conv_phase *ph = &k->walk.phases[i];
         ph->tile0 = k->n_tiles;
         k->n_tiles +=
             ceil_div(k->dst.n * ph->rows * ph->cols, k->tm) * k->col_tiles * k->shape.groups;
     }
-}
-
-static int64_t int_at(const sdlora_opdesc *op, uint32_t i, int64_t otherwise)
-{
-    return i < op->n_int ? op->ints[i] : otherwise;
-}
-
-/* Reads and checks what all three operations share; w gives K, Cg, R, S, and x or y may be
- * computed. */
-static int read_shape(conv_shape *s, const sdlora_opdesc *op, const sdlora_tdesc *x,
-                      const sdlora_tdesc *y, const int64_t w[4])
-{
-    slr_require(op->n_int >= 2 && x->rank == 4 && y->rank == 4);
-    *s = (conv_shape){
-        .x = {x->dim[0], x->dim[1], x->dim[2], x->dim[3]},
-        .y = {y->dim[0], y->dim[1], y->dim[2], y->dim[3]},
-        .r = w[2],
-        .s = w[3],
-        .stride_h = op->ints[0],
-        .stride_w = op->ints[1],
-        .pad_top = int_at(op, 2, 0),
-        .pad_left = int_at(op, 3, 0),
-        .groups = int_at(op, 6, 1),
-    };
-    slr_require(s->stride_h > 0 && s->stride_w > 0 && s->groups > 0 && s->r > 0 && s->s > 0);
-    s->cg = s->x.c / s->groups;
-    s->kg = s->y.c / s->groups;
-    const int64_t h = s->x.h + s->pad_top + int_at(op, 4, 0) - s->r;
-    const int64_t wd = s->x.w + s->pad_left + int_at(op, 5, 0) - s->s;
-    if (s->cg * s->groups != s->x.c || s->kg * s->groups != s->y.c || w[0] != s->y.c ||
-        w[1] != s->cg || s->x.n != s->y.n || h < 0 || wd < 0 || h / s->stride_h + 1 != s->y.h ||
-        wd / s->stride_w + 1 != s->y.w)
-        return slr_fail(SDLORA_EINVAL, __func__,
-                        "conv2d: [%lld,%lld,%lld,%lld] by [%lld,%lld,%lld,%lld] does not give "
-                        "[%lld,%lld,%lld,%lld]",
-                        (long long)s->x.n, (long long)s->x.h, (long long)s->x.w, (long long)s->x.c,
-                        (long long)w[0], (long long)w[1], (long long)w[2], (long long)w[3],
-                        (long long)s->y.n, (long long)s->y.h, (long long)s->y.w, (long long)s->y.c);
-    return SDLORA_OK;
-}
-
-static bool given(const sdlora_opdesc *op, uint32_t i)
-{
-    return i < op->n_in && op->in[i].dtype;
-}
-
-/* `strict`: bits of the operands, inputs first, that are f32 in any case. */
-static int check_types(const sdlora_opdesc *op, unsigned strict)
-{
-    for (uint32_t i = 0; i < op->n_in + op->n_out; i++) {
-        const sdlora_tdesc *t = i < op->n_in ? &op->in[i] : &op->out[i - op->n_in];
-        if (t->dtype && !slr_cpu_is_frozen(op, i) &&
-            !(strict >> i & 1 ? slr_cpu_f32(t) : slr_cpu_stored(t)))
-            return slr_fail(SDLORA_ENOTSUP, __func__,
-                            "a convolution takes dense f32 or bf16; operand %u is of type %u or "
-                            "has gaps",
-                            (unsigned)i, (unsigned)t->dtype);
-    }
-    return SDLORA_OK;
 }
 
 /* The type in which a launch finds input i: packs of frozen ones are f32. */
@@ -404,9 +270,8 @@ static const slr_dtype_row *type_of(const sdlora_opdesc *op, uint32_t i)
 static int finish(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env, conv_kernel want,
                   const sdlora_opdesc *op)
 {
-    const conv_shape *s = &want.shape;
+    const slr_conv_shape *s = &want.shape;
     const int64_t n_taps = s->r * s->s;
-    const int64_t n_phases = want.backward ? s->stride_h * s->stride_w : 1;
     conv_kernel *k = slr_cpu_kernel_new(env, sizeof *k, conv_launch);
     if (!k)
         return SDLORA_ENOMEM;
@@ -414,15 +279,7 @@ static int finish(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env
     *k = want;
     k->head.free = conv_free;
     *out = &k->head; /* the caller frees it when the rest fails */
-    const size_t phase_bytes = (size_t)n_phases * sizeof(phase);
-    k->phases = env->host->alloc(env->host->self, phase_bytes + (size_t)n_taps * sizeof(tap), 64);
-    if (!k->phases)
-        return SDLORA_ENOMEM;
-    k->taps = (tap *)(void *)((char *)k->phases + phase_bytes);
-    if (k->backward)
-        backward_phases(k);
-    else
-        forward_phase(k);
+    SLR_TRY(slr_conv_walk_new(&k->walk, env, s, k->backward));
     k->src_type = type_of(op, 0);
     k->dst_type = slr_dtype(op->out[0].dtype);
     k->add_type = k->has_add ? type_of(op, 3) : k->dst_type;
@@ -433,7 +290,7 @@ static int finish(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env
     choose_blocks(k);
     choose_tiles(k);
     k->block_floats = k->direct ? 0 : slr_cpu_lines(k->tm * k->depth_taps * k->depth_cols);
-    const bool tile = k->n_phases > 1 || k->dst_type->dtype != SDLORA_F32;
+    const bool tile = k->walk.n_phases > 1 || k->dst_type->dtype != SDLORA_F32;
     k->tile_floats = tile ? slr_cpu_lines(k->tm * k->tn) : 0;
     k->frozen = slr_cpu_is_frozen(op, 1);
     k->pack_floats = k->frozen ? 0 : slr_cpu_lines(s->y.c * s->cg * n_taps);
@@ -448,10 +305,10 @@ static int conv_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_en
 {
     conv_kernel k = {.alpha = op->n_real ? (float)op->reals[0] : 1.0f, .layout = SLR_PACK_CONV_CK};
     slr_require(op->n_in >= 2 && op->n_out == 1 && op->in[1].rank == 4);
-    SLR_TRY(check_types(op, 1u << 2));
-    SLR_TRY(read_shape(&k.shape, op, &op->in[0], &op->out[0], op->in[1].dim));
-    k.has_bias = given(op, 2);
-    k.has_add = given(op, 3);
+    SLR_TRY(slr_conv_check_types(op, 1u << 2));
+    SLR_TRY(slr_conv_read(&k.shape, op, &op->in[0], &op->out[0], op->in[1].dim));
+    k.has_bias = op->n_in > 2 && op->in[2].dtype;
+    k.has_add = op->n_in > 3 && op->in[3].dtype;
     slr_require(!k.has_bias || slr_cpu_count(&op->in[2]) == k.shape.y.c);
     slr_require(!k.has_add || slr_cpu_same_shape(&op->in[3], &op->out[0]));
     k.src = k.shape.x;
@@ -468,8 +325,8 @@ static int conv_bx_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
 {
     conv_kernel k = {.alpha = op->n_real ? (float)op->reals[0] : 1.0f, .backward = true};
     slr_require(op->n_in == 2 && op->n_out == 1 && op->in[1].rank == 4);
-    SLR_TRY(check_types(op, 0));
-    SLR_TRY(read_shape(&k.shape, op, &op->out[0], &op->in[0], op->in[1].dim));
+    SLR_TRY(slr_conv_check_types(op, 0));
+    SLR_TRY(slr_conv_read(&k.shape, op, &op->out[0], &op->in[0], op->in[1].dim));
     k.src = k.shape.y;
     k.dst = k.shape.x;
     k.src_cg = k.shape.kg;
@@ -505,7 +362,7 @@ static void bw_piece(void *arg, int64_t piece, int slot)
     const bw_job *job = arg;
     const bw_kernel *b = job->k;
     const conv_kernel *k = &b->geometry;
-    const conv_shape *s = &k->shape;
+    const slr_conv_shape *s = &k->shape;
     const int64_t c0 = piece % b->c_tiles * b->tc, cn = min64(b->tc, s->cg - c0);
     const int64_t group = piece / b->c_tiles % s->groups, t = piece / b->c_tiles / s->groups;
     float *dy_block = job->scratch + slot * b->slot_floats;
@@ -513,7 +370,8 @@ static void bw_piece(void *arg, int64_t piece, int slot)
     const int64_t pixels = s->y.n * s->y.h * s->y.w;
     for (int64_t first = 0; first < pixels; first += BW_PIXELS) {
         const int64_t rows = min64(BW_PIXELS, pixels - first);
-        gather(k, k->phases, &k->taps[t], job->x, first, rows, group * s->cg + c0, cn, block, cn);
+        gather(k, k->walk.phases, &k->walk.taps[t], job->x, first, rows, group * s->cg + c0, cn,
+               block, cn);
         const int64_t at = first * s->y.c + group * s->kg;
         slr_mat a = {dy_block, s->kg, true};
         if (b->dy_floats)
@@ -533,7 +391,7 @@ static void bw_piece(void *arg, int64_t piece, int slot)
 static int bw_launch(sdlora_kernel *head, const slr_cpu_env *env, void *const *ptr, void *scratch)
 {
     const bw_kernel *b = (const bw_kernel *)head;
-    const conv_shape *s = &b->geometry.shape;
+    const slr_conv_shape *s = &b->geometry.shape;
     bw_job job = {.k = b, .dy = ptr[0], .x = ptr[1], .dw = ptr[2], .scratch = scratch};
     slr_cpu_spread(env, b->c_tiles * s->groups * s->r * s->s, bw_piece, &job);
     return SDLORA_OK;
@@ -547,10 +405,10 @@ static void bw_free(sdlora_kernel *head, const slr_cpu_env *env)
 static int conv_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
                            const sdlora_opdesc *op)
 {
-    conv_shape s;
+    slr_conv_shape s;
     slr_require(op->n_in == 2 && op->n_out == 1 && op->out[0].rank == 4);
-    SLR_TRY(check_types(op, 1u << 2));
-    SLR_TRY(read_shape(&s, op, &op->in[1], &op->in[0], op->out[0].dim));
+    SLR_TRY(slr_conv_check_types(op, 1u << 2));
+    SLR_TRY(slr_conv_read(&s, op, &op->in[1], &op->in[0], op->out[0].dim));
     bw_kernel *b = slr_cpu_kernel_new(env, sizeof *b, bw_launch);
     if (!b)
         return SDLORA_ENOMEM;
@@ -563,12 +421,7 @@ static int conv_bw_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu
     k->alpha = op->n_real ? (float)op->reals[0] : 1.0f;
     k->src_type = type_of(op, 1);
     b->dy_type = type_of(op, 0);
-    k->phases =
-        env->host->alloc(env->host->self, sizeof(phase) + (size_t)(s.r * s.s) * sizeof(tap), 64);
-    if (!k->phases)
-        return SDLORA_ENOMEM;
-    k->taps = (tap *)(void *)(k->phases + 1);
-    forward_phase(k);
+    SLR_TRY(slr_conv_walk_new(&k->walk, env, &s, false));
     b->tc = ceil_div(s.cg, ceil_div(s.cg, BW_CHANNELS));
     b->c_tiles = ceil_div(s.cg, b->tc);
     b->dy_floats = b->dy_type->dtype != SDLORA_F32 ? slr_cpu_lines(BW_PIXELS * s.kg) : 0;

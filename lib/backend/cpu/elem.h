@@ -44,11 +44,8 @@ ALWAYS void vstore_n(float *p, vf v, int64_t n)
 #endif
 }
 
-/* --- one register of elements */
+/* --- one register of bf16 */
 
-#if SLR_BF16
-
-typedef uint16_t elem;
 typedef uint16_t vh __attribute__((vector_size(VN * 2)));
 typedef uint32_t vu __attribute__((vector_size(VN * 4)));
 
@@ -87,41 +84,67 @@ ALWAYS vh narrow(vf v)
 #endif
 }
 
-ALWAYS vf ld(const elem *p)
+ALWAYS vf ld_half(const uint16_t *p)
 {
     vh h;
     memcpy(&h, p, sizeof h);
     return widen(h);
 }
 
-ALWAYS void st(elem *p, vf v)
+ALWAYS void st_half(uint16_t *p, vf v)
 {
     vh h = narrow(v);
     memcpy(p, &h, sizeof h);
 }
 
-ALWAYS vf ld_n(const elem *p, int64_t n)
+ALWAYS vf ld_half_n(const uint16_t *p, int64_t n)
 {
 #if defined(__AVX512F__)
     return widen((vh)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p));
 #else
-    elem t[VN] = {0};
+    uint16_t t[VN] = {0};
     for (int64_t i = 0; i < n; i++)
         t[i] = p[i];
-    return ld(t);
+    return ld_half(t);
 #endif
 }
 
-ALWAYS void st_n(elem *p, vf v, int64_t n)
+ALWAYS void st_half_n(uint16_t *p, vf v, int64_t n)
 {
 #if defined(__AVX512F__)
     _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), (__m256i)narrow(v));
 #else
-    elem t[VN];
-    st(t, v);
+    uint16_t t[VN];
+    st_half(t, v);
     for (int64_t i = 0; i < n; i++)
         p[i] = t[i];
 #endif
+}
+
+/* --- one register of elements */
+
+#if SLR_BF16
+
+typedef uint16_t elem;
+
+ALWAYS vf ld(const elem *p)
+{
+    return ld_half(p);
+}
+
+ALWAYS void st(elem *p, vf v)
+{
+    st_half(p, v);
+}
+
+ALWAYS vf ld_n(const elem *p, int64_t n)
+{
+    return ld_half_n(p, n);
+}
+
+ALWAYS void st_n(elem *p, vf v, int64_t n)
+{
+    st_half_n(p, v, n);
 }
 
 ALWAYS float get(const elem *p)

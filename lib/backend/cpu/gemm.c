@@ -254,29 +254,41 @@ static int make(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
     return SDLORA_OK;
 }
 
-static int matmul_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
-                          const sdlora_opdesc *op)
+int slr_matmul_read(slr_product *p, const sdlora_opdesc *op)
 {
     slr_require(op->n_in >= 2 && op->n_out == 1);
-    SLR_TRY(check_dense(op, 2));
     const sdlora_tdesc *a = &op->in[IN_A], *b = &op->in[IN_B], *c = &op->out[0];
     const bool ta = op->n_int > 0 && op->ints[0], tb = op->n_int > 1 && op->ints[1];
-    gemm_kernel g = {
-        .batch = 1,
+    slr_require(a->rank >= 2 && b->rank >= 2 && c->rank >= 2);
+    *p = (slr_product){
         .m = ta ? last_dim(a) : rows_of(a),
         .k = ta ? rows_of(a) : last_dim(a),
         .n = tb ? rows_of(b) : last_dim(b),
+        .ta = ta,
+        .tb = tb,
         .has_bias = given(op, IN_BIAS),
         .has_add = given(op, IN_ADD),
+        .alpha = op->n_real > 0 ? (float)op->reals[0] : 1.0f,
     };
     const int64_t bk = tb ? last_dim(b) : rows_of(b);
-    if (bk != g.k || slr_cpu_count(c) != g.m * g.n || last_dim(c) != g.n ||
-        (g.has_bias && slr_cpu_count(&op->in[IN_BIAS]) != g.n) ||
-        (g.has_add && slr_cpu_count(&op->in[IN_ADD]) != g.m * g.n))
+    if (bk != p->k || slr_cpu_count(c) != p->m * p->n || last_dim(c) != p->n ||
+        (p->has_bias && slr_cpu_count(&op->in[IN_BIAS]) != p->n) ||
+        (p->has_add && slr_cpu_count(&op->in[IN_ADD]) != p->m * p->n))
         return slr_fail(
             SDLORA_EINVAL, __func__,
             "matmul: [%lld,%lld] by [%lld,%lld] does not give the shapes of its operands",
-            (long long)g.m, (long long)g.k, (long long)bk, (long long)g.n);
+            (long long)p->m, (long long)p->k, (long long)bk, (long long)p->n);
+    return SDLORA_OK;
+}
+
+static int matmul_prepare(sdlora_kernel **out, uint64_t *scratch, const slr_cpu_env *env,
+                          const sdlora_opdesc *op)
+{
+    slr_product p;
+    SLR_TRY(check_dense(op, 2));
+    SLR_TRY(slr_matmul_read(&p, op));
+    const gemm_kernel g = {
+        .batch = 1, .m = p.m, .k = p.k, .n = p.n, .has_bias = p.has_bias, .has_add = p.has_add};
     return make(out, scratch, env, op, g);
 }
 

@@ -17,6 +17,16 @@ typedef struct slr_mat {
 void slr_sgemm(int64_t m, int64_t n, int64_t k, float alpha, slr_mat a, slr_mat b, float beta,
                float *c, int64_t ldc);
 
+/* What MATMUL's descriptor says. */
+typedef struct slr_product {
+    int64_t m, n, k;
+    bool ta, tb, has_bias, has_add;
+    float alpha;
+} slr_product;
+
+/* EINVAL where the shapes do not fit; refuses to look at types. */
+int slr_matmul_read(slr_product *p, const sdlora_opdesc *op);
+
 /* How [m,n] is cut: rows and columns of a tile.  Depends on shapes only. */
 typedef struct slr_tiling {
     int64_t tm, tn;     /* the last of a row or column may be smaller */

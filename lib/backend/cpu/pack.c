@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The cache of converted frozen inputs: (contents, layout) -> one f32 block, counted by the kernels
+/* The cache of converted frozen inputs: (contents, layout) -> one block, counted by the kernels
  * that use it.  After conversion the pages of a mapped file are let go.  Refuses to know
  * operations; a new layout is a row of `layouts`. */
 #include "backend/cpu/pack.h"
@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/cpu/mm.h"
 #include "base/status.h"
 #include "io/file.h"
 
@@ -140,6 +141,26 @@ void slr_cpu_to_f32(const slr_cpu_env *env, const slr_dtype_row *type, float *ds
     slr_cpu_parallel(env, n, CONVERT_BLOCK, convert_range, &j);
 }
 
+/* What panels are made of, or no runs for other layouts. */
+static slr_mm_source source_of(const sdlora_tdesc *t, int layout)
+{
+    const int64_t last = t->dim[t->rank - 1], rest = slr_cpu_count(t) / (last ? last : 1);
+    const int64_t kk = t->dim[0], c = t->rank > 3 ? t->dim[1] : 1,
+                  taps = t->rank > 3 ? t->dim[2] * t->dim[3] : 1;
+    switch (layout & ~SLR_PACK_HALF) {
+    case SLR_PACK_MM:
+        return (slr_mm_source){1, rest, last, last, 1};
+    case SLR_PACK_MM_T:
+        return (slr_mm_source){1, last, rest, 1, last};
+    case SLR_PACK_MM_CONV:
+        return (slr_mm_source){taps, c, kk, taps, c * taps};
+    case SLR_PACK_MM_BACK:
+        return (slr_mm_source){taps, kk, c, c * taps, taps};
+    default:
+        return (slr_mm_source){0};
+    }
+}
+
 /* --- letting the pages of a mapped file go --- */
 
 /* True when every page of [lo,hi) that exists belongs to a file, so that dropping it loses nothing:
@@ -185,22 +206,29 @@ static int convert(const slr_cpu_env *env, slr_cpu_pack *p, const slr_dtype_row 
 {
     slr_cpu_packs *packs = env->packs;
     const int64_t n = slr_cpu_count(&p->desc);
-    const size_t bytes = (size_t)(n ? n : 1) * sizeof(float);
-    const bool plain = p->layout == SLR_PACK_PLAIN;
+    const size_t floats = (size_t)(n ? n : 1) * sizeof(float);
+    const bool plain = p->layout == SLR_PACK_PLAIN, half = p->layout & SLR_PACK_HALF;
     const bool ready = type->dtype == SDLORA_F32 && (uintptr_t)p->data % 4 == 0;
     const void *src = p->data;
+    const slr_mm_source panels = source_of(&p->desc, p->layout);
+    const slr_mm_fns *fns = slr_mm_fns_of(env, half);
+    const size_t bytes = panels.runs ? slr_mm_bytes(fns, half, &panels) : floats;
     float *dst = block_new(packs, bytes);
-    float *flat = plain || ready ? NULL : block_new(packs, bytes); /* f32 in file order */
-    if (!dst || (!plain && !ready && !flat)) {
-        block_free(packs, dst);
-        block_free(packs, flat);
-        return SDLORA_ENOMEM;
-    }
-    if (!ready || plain)
+    float *flat = plain || ready ? NULL : block_new(packs, floats); /* f32 in file order */
+    float *spare = panels.runs ? block_new(packs, floats) : NULL;
+    const bool enough = dst && (plain || ready || flat) && (!panels.runs || spare);
+    if (enough && (!ready || plain))
         slr_cpu_to_f32(env, type, plain ? dst : flat, src, n);
-    if (!plain)
+    if (enough && panels.runs)
+        slr_mm_panels(fns, half, dst, ready ? src : flat, &panels, spare);
+    else if (enough && !plain)
         slr_cpu_pack_conv(env, dst, ready ? src : flat, p->desc.dim, p->groups, p->layout);
     block_free(packs, flat);
+    block_free(packs, spare);
+    if (!enough) {
+        block_free(packs, dst);
+        return SDLORA_ENOMEM;
+    }
     p->data = p->owned = dst;
     p->bytes = bytes;
     let_go(src, (size_t)n * type->size);

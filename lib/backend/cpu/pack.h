@@ -11,7 +11,13 @@ enum {
     SLR_PACK_PLAIN = 0,   /* the same order; f32 that is aligned to 4 bytes is used where it lies */
     SLR_PACK_CONV_CK = 1, /* [K,Cg,R,S] -> [groups][R][S][Cg][Kg] */
     SLR_PACK_CONV_KC = 2, /* [K,Cg,R,S] -> [groups][R][S][Kg][Cg] */
-    SLR_PACK_FILE = 3     /* the bytes of the file where they lie: own type, any alignment */
+    SLR_PACK_FILE = 3,    /* the bytes of the file where they lie: own type, any alignment */
+    /* Panels of mm.h, of f32 or (+ SLR_PACK_HALF) of bf16 */
+    SLR_PACK_MM = 4,      /* of b[k,n] */
+    SLR_PACK_MM_T = 5,    /* of b[n,k] */
+    SLR_PACK_MM_CONV = 6, /* [K,C,R,S]: k is C, n is K; one run per tap */
+    SLR_PACK_MM_BACK = 7, /* [K,C,R,S]: k is K, n is C */
+    SLR_PACK_HALF = 8
 };
 
 int slr_cpu_packs_new(slr_cpu_packs **out, const sdlora_host *host);
