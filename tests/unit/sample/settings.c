@@ -17,7 +17,8 @@
 #include "sample/settings.h"
 
 /* What handles take from the options themselves. */
-static const char *const elsewhere[] = {"lora_unmatched", "sd_vae", NULL};
+static const char *const elsewhere[] = {"lora_unmatched", "sd_vae", "hr_checkpoint_name",
+                                        "refiner_checkpoint", NULL};
 
 static void ok(int rc)
 {
