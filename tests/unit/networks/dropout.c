@@ -109,7 +109,7 @@ static dropping drop_new(const char *which, const char *p, bool with_seed)
 static void drop_run(dropping *d, int32_t seed)
 {
     const int32_t seeds[2] = {seed, 7};
-    char name[16];
+    char name[24];
     slr_val v;
     if (slr_plan_find(d->plan, "seed", &v) >= 0)
         memcpy(slr_plan_data(d->plan, v), seeds, sizeof seeds);
