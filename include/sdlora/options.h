@@ -81,6 +81,8 @@ SDLORA_API int sdlora_options_from_metadata(sdlora_options *o, sdlora_context *c
  * Sets every option of kind "generate" that a picture's generation parameters tell of, in the words
  * of AUTOMATIC1111 and its relatives, old versions included.  What is set already stays.  Fields
  * that are not known here go to the option infotext_extra, so that the next picture has them too.
+ * Where styles_file is set and neither text is, styles of those files that are in both texts become
+ * the option styles.
  * Model, VAE, networks and embeddings are the caller's: sdlora_generator_match() compares them.
  * @param notes  Nullable: receives a line for each field that cannot be followed; to be given back
  *               with sdlora_text_free().

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "sample/solver.h"
+#include "sample/styles.h"
 
 /* What a field's value is turned into. */
 typedef struct word {
@@ -222,6 +223,39 @@ static const slr_info_field *field_of(const slr_info *i, const char *key)
     return NULL;
 }
 
+static int set_texts(filling *f, const char *prompt, const char *negative)
+{
+    const slr_info_field first = {.key = "Prompt", .value = prompt},
+                         second = {.key = "Negative prompt", .value = negative};
+    SLR_TRY(set(f, &first, "prompt", prompt));
+    return set(f, &second, "negative", negative);
+}
+
+/* Where the caller names files of styles, those in the texts are options again, so that others can
+ * take their place. */
+static int set_styled(filling *f)
+{
+    const char *files = slr_opt_text(f->given, "styles_file");
+    char *names, *prompt, *negative;
+    slr_styles styles;
+    if (!files || slr_opt_given(f->given, "prompt") || slr_opt_given(f->given, "negative"))
+        return set_texts(f, f->info->prompt, f->info->negative);
+    int rc = slr_styles_read_all(&styles, f->m, files);
+    if (rc >= 0)
+        rc = slr_styles_extract(&styles, f->info->prompt, f->info->negative, &names, &prompt,
+                                &negative);
+    slr_styles_free(&styles);
+    SLR_TRY(rc);
+    const slr_info_field field = {.key = "Styles", .value = names};
+    rc = *names ? set(f, &field, "styles", names) : SDLORA_OK;
+    if (rc >= 0)
+        rc = set_texts(f, prompt, negative);
+    slr_free(f->m, names);
+    slr_free(f->m, prompt);
+    slr_free(f->m, negative);
+    return rc;
+}
+
 /* A1111 takes the first sampler of its list where it does not know the name. */
 static int set_sampler(filling *f)
 {
@@ -260,7 +294,7 @@ static bool has_any(const slr_info *i, const char *const *keys)
 
 bool slr_info_masked(const slr_info *i)
 {
-    static const char *const keys[] = {"Mask mode",    "Mask blur", "Masked area padding",
+    static const char *const keys[] = {"Mask mode",    "Mask blur",      "Masked area padding",
                                        "Inpaint area", "Masked content", NULL};
     return has_any(i, keys);
 }
@@ -319,10 +353,7 @@ static int keep_unknown(filling *f)
 int slr_info_options(const slr_info *i, slr_mem *m, sdlora_options *o, slr_buf *notes)
 {
     filling f = {i, m, o, {o, "generate"}, notes};
-    const slr_info_field prompt = {.key = "Prompt", .value = i->prompt},
-                         negative = {.key = "Negative prompt", .value = i->negative};
-    SLR_TRY(set(&f, &prompt, "prompt", i->prompt));
-    SLR_TRY(set(&f, &negative, "negative", i->negative));
+    SLR_TRY(set_styled(&f));
     SLR_TRY(set_sampler(&f));
     SLR_TRY(set_eta(&f));
     SLR_TRY(set_strength(&f));

@@ -127,18 +127,7 @@ int slr_run_pass(slr_run *s, const slr_wording *words, slr_pass *p)
 
 int slr_run_read_styles(slr_run *s)
 {
-    slr_mem *m = s->g->m;
-    const char *files = s->set.styles_file ? s->set.styles_file : "";
-    int rc = slr_styles_new(&s->styles, m);
-    slr_str rest = {files, strlen(files)}, one;
-    while (rc >= 0 && slr_str_next(&rest, '\n', &one)) {
-        if (!one.n)
-            continue;
-        char *path = slr_strndup(m, one.p, one.n);
-        rc = path ? slr_styles_read(&s->styles, path) : SDLORA_ENOMEM;
-        slr_free(m, path);
-    }
-    return rc;
+    return slr_styles_read_all(&s->styles, s->g->m, s->set.styles_file ? s->set.styles_file : "");
 }
 
 /* All that works on this run, and that their VAEs make latents of one size. */

@@ -166,6 +166,19 @@ int slr_styles_read(slr_styles *s, const char *path)
     return rc;
 }
 
+int slr_styles_read_all(slr_styles *out, slr_mem *m, const char *files)
+{
+    slr_str rest = slr_str_of(files), one;
+    int rc = slr_styles_new(out, m);
+    while (rc >= 0 && slr_str_next(&rest, '\n', &one)) {
+        char *path = one.n ? slr_strndup(m, one.p, one.n) : NULL;
+        if (one.n)
+            rc = path ? slr_styles_read(out, path) : SDLORA_ENOMEM;
+        slr_free(m, path);
+    }
+    return rc;
+}
+
 const slr_style *slr_styles_find(const slr_styles *s, const char *name)
 {
     int64_t at;

@@ -26,6 +26,8 @@ void slr_styles_free(slr_styles *s); /* zeros: nothing */
  */
 int slr_styles_read(slr_styles *s, const char *path);
 int slr_styles_parse(slr_styles *s, const char *text, size_t n, const char *label);
+/* New, with those of files, one a line; on failure what is there is to be freed as well. */
+int slr_styles_read_all(slr_styles *out, slr_mem *m, const char *files);
 const slr_style *slr_styles_find(const slr_styles *s, const char *name); /* NULL: none */
 
 /* Puts styles around or behind both prompts, in order; names: one a line.  Results are the

@@ -9,7 +9,9 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/status.h"
 #include "io/json.h"
@@ -511,6 +513,51 @@ static void what_is_set_stays(void **state)
     slr_options_unref(o);
 }
 
+/* Rows: what is set beside a file of styles, and what comes of a text that has one of them. */
+static void styles_are_options_again(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *given, *value, *prompt, *negative, *styles;
+    } rows[] = {
+        {"steps", "5", "a cat", "old", "film"},
+        {"styles", "ink", "a cat", "old", "ink"},
+        {"prompt", "a dog", "a dog", "grain, old, red", NULL},
+        {"negative", "a dog", "a cat, film still", "a dog", NULL},
+    };
+    char path[] = "/tmp/sdlora-styles-XXXXXX", *notes;
+    static const char csv[] =
+        "name,prompt,negative_prompt\nfilm,film still,\"grain, {prompt}, red\"\n"
+        "ink,ink,colour\n";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && write(fd, csv, sizeof csv - 1) == (ssize_t)sizeof csv - 1);
+    close(fd);
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        sdlora_options *o;
+        slr_info i;
+        slr_buf b;
+        ok(slr_options_new(&o, NULL, "generate"));
+        ok(slr_options_set_text(o, "styles_file", path));
+        ok(slr_options_set_text(o, rows[k].given, rows[k].value));
+        slr_buf_init(&b, NULL);
+        ok(slr_info_read(
+            &i, NULL,
+            "a cat, film still\nNegative prompt: grain, old, red\nSteps: 4, Seed: 7, Size: 64x64"));
+        ok(slr_info_options(&i, NULL, o, &b));
+        check_option(o, "prompt", rows[k].prompt);
+        check_option(o, "negative", rows[k].negative);
+        check_option(o, "styles", rows[k].styles);
+        slr_info_free(&i);
+        slr_buf_free(&b);
+        slr_options_unref(o);
+    }
+    unlink(path);
+    sdlora_options *o = options_of("a", "styles_file", "", &notes);
+    check_option(o, "prompt", "a");
+    slr_free(NULL, notes);
+    slr_options_unref(o);
+}
+
 static void what_cannot_be_followed_is_told(void **state)
 {
     (void)state;
@@ -583,6 +630,7 @@ int main(void)
         cmocka_unit_test(every_field_has_its_option),
         cmocka_unit_test(fields_become_options),
         cmocka_unit_test(what_is_set_stays),
+        cmocka_unit_test(styles_are_options_again),
         cmocka_unit_test(what_cannot_be_followed_is_told),
         cmocka_unit_test(megabytes),
     };
