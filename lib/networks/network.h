@@ -165,6 +165,8 @@ slr_weights *slr_stack_weights(slr_stack *s, int part);
 slr_adapter slr_stack_adapter(slr_stack *s);
 /* Whether other strengths can be set in graphs that stand: no layer has weights of its own. */
 bool slr_stack_live(const slr_stack *s);
+/* Whether most of a part's weights are the stack's own: packed, they serve nobody else. */
+bool slr_stack_rebuilds_most(const slr_stack *s, int part);
 /* Other strengths for the same networks, without a new graph; EINVAL unless live. */
 int slr_stack_set(slr_stack *s, const slr_stack_item *items, size_t n);
 /* Whether graphs made with one serve the other, once slr_stack_bind() has been called for them: the

@@ -322,6 +322,20 @@ bool slr_stack_live(const slr_stack *s)
     return true;
 }
 
+bool slr_stack_rebuilds_most(const slr_stack *s, int part)
+{
+    const slr_weights *own = s->own[part], *base = slr_checkpoint_part(s->base, part);
+    int64_t all = 0, rebuilt = 0;
+    for (size_t i = 0; own && i < slr_weights_count(own); i++) {
+        const slr_tensor *t;
+        const slr_tensor *before = slr_weights_find(base, slr_weights_at(own, i, &t));
+        const int64_t count = slr_tensor_count(t);
+        all += count;
+        rebuilt += !before || before->id != t->id ? count : 0;
+    }
+    return 2 * rebuilt > all;
+}
+
 static bool has_hyper(const slr_stack *s)
 {
     for (size_t i = 0; i < s->n_items; i++)

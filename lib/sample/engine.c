@@ -52,7 +52,7 @@ static void drop_plans(slr_engine *e)
 }
 
 /* The plans of another stack.  The last of each kind stays until there is a new one, since packing
- * a model's weights again takes seconds. */
+ * a model's weights again takes seconds; unless most of them were the stack's own. */
 static void retire_plans(slr_engine *e)
 {
     for (int kind = 0; kind < SLR_ENGINE_KINDS; kind++) {
@@ -61,7 +61,7 @@ static void retire_plans(slr_engine *e)
             if (e->plan[i].plan && e->plan[i].key.kind == kind &&
                 (!last || e->plan[i].used > last->used))
                 last = &e->plan[i];
-        if (!last)
+        if (!last || (e->stack && slr_stack_rebuilds_most(e->stack, kind)))
             continue;
         slr_plan_free(e->retired[kind]);
         e->retired[kind] = last->plan;
@@ -225,8 +225,7 @@ int slr_engine_set_networks(slr_engine *e, const slr_stack_item *items, size_t n
 
 static bool same_key(const slr_engine_key *a, const slr_engine_key *b)
 {
-    return a->kind == b->kind && a->a == b->a && a->b == b->b && a->c == b->c &&
-           a->d == b->d;
+    return a->kind == b->kind && a->a == b->a && a->b == b->b && a->c == b->c && a->d == b->d;
 }
 
 static int plan_graph(slr_engine *e, slr_engine_build_fn build, void *user,

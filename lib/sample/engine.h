@@ -7,6 +7,7 @@
 
 #include "base/thread.h"
 #include "graph/exec.h"
+#include "models/nn.h"
 #include "networks/network.h"
 
 typedef struct slr_engine slr_engine;
@@ -28,8 +29,14 @@ slr_checkpoint *slr_engine_base(const slr_engine *e);           /* borrowed */
 slr_weights *slr_engine_weights(const slr_engine *e, int part); /* borrowed; NULL: no such part */
 slr_adapter slr_engine_adapter(const slr_engine *e);            /* zeros without networks */
 
-/* What a graph is made for.  Kinds are told apart by number; the rest is up to who builds. */
-enum { SLR_ENGINE_UNET = 0, SLR_ENGINE_TEXT = 1, SLR_ENGINE_TEXT2 = 2, SLR_ENGINE_KINDS = 3 };
+/* What a graph is made for.  Kinds are the parts whose weights it reads; the rest is up to who
+ * builds. */
+enum {
+    SLR_ENGINE_UNET = SLR_PART_UNET,
+    SLR_ENGINE_TEXT = SLR_PART_TE,
+    SLR_ENGINE_TEXT2 = SLR_PART_TE2,
+    SLR_ENGINE_KINDS = 3
+};
 typedef struct slr_engine_key {
     int kind;
     int64_t a, b, c, d;

@@ -205,12 +205,38 @@ static void any_order(void **state)
         slr_network_unref(net[k]);
 }
 
+/* Most weights of tinysd's UNet are its convolutions'. */
+static void what_a_stack_rebuilds(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args;
+        bool live, most;
+    } rows[] = {
+        {"algo=lora\npreset=full", true, false},
+        {"algo=lokr\nfactor=4\npreset=attn-only", false, false},
+        {"algo=lokr\nfactor=4\npreset=full", false, true},
+    };
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        const char *pairs[] = {"network_module", "lycoris.kohya", "network_dim", "4",
+                               "network_args",   rows[k].args,    NULL};
+        slr_stack_item item = {make(base, pairs, 7, 0.1), 1, 1, 0, {0}};
+        slr_stack *s;
+        ok(slr_stack_new(&s, NULL, devices, base, &item, 1));
+        assert_int_equal(slr_stack_live(s), rows[k].live);
+        assert_int_equal(slr_stack_rebuilds_most(s, SLR_PART_UNET), rows[k].most);
+        slr_stack_free(s);
+        slr_network_unref(item.network);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(come_and_go),
         cmocka_unit_test(each_kind),
         cmocka_unit_test(any_order),
+        cmocka_unit_test(what_a_stack_rebuilds),
     };
     return cmocka_run_group_tests_name("networks-orders", tests, setup, teardown);
 }
