@@ -4,7 +4,7 @@
 # makes the baseline anew: abidiff.sh --write LIBRARY BASELINE HEADERS.
 set -eu
 if [ "$1" = --write ]; then
-    abidw --headers-dir "$4" --no-corpus-path --no-comp-dir-path \
+    abidw --drop-private-types --exported-interfaces-only --headers-dir "$4" --no-corpus-path --no-comp-dir-path \
         --type-id-style hash --out-file "$3" "$2"
     sed -i "s#path='[^']*/\\(lib\\|include\\)/#path='\\1/#" "$3" # nothing of the machine that made it
     exit
