@@ -8,8 +8,8 @@
 #include <stdlib.h>
 
 typedef struct failing {
-    int64_t left; /* allocations until the one that fails */
-    int64_t held; /* blocks out */
+    _Atomic int64_t left; /* allocations until the one that fails */
+    _Atomic int64_t held; /* blocks out */
 } failing;
 
 static inline void *fail_alloc(void *user, size_t bytes)

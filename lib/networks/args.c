@@ -74,6 +74,11 @@ static const struct {
     {"constrain", REAL, BOTH, SET(constraint), 0, 1e9, NULL},
     {"rescaled", FLAG, BOTH, SET(rescaled), 0, 0, NULL},
     {"block_size", WHOLE, BOTH, SET(block_size), 1, 65536, NULL},
+    {"sig_type", TEXT, BOTH, SET(sig_type), 0, 0, NULL},
+    {"use_data_init", FLAG, BOTH, SET(data_init), 0, 0, NULL},
+    {"mask_group_id", NOTHING, BOTH, SET(sig_type), 0, 0, NULL},
+    {"tlora_min_rank", WHOLE, BOTH, SET(min_rank), 1, 65536, NULL},
+    {"tlora_alpha", REAL, BOTH, SET(rank_power), 0, 1000, NULL},
     {"train_on_input", FLAG, MAP, SET(train_on_input), 0, 0, NULL},
     {"train_norm", FLAG, LYCORIS, ALL(train_norm), 0, 0, NULL},
     {"enable_all_linear", FLAG, OFT, ALL(all_linear), 0, 0, NULL},
@@ -366,7 +371,8 @@ int slr_arguments_read(slr_arguments *a, slr_network *n)
     slr_opt o = slr_network_options(n);
     *a = (slr_arguments){
         .conv_dim = -1, .conv_alpha = -1, .unit = 1, .family = slr_network_family(n)->id};
-    a->set = (slr_settings){.factor = -1, .wd_on_output = true, .block_size = 4, .lr_weight = 1.0};
+    a->set = (slr_settings){
+        .factor = -1, .wd_on_output = true, .data_init = true, .block_size = 4, .lr_weight = 1.0};
     SLR_TRY(split(n, slr_opt_text(o, "network_args")));
     a->set.dim = slr_opt_has(o, "network_dim") ? slr_opt_int(o, "network_dim") : 4;
     a->set.alpha = slr_opt_real(o, "network_alpha");

@@ -262,7 +262,7 @@ static const struct {
     {"lokr_w2_a", "lokr"},        {"on_input", "ia3"},        {"oft_blocks", "oft"},
     {"oft_diag", "oft"},          {"oft_R.weight", "oft-v2"}, {"diff", "full"},
     {"set_weight", "set"},        {"w_norm", "norm"},         {"b_norm", "norm"},
-    {"a1.weight", "glora"},       {"b1.weight", "glora"},
+    {"a1.weight", "glora"},       {"b1.weight", "glora"},     {"lambda_layer", "tlora"},
 };
 
 const char *slr_leaf_algorithm(const char *leaf)

@@ -34,6 +34,10 @@ static const slr_module *apply_of(slr_train_hook *hook, slr_graph *g, const slr_
         hook->live = slr_slice(g, hook->ranks, 0, slr_module_ranks_at(n, mod), mod->rank);
         a->live = &hook->live;
     }
+    if (hook->masks != SLR_NONE && slr_module_masked(mod)) {
+        hook->live = slr_slice(g, hook->masks, 1, 0, mod->rank);
+        a->live = &hook->live;
+    }
     return mod;
 }
 
@@ -118,7 +122,7 @@ void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr
     for (size_t i = 0; i < n->n_slots; i++)
         vals[i] = SLR_NONE;
     *hook = (slr_train_hook){
-        .network = n, .seed = seed, .vals = vals, .ranks = SLR_NONE, .live = SLR_NONE};
+        .network = n, .seed = seed, .vals = vals, .ranks = SLR_NONE, .masks = SLR_NONE};
     hook->adapter = (slr_adapter){.user = hook, .param = param, .output = output, .tokens = tokens};
     if (slr_network_is_hyper(n))
         hook->adapter.context = context;

@@ -10,9 +10,9 @@
 
 /* In the order in which AUTOMATIC1111 tries them on a module. */
 static const slr_kind *const kinds[] = {
-    &slr_kind_lora,       &slr_kind_loha,  &slr_kind_ia3,      &slr_kind_lokr, &slr_kind_full,
-    &slr_kind_norm,       &slr_kind_glora, &slr_kind_diag_oft, &slr_kind_boft, &slr_kind_oft_old,
-    &slr_kind_oft_inputs, &slr_kind_oft,   &slr_kind_set,
+    &slr_kind_lora,       &slr_kind_loha,  &slr_kind_ia3,      &slr_kind_lokr,  &slr_kind_full,
+    &slr_kind_norm,       &slr_kind_glora, &slr_kind_diag_oft, &slr_kind_boft,  &slr_kind_oft_old,
+    &slr_kind_oft_inputs, &slr_kind_oft,   &slr_kind_set,      &slr_kind_tlora,
 };
 
 const slr_kind *slr_kind_at(size_t i)
@@ -78,8 +78,11 @@ int slr_form_refuse(const char *label, const slr_target *t, const char *leaf,
 
 void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form)
 {
-    *form = (slr_form){
-        .rank = mod->rank, .alpha = mod->alpha, .scale = mod->scale, .marked = mod->marked};
+    *form = (slr_form){.rank = mod->rank,
+                       .alpha = mod->alpha,
+                       .scale = mod->scale,
+                       .marked = mod->marked,
+                       .begins = mod->begins};
     for (int i = 0; i < SLR_KIND_LEAVES; i++)
         if (mod->at[i] >= 0) {
             const slr_network_slot *s = &n->slot[mod->slot + (size_t)mod->at[i]];
@@ -92,6 +95,12 @@ void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form
 bool slr_module_has(const slr_module *mod, int leaf)
 {
     return mod->at[leaf] >= 0;
+}
+
+/* A scalar is folded into others. */
+bool slr_module_filed(const slr_module *mod, int leaf)
+{
+    return leaf != SLR_LEAF_SCALAR && !(mod->begins && mod->kind->begun >> leaf & 1u);
 }
 
 const slr_network_slot *slr_module_slot(const slr_module *mod, const slr_network_slot *slots,

@@ -38,6 +38,7 @@ typedef struct slr_form {
     double alpha; /* as files say it; NAN: not written */
     double scale; /* delta() is multiplied by it */
     bool marked;  /* the kind's marker tensor says true */
+    bool begins;  /* leaves of kind.begun are in no file: the frozen weight has them */
 } slr_form;
 
 typedef struct slr_module {
@@ -46,7 +47,7 @@ typedef struct slr_module {
     const slr_settings *set; /* of a new module; those of an opened one are the defaults */
     int64_t rank;
     double alpha, scale;
-    bool marked;
+    bool marked, begins;
     size_t slot;                /* index of its first slot */
     int8_t at[SLR_KIND_LEAVES]; /* leaf i is slot + at[i]; -1: it has none */
 } slr_module;
@@ -62,7 +63,8 @@ typedef struct slr_apply {
     slr_val seed;                   /* SLR_NONE: no dropout */
     int64_t stream;                 /* dropout streams stream ... stream + 3 are this module's */
     double strength;                /* W' = W + strength * delta */
-    const slr_val *live;            /* DyLoRA: f32 [rank], what each rank weighs; NULL: 1 */
+    const slr_val *live;            /* f32, what each rank weighs: DyLoRA's [rank], T-LoRA's
+                                     * [samples,rank]; NULL: 1 */
 } slr_apply;
 
 struct slr_kind {
@@ -85,6 +87,10 @@ struct slr_kind {
     int (*read)(const slr_target *target, const slr_tensor *t, const char *label, slr_form *form);
     /* Initial values of a new module: a no-op as a whole. */
     void (*init)(const slr_module *mod, const slr_network_slot *slots, float *params, slr_rng *rng);
+    uint32_t begun; /* bit i: leaf i is what the module begins with, and is not trained */
+    /* Fills those of a weight [out,in*kh*kw], before init(); on any thread. */
+    int (*begin)(const slr_module *mod, const slr_network_slot *slots, float *params, slr_mem *m,
+                 const float *w);
 
     /* D [out,in] (or [out,in,kh,kw]; [C] of a norm), f32, differentiable, without scale; w is the
      * frozen weight in f32 and of the same shape.  NULL: output() alone serves (not in files). */
@@ -93,7 +99,8 @@ struct slr_kind {
     uint32_t whole; /* bit i: with leaf i a module knows no rank limit (dyn) */
     /* y + scale * D(x) without building D, where that is cheaper; or NULL. */
     slr_val (*output)(const slr_apply *a, const slr_module *mod, slr_val x, slr_val y);
-    bool drops; /* output() does the dropout of LyCORIS' bypass_mode */
+    bool drops;   /* output() does the dropout of LyCORIS' bypass_mode */
+    bool no_rows; /* rank_dropout is unheard, as in LyCORIS */
     /* Two factors whose product is scale * D: down [rank, in*kh*kw], up [out, rank], of at most
      * `rank` (the module's, or fewer: dyn).  NULL: D has none, or they are not cheap. */
     void (*factors)(const slr_module *mod, const slr_network_slot *slots, const float *params,
@@ -106,7 +113,7 @@ const slr_kind *slr_kind_named(const char *algo); /* NULL: unknown */
 const char *slr_kind_leaf(const slr_kind *kind, int leaf);
 extern const slr_kind slr_kind_lora, slr_kind_loha, slr_kind_lokr, slr_kind_ia3, slr_kind_full,
     slr_kind_norm, slr_kind_set, slr_kind_glora, slr_kind_diag_oft, slr_kind_oft, slr_kind_oft_old,
-    slr_kind_oft_inputs, slr_kind_boft;
+    slr_kind_oft_inputs, slr_kind_boft, slr_kind_tlora;
 extern const slr_kind slr_kind_embedding; /* not among them: it adapts no layer */
 
 /* --- shared by kinds --- */
@@ -224,6 +231,17 @@ int64_t slr_module_ranks_at(const slr_network *n, const slr_module *mod);
 /* Ranks that DyLoRA trains together; 0: the module is no DyLoRA. */
 int64_t slr_module_unit(const slr_module *mod);
 int slr_network_layout(slr_network *n); /* slots and the flat block (zeros) */
+/* begin.c: what modules of kinds that begin() begin with: all of a new network, and those of an
+ * opened one whose file leaves it to the frozen weight.  Nothing where the base has shapes alone.
+ */
+int slr_network_begin(slr_network *n, const slr_checkpoint *base, uint64_t seed);
+int slr_network_begin_again(slr_network *n, const slr_checkpoint *base);
+/* The same of dora_scale: norms of the frozen weight. */
+int slr_network_norms(const slr_network *n, const slr_module *mod, const slr_checkpoint *base);
+/* Whether T-LoRA's mask is for the module, tlora.c. */
+bool slr_module_masked(const slr_module *mod);
+/* Whether the leaf is in the files that hold the module. */
+bool slr_module_filed(const slr_module *mod, int leaf);
 /* The form of a module that stands in a network. */
 void slr_module_form(const slr_network *n, const slr_module *mod, slr_form *form);
 /* "0:down_blocks.0...": one layer of one part.  Takes no memory, so that a layer cannot lose its

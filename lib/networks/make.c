@@ -87,41 +87,17 @@ static int add_targets(slr_network *n, const slr_targets *targets, const slr_arg
     return SDLORA_OK;
 }
 
-/* |W| along the axis that dora_scale has. */
-static int init_dora(const slr_network *n, const slr_module *mod, const slr_checkpoint *base)
-{
-    const slr_network_slot *slot = slr_module_slot(mod, &n->slot[mod->slot], SLR_LEAF_DORA);
-    char name[SLR_LAYER_KEY];
-    const slr_tensor *t;
-    if (!slot)
-        return SDLORA_OK;
-    slr_nn_path(name, "%s.weight", mod->target.path);
-    SLR_TRY(slr_weights_get(slr_checkpoint_part(base, mod->target.part), name, &t));
-
-    int64_t width = slr_target_fan_in(&mod->target), taps = mod->target.kh * mod->target.kw;
-    bool rows = slot->dim[0] == mod->target.out && slot->dim[1] == 1;
-    float *w = slr_alloc(n->m, (size_t)(mod->target.out * width) * sizeof *w);
-    double *sum = slr_calloc(n->m, slot->count, sizeof *sum);
-    int rc = w && sum ? slr_tensor_to_f32(t, w) : SDLORA_ENOMEM;
-    for (int64_t i = 0; rc >= 0 && i < mod->target.out * width; i++)
-        sum[rows ? i / width : i % width / taps] += (double)w[i] * w[i];
-    for (size_t i = 0; rc >= 0 && i < slot->count; i++)
-        n->params[slot->offset + i] = (float)sqrt(sum[i]);
-    slr_free(n->m, sum);
-    slr_free(n->m, w);
-    return rc;
-}
-
 /* A scalar starts at zero, so that the whole does. */
 static int init_params(slr_network *n, const slr_checkpoint *base, uint64_t seed)
 {
+    SLR_TRY(slr_network_begin(n, base, seed));
     for (size_t i = 0; i < n->n_modules; i++) {
         slr_rng rng;
         slr_rng_init(&rng, seed, SLR_STREAM_INIT, (uint32_t)i);
         const slr_module *mod = &n->module[i];
         if (mod->kind->init)
             mod->kind->init(mod, &n->slot[mod->slot], n->params, &rng);
-        SLR_TRY(init_dora(n, mod, base));
+        SLR_TRY(slr_network_norms(n, mod, base));
     }
     return SDLORA_OK;
 }

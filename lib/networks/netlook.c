@@ -126,7 +126,11 @@ static const char *algorithm_of(const slr_key *k, const char *name, const slr_te
 static const struct {
     const char *leaf;
     int axis;
-} rank_leaves[] = {{"lora_down.weight", 0}, {"hada_w1_b", 0}, {"lokr_w2_b", 0}, {"a1.weight", -1}};
+} rank_leaves[] = {{"lora_down.weight", 0},
+                   {"hada_w1_b", 0},
+                   {"lokr_w2_b", 0},
+                   {"a1.weight", -1},
+                   {"lambda_layer", 1}};
 
 static void see_rank(slr_netlook *l, const slr_key *k, const slr_tensor *t)
 {

@@ -197,7 +197,7 @@ static int check_counts(const slr_reading *r, const slr_group *g, const slr_form
     for (int i = 0; i < SLR_KIND_LEAVES; i++) {
         char wanted[96];
         slr_tensor shape = {.rank = form->leaf[i].rank};
-        if (!(form->have >> i & 1u))
+        if (!(form->have >> i & 1u) || (form->begins && g->kind->begun >> i & 1u))
             continue;
         memcpy(shape.dim, form->leaf[i].dim, sizeof shape.dim);
         if (slr_tensor_count(&shape) < 1 ||

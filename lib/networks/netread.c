@@ -280,7 +280,8 @@ static int read_network(slr_reading *r, const source *s, const char *path)
     SLR_TRY(build(r));
     SLR_TRY(take_bundle(r, s));
     SLR_TRY(name_network(r->network, path));
-    return copy_meta(r->network, s);
+    SLR_TRY(copy_meta(r->network, s));
+    return slr_network_begin_again(r->network, r->base);
 }
 
 int slr_network_open_with(slr_network **out, slr_mem *m, const slr_checkpoint *base,

@@ -88,7 +88,7 @@ const slr_module *slr_network_find(const slr_network *n, int part, const char *p
                                                                               : NULL;
 }
 
-static const slr_settings no_settings = {.factor = -1, .lr_weight = 1.0};
+static const slr_settings no_settings = {.factor = -1, .data_init = true, .lr_weight = 1.0};
 
 int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *target,
                     const slr_form *form, const slr_settings *set)
@@ -105,7 +105,8 @@ int slr_network_add(slr_network *n, const slr_kind *kind, const slr_target *targ
                         .rank = form->rank,
                         .alpha = form->alpha,
                         .scale = form->scale,
-                        .marked = form->marked};
+                        .marked = form->marked,
+                        .begins = form->begins};
     n->form[n->n_modules] = *form;
     mod->target.name = slr_arena_strdup(n->texts, target->name);
     mod->target.path = slr_arena_strdup(n->texts, target->path);
@@ -147,6 +148,8 @@ static double rate_of(const slr_module *mod, int leaf)
     const slr_settings *set = mod->set;
     bool plus = set->lr_plus > 0 && mod->kind->plus >> leaf & 1u;
     if (set->frozen_down && !(mod->kind->plus >> leaf & 1u))
+        return 0;
+    if (mod->kind->begun >> leaf & 1u)
         return 0;
     return set->lr_weight * (plus ? set->lr_plus : 1.0);
 }

@@ -114,18 +114,29 @@ void slr_network_mask_ranks(const slr_network *n, const float *weight, float *gr
 void slr_network_keep_ranks(const slr_network *n, const uint8_t *touched, const float *from,
                             float *to);
 
+/* --- T-LoRA: fewer ranks of UNet modules for noisier samples --- */
+
+/* Numbers of a row of the mask; 0: the network has none. */
+size_t slr_network_mask_width(const slr_network *n);
+/* Ones for the ranks of a sample at timestep t of so many, zeros for the rest: of R ranks
+ * ((of - t) / of)^tlora_alpha of those above tlora_min_rank.  A module of fewer ranks takes the
+ * beginning of the row. */
+void slr_network_timestep_mask(const slr_network *n, double t, double of, float *mask);
+
 /* --- hooks into graphs --- */
 /* Training: the slots of every layer that is built become graph params named by their keys.  Fill
  * the struct, hand `adapter` to the model builders, and read vals afterwards: SLR_NONE where a
  * slot's layer was not built. */
 typedef struct slr_train_hook {
     slr_network *network;
-    slr_val seed;        /* i32[2], feeds dropout; SLR_NONE: no dropout (validation) */
-    slr_val *vals;       /* one per slot; the caller's array */
-    slr_val delta;       /* of the layer that is being built, in bypass_mode with dropout */
-    slr_val ranks, live; /* what slr_network_draw_ranks() gives, f32, and a module's part of it;
-                          * the caller may set the first after slr_train_hook_init() */
-    int64_t calls;       /* of the context hook so far */
+    slr_val seed;  /* i32[2], feeds dropout; SLR_NONE: no dropout (validation) */
+    slr_val *vals; /* one per slot; the caller's array */
+    slr_val delta; /* of the layer that is being built, in bypass_mode with dropout */
+    slr_val ranks; /* what slr_network_draw_ranks() gives, f32; like the next, the caller may
+                    * set it after slr_train_hook_init() */
+    slr_val masks; /* [samples,width]: rows that slr_network_timestep_mask() gives, f32 */
+    slr_val live;  /* a module's part of either */
+    int64_t calls; /* of the context hook so far */
     slr_adapter adapter;
 } slr_train_hook;
 void slr_train_hook_init(slr_train_hook *hook, slr_network *n, slr_val seed, slr_val *vals);

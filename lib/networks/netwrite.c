@@ -165,7 +165,7 @@ static int collect(slr_writing *w)
     for (size_t i = 0; i < n->n_slots; i++)
         if (n->slot[i].leaf == SLR_LEAF_PLACES)
             SLR_TRY(add_places(w, &n->slot[i]));
-        else if (n->slot[i].leaf != SLR_LEAF_SCALAR)
+        else if (slr_module_filed(&n->module[n->slot[i].module], n->slot[i].leaf))
             SLR_TRY(slr_writing_slot(w, &n->slot[i]));
     for (size_t i = 0; i < n->n_modules; i++)
         SLR_TRY(add_numbers(w, &n->module[i]));
@@ -268,6 +268,8 @@ uint64_t slr_netfile_size(const slr_network *n, uint32_t save_dtype, const slr_m
     uint64_t bytes = meta ? slr_meta_text_bytes(meta) : 0;
     for (size_t i = 0; i < slr_network_slots(n); i++) {
         const slr_network_slot *slot = slr_network_slot_at(n, i);
+        if (!slr_module_filed(&n->module[slot->module], slot->leaf))
+            continue;
         bytes += slot->count * slr_dtype_size(save_dtype) + SLR_NETFILE_ENTRY + strlen(slot->key);
     }
     for (size_t i = 0; i < slr_network_modules(n); i++) /* "<name>.alpha" */

@@ -23,7 +23,7 @@ static slr_val f32(slr_graph *g, slr_val v)
 slr_val slr_drop_rows(const slr_apply *a, const slr_module *mod, slr_val d, int axis)
 {
     double p = mod->set->rank_dropout;
-    if (a->seed == SLR_NONE || !(p > 0))
+    if (a->seed == SLR_NONE || !(p > 0) || mod->kind->no_rows)
         return d;
     slr_shape s = slr_shape_of(a->g, d);
     int64_t dim[SLR_MAX_RANK];
@@ -116,7 +116,8 @@ slr_val slr_rebuild_param(const slr_apply *a, const slr_module *mod, int leaf, s
 bool slr_rebuild_by_output(const slr_module *mod)
 {
     const slr_settings *set = mod->set;
-    bool rows = set->lycoris && set->rank_dropout > 0 && !set->bypass && !set->unit;
+    bool rows =
+        set->lycoris && set->rank_dropout > 0 && !set->bypass && !set->unit && !mod->kind->no_rows;
     bool values = set->lycoris && set->dropout > 0 && set->bypass && !mod->kind->drops;
     return mod->kind->output && !slr_module_has(mod, SLR_LEAF_DORA) && !rows && !values;
 }

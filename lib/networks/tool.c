@@ -144,6 +144,15 @@ static int change_graph(slr_graph *g, const slr_network *n, const slr_module *mo
     return slr_graph_status(g);
 }
 
+static int refuse_hollow(const slr_module *mod)
+{
+    return slr_fail(SDLORA_ENOTSUP, __func__,
+                    "%s is %s%s, which changes a layer by its weights: this takes the checkpoint "
+                    "that it is for",
+                    mod->target.name, mod->kind->name,
+                    slr_module_has(mod, SLR_LEAF_DORA) ? " with DoRA" : "");
+}
+
 /* The weight that the formula reads, if it reads one. */
 static int bind_weight(const slr_tool *t, slr_plan *p, const slr_module *mod)
 {
@@ -155,11 +164,7 @@ static int bind_weight(const slr_tool *t, slr_plan *p, const slr_module *mod)
         return SDLORA_OK;
     }
     if (t->hollow)
-        return slr_fail(SDLORA_ENOTSUP, __func__,
-                        "%s is %s%s, which changes a layer by its weights: this takes the "
-                        "checkpoint that it is for",
-                        mod->target.name, mod->kind->name,
-                        slr_module_has(mod, SLR_LEAF_DORA) ? " with DoRA" : "");
+        return refuse_hollow(mod);
     slr_weights *part = slr_checkpoint_part(t->base, mod->target.part);
     if (!part)
         return slr_fail(SDLORA_EINVAL, __func__, "%s has no %s, which %s adapts",
@@ -234,6 +239,8 @@ int slr_change_read(slr_change *out, const slr_tool *t, const slr_network *n, co
     if (!mod->kind->delta)
         return slr_fail(SDLORA_ENOTSUP, __func__, "%s is %s, which changes no weights",
                         mod->target.name, mod->kind->name);
+    if (t->hollow && mod->begins)
+        return refuse_hollow(mod);
     if (!scale)
         plain.scale = 1.0;
     int rc = slr_module_thin(mod) ? read_thin(out, t, n, &plain) : read_dense(out, t, n, &plain);

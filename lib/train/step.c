@@ -119,6 +119,11 @@ static void build_forward(building *b)
     int64_t ranks[1] = {dropout ? (int64_t)slr_network_ranks(c->network) : 0};
     if (ranks[0])
         b->hook.ranks = slr_input(b->g, "ranks", SDLORA_F32, 1, ranks);
+    int64_t masks[2] = {c->n, 0};
+    if (c->part_mask && c->network)
+        masks[1] = (int64_t)slr_network_mask_width(c->network);
+    if (masks[1])
+        b->hook.masks = slr_input(b->g, "masks", SDLORA_F32, 2, masks);
 
     const slr_adapter *adapter = adapter_of(b, &stacked);
     build_text(b, adapter, &context, &pooled);
@@ -203,6 +208,7 @@ static void fill_io(slr_step *s, const building *b)
         .sizes = slr_train_held(p, "sizes"),
         .seed = slr_train_held(p, "seed"),
         .ranks = slr_train_held(p, "ranks"),
+        .masks = slr_train_held(p, "masks"),
         .loss = slr_train_held(p, "loss"),
         .pred = slr_train_held(p, "pred"),
         .grad = s->grad,

@@ -35,21 +35,23 @@ void slr_step_free(slr_step *s);
 
 /* Inputs; all filled by the caller before run. */
 typedef struct slr_step_io {
-    float *x;             /* [n,h,w,4] noisy latents */
-    float *extra;         /* [n,h,w,1+4] mask and latents of the masked picture; NULL where the UNet
-                           * takes none */
-    float *target;        /* [n,h,w,4] */
-    float *t;             /* [n] */
-    float *weight;        /* [n] */
-    float *delta;         /* [n] huber delta; NULL for l2, l1 */
-    slr_text_io text;     /* all NULL when text_states */
-    float *states;        /* [n,tokens,width]; NULL unless text_states */
-    float *pooled;        /* [n,text.pooled]; NULL unless text_states, and where there is none */
-    float *sizes;         /* [n,n_sizes*256] slr_text_sizes(); NULL where the UNet takes none */
-    int32_t *seed;        /* [2]; NULL without dropout */
-    float *ranks;         /* as slr_network_draw_ranks() fills it; NULL where none are drawn */
-    int64_t channels;     /* of x and target; 4 for all families so far */
-    int64_t tokens;       /* of states: 77 or 75*n_chunks+2 */
+    float *x;         /* [n,h,w,4] noisy latents */
+    float *extra;     /* [n,h,w,1+4] mask and latents of the masked picture; NULL where the UNet
+                       * takes none */
+    float *target;    /* [n,h,w,4] */
+    float *t;         /* [n] */
+    float *weight;    /* [n] */
+    float *delta;     /* [n] huber delta; NULL for l2, l1 */
+    slr_text_io text; /* all NULL when text_states */
+    float *states;    /* [n,tokens,width]; NULL unless text_states */
+    float *pooled;    /* [n,text.pooled]; NULL unless text_states, and where there is none */
+    float *sizes;     /* [n,n_sizes*256] slr_text_sizes(); NULL where the UNet takes none */
+    int32_t *seed;    /* [2]; NULL without dropout */
+    float *ranks;     /* as slr_network_draw_ranks() fills it; NULL where none are drawn */
+    float *masks;     /* [n,slr_network_mask_width()], as slr_network_timestep_mask() fills rows;
+                       * NULL where there are none */
+    int64_t channels; /* of x and target; 4 for all families so far */
+    int64_t tokens;   /* of states: 77 or 75*n_chunks+2 */
     slr_text_shape shape; /* of the text side */
     const float *loss;    /* [n], after run: per-sample weighted loss */
     const float *pred;    /* [n,h,w,4], after run */

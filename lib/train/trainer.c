@@ -71,6 +71,14 @@ static void fill_seed(const slr_trainer *t, const slr_step_io *io, uint64_t firs
         io->seed[i] = (int32_t)slr_rng_u32(&rng);
 }
 
+static void fill_masks(const slr_trainer *t, const slr_step_io *io, int64_t n)
+{
+    size_t width = slr_network_mask_width(t->c.network);
+    for (int64_t i = 0; io->masks && i < n; i++)
+        slr_network_timestep_mask(t->c.network, io->t[i], SLR_TIMESTEPS,
+                                  io->masks + (size_t)i * width);
+}
+
 int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
 {
     slr_step *step;
@@ -85,6 +93,7 @@ int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
     fill_seed(t, io, first);
     if (io->ranks)
         slr_network_draw_ranks(t->c.network, t->seed, first, io->ranks);
+    fill_masks(t, io, b->n);
     SLR_TRY(slr_step_run(step, &t->cancel));
 
     *loss = 0;
