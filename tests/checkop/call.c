@@ -128,6 +128,8 @@ static double value(const check_call *c, char how, int64_t i)
     case 'i': /* ids into a table that is input 1 or output 0; the first one behind it */
         n = (double)(c->info->op == SDLORA_OP_EMBED ? c->in[1] : c->out[0]).dim[0];
         return c->from->refuse ? n : floor(uniform() * n);
+    case 'q': /* quarters, of which many are equal */
+        return floor(4 * check_random()) / 4;
     case 'h':
         return hyper[i];
     default:

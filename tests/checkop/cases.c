@@ -106,7 +106,7 @@ static const check_op ops[] = {
     {OP(EMBED), EXACT, 0, 0, "i", NULL, ".>x"},
     {OP(EMBED_BW), ROUNDED, 0, 0, "i", NULL, ".x>."},
     {OP(TIME_EMBED), ROUNDED, 0, 0, "t", NULL, ".>x"},
-    {OP(MATCH), EXACT, 3, 0, "", NULL, NULL},
+    {OP(MATCH), EXACT, 3, 0, "q", NULL, NULL},
     {OP(LOSS), SUMMED, 1, 0, "nnpp", NULL, NULL},
     {OP(LOSS_BX), FUNCTION, 1, 0, "pnnpp", NULL, NULL},
     {OP(SUMSQ), SUMMED, 0, 0, "", NULL, NULL},
