@@ -61,7 +61,6 @@ bool slr_info_from_picture(const slr_info *i);
 bool slr_info_masked(const slr_info *i);
 /* Replaces a field, or appends one; both texts are copied. */
 int slr_info_set(slr_info *i, const char *key, const char *value, bool implied);
-void slr_info_drop(slr_info *i, const char *key);
 int slr_info_prompt_add(slr_info *i, const char *more);
 
 /* What the original does after reading: old spellings become new ones, versions before 1.8.0 bring

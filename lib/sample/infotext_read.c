@@ -423,13 +423,6 @@ int slr_info_set(slr_info *i, const char *key, const char *value, bool implied)
     return SDLORA_OK;
 }
 
-void slr_info_drop(slr_info *i, const char *key)
-{
-    slr_info_field *f = find(i, key);
-    if (f)
-        f->value = f->raw = NULL;
-}
-
 int slr_info_prompt_add(slr_info *i, const char *more)
 {
     size_t n = strlen(i->prompt), k = strlen(more);
