@@ -33,7 +33,7 @@ char *slr_infotext_take(slr_infotext *t);
 
 typedef struct slr_info_field {
     const char *key;   /* "": text between items that is no item */
-    const char *value; /* without quotes; NULL: the field was dropped */
+    const char *value; /* without quotes */
     const char *raw;   /* as it stood */
     bool implied;      /* by its absence, or by the version */
 } slr_info_field;

@@ -218,7 +218,7 @@ static int set_field(filling *f, const slr_info_field *from, const row *r)
 static const slr_info_field *field_of(const slr_info *i, const char *key)
 {
     for (size_t k = 0; k < i->n; k++)
-        if (i->at[k].value && !strcmp(i->at[k].key, key))
+        if (!strcmp(i->at[k].key, key))
             return &i->at[k];
     return NULL;
 }
@@ -335,7 +335,7 @@ static int keep_unknown(filling *f)
     slr_buf_init(&list, f->m);
     for (size_t k = 0; k < f->info->n; k++) {
         const slr_info_field *at = &f->info->at[k];
-        if (!at->value || at->implied || find(at->key) || is_addnet(at->key))
+        if (at->implied || find(at->key) || is_addnet(at->key))
             continue;
         if (list.len)
             slr_buf_putc(&list, '\n');
@@ -358,7 +358,7 @@ int slr_info_options(const slr_info *i, slr_mem *m, sdlora_options *o, slr_buf *
     SLR_TRY(set_eta(&f));
     SLR_TRY(set_strength(&f));
     for (size_t k = 0; k < i->n; k++) {
-        const row *r = i->at[k].value ? find(i->at[k].key) : NULL;
+        const row *r = find(i->at[k].key);
         if (r)
             SLR_TRY(set_field(&f, &i->at[k], r));
     }
