@@ -34,7 +34,8 @@ SDLORA_API void sdlora_grid_unref(sdlora_grid *grid);
 
 /**
  * Gives the generator of a model, for the axis "Checkpoint name": one reference.  Called once for
- * each value, before the first cell is drawn.
+ * each value, before the first cell is drawn.  One of them has its weights packed at a time: drawing
+ * with the next lets the last one rest.
  */
 typedef int (*sdlora_grid_model_fn)(sdlora_generator **out, const char *name, void *user);
 SDLORA_API int sdlora_grid_set_models(sdlora_grid *grid, sdlora_grid_model_fn fn, void *user);

@@ -117,7 +117,8 @@ static const slr_grid_axis rows[] = {
      .apply = apply_option},
     {"Hires sampler", "hr_sampler_name", SLR_GRID_TEXT, .choice = sdlora_sampler_name,
      .apply = apply_option},
-    {"Checkpoint name", NULL, SLR_GRID_TEXT, .bare = true, .path = true, .model = true, .cost = 1},
+    {"Checkpoint name", NULL, SLR_GRID_TEXT, .bare = true, .path = true, .model = true,
+     .cost = 1.1}, /* its generator has refiner, VAE and networks of its own */
     OPTION("Negative Guidance minimum sigma", "s_min_uncond", SLR_GRID_REAL),
     OPTION("Sigma Churn", "s_churn", SLR_GRID_REAL),
     OPTION("Sigma min", "s_tmin", SLR_GRID_REAL),

@@ -47,6 +47,15 @@ static int generator_of(sdlora_grid *g, const size_t at[AXES], sdlora_generator 
     return slr_api_given(*out, "out of the function of sdlora_grid_set_models()", __func__);
 }
 
+/* Packed weights are many times a picture: one model has them at a time.  Cells of a model follow
+ * one another (grid_axes.c), so that none is packed twice. */
+static void change_model(sdlora_grid *g, sdlora_generator *gen)
+{
+    if (g->drew && g->drew != gen)
+        slr_generator_rest(g->drew->gen);
+    g->drew = gen;
+}
+
 static int cell_progress(const sdlora_progress *cell, void *user)
 {
     sdlora_grid *g = user;
@@ -102,6 +111,7 @@ static int draw_cell(sdlora_grid *g, const size_t at[AXES])
 
     SLR_TRY(generator_of(g, at, &gen));
     SLR_TRY(slr_grid_cell_options(&o, g, at));
+    change_model(g, gen);
     atomic_store(&g->running, gen);
     sdlora_image **cell = &g->cell[slr_grid_index(g, at)];
     int rc = atomic_load(&g->cancel) ? canceled()

@@ -32,6 +32,7 @@ struct sdlora_grid {
     sdlora_grid_model_fn models;
     void *models_user;
     sdlora_generator **model; /* by value of the axis that chooses it; NULL: not asked for yet */
+    sdlora_generator *drew;   /* the last cell, borrowed; NULL: none is drawn yet */
     slr_cancel_flag cancel;
     _Atomic(sdlora_generator *) running; /* NULL: none */
     sdlora_progress_fn progress;         /* of a run; NULL: none */
