@@ -21,33 +21,46 @@ void slr_api_other_free(slr_api_other *c, slr_mem *m)
     *c = (slr_api_other){0};
 }
 
-/* How long a name is without the " [hash]" of a title. */
-static size_t untitled(const char *name)
+static bool is_hash(slr_str s)
 {
-    size_t n = strlen(name);
-    const char *at = n && name[n - 1] == ']' ? strrchr(name, '[') : NULL;
-
-    return at && at > name + 1 && at[-1] == ' ' ? (size_t)(at - 1 - name) : n;
+    if (s.n < 8)
+        return false;
+    for (size_t i = 0; i < s.n; i++)
+        if (!strchr("0123456789abcdefABCDEF", s.p[i]))
+            return false;
+    return true;
 }
 
-int slr_api_other_find(sdlora_generator *g, const char *name, char **path)
+slr_api_title slr_api_title_of(const char *text)
+{
+    slr_str all = slr_str_trim(slr_str_of(text));
+    slr_api_title t = {.name = all};
+    size_t at = all.n && all.p[all.n - 1] == ']' ? all.n : 0; /* behind the last '[' */
+
+    while (at && all.p[at - 1] != '[')
+        at--;
+    if (at < 3 || all.p[at - 2] != ' ' || !is_hash((slr_str){all.p + at, all.n - 1 - at}))
+        return t;
+    t.name = slr_str_trim((slr_str){all.p, at - 2});
+    t.hash = (slr_str){all.p + at, all.n - 1 - at};
+    return t;
+}
+
+int slr_api_other_named(sdlora_generator *g, slr_str name, char **path)
 {
     slr_mem *m = g->ckpt->ctx->mem;
+    char *text = slr_strndup(m, name.p, name.n);
 
     *path = NULL;
-    if (slr_dir_exists(name) || slr_file_exists(name)) {
-        *path = slr_strdup(m, name);
-        return *path ? SDLORA_OK : SDLORA_ENOMEM;
-    }
-    char *plain = slr_strndup(m, name, untitled(name));
-    if (!plain)
+    if (!text)
         return SDLORA_ENOMEM;
-    int rc = slr_folders_named(&g->start.ckpts, "model", plain, path);
-    slr_free(m, plain);
+    int rc = slr_folders_within(&g->start.ckpts, "model", text, path);
+    slr_free(m, text);
     return rc;
 }
 
-/* Which file an option asks for; *path NULL: none.  A picture's words for "none" are read too. */
+/* Which file an option asks for, by path or title; *path NULL: none.  A picture's words for "none"
+ * are read too. */
 static int wanted(sdlora_generator *g, int role, slr_opt o, char **path)
 {
     const char *name = slr_opt_text(o, slr_api_other_option(role));
@@ -55,7 +68,10 @@ static int wanted(sdlora_generator *g, int role, slr_opt o, char **path)
     *path = NULL;
     if (!name || !*name || !strcasecmp(name, "None") || !strcasecmp(name, "Use same checkpoint"))
         return SDLORA_OK;
-    return slr_api_other_find(g, name, path);
+    if (!slr_dir_exists(name) && !slr_file_exists(name))
+        return slr_api_other_named(g, slr_api_title_of(name).name, path);
+    *path = slr_strdup(g->ckpt->ctx->mem, name);
+    return *path ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
 /* From now on; ckpt Nullable. */

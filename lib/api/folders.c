@@ -98,13 +98,8 @@ static bool is_named(const void *user, const char *base)
            (!strcmp(base, name) || (strlen(name) == n && !strncmp(base, name, n)));
 }
 
-int slr_folders_named(const slr_folders *f, const char *what, const char *name, char **path)
+int slr_folders_within(const slr_folders *f, const char *what, const char *name, char **path)
 {
-    *path = NULL;
-    if (strchr(name, '/') && slr_file_exists(name)) {
-        *path = slr_strdup(f->m, name);
-        return *path ? SDLORA_OK : SDLORA_ENOMEM;
-    }
     SLR_TRY(slr_folders_find(f, is_named, name, path));
     if (*path)
         return SDLORA_OK;
@@ -113,6 +108,14 @@ int slr_folders_named(const slr_folders *f, const char *what, const char *name, 
                         "there is no %s '%s': no directory of them was given", what, name);
     return slr_fail(SDLORA_ENOTFOUND, __func__, "there is no %s '%s' in %s%s", what, name,
                     f->dirs.item[0], f->dirs.n > 1 ? " or the other directories" : "");
+}
+
+int slr_folders_named(const slr_folders *f, const char *what, const char *name, char **path)
+{
+    if (!strchr(name, '/') || !slr_file_exists(name))
+        return slr_folders_within(f, what, name, path);
+    *path = slr_strdup(f->m, name);
+    return *path ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
 /* --- the VAE of a checkpoint --- */

@@ -20,8 +20,10 @@ typedef bool (*slr_folders_fn)(const void *user, const char *base);
  * byte order; *path NULL: there is none.  The caller frees it. */
 int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *user, char **path);
 
-/* What `name` means: a file's path as it is, else a file of the directories with this name or this
- * stem and an ending of weights.  ENOTFOUND: "there is no <what> '<name>' ...". */
+/* The file of the directories with this name, or with this stem and an ending of weights.
+ * ENOTFOUND: "there is no <what> '<name>' ...". */
+int slr_folders_within(const slr_folders *f, const char *what, const char *name, char **path);
+/* The same, but a file's path is that file.  For names that the caller gave. */
 int slr_folders_named(const slr_folders *f, const char *what, const char *name, char **path);
 
 /* The file of the option sd_vae for a checkpoint, by AUTOMATIC1111's rule: "None" and nothing found

@@ -9,37 +9,18 @@
 #include "base/thread.h"
 #include "models/checkpoint.h"
 
-/* What a title "name [hash]" says; texts are parts of it. */
-typedef struct title {
-    slr_str name, hash; /* hash.n 0: none */
-} title;
-
-static title title_of(const char *text)
-{
-    slr_str all = slr_str_trim(slr_str_of(text));
-    title t = {.name = all};
-    const char *open = all.n && all.p[all.n - 1] == ']' ? strrchr(text, '[') : NULL;
-    if (!open || open < all.p)
-        return t;
-    t.name = slr_str_trim((slr_str){all.p, (size_t)(open - all.p)});
-    t.hash = (slr_str){open + 1, (size_t)(all.p + all.n - 1 - (open + 1))};
-    return t;
-}
-
-/* The file of a name; *path NULL: there is none, or it has another hash. */
-static int by_title(slr_matching *k, const title *t, char **path)
+/* The file of a name, in the directories alone: a text may name what it likes.  *path NULL: there
+ * is none, or it has another hash. */
+static int by_title(slr_matching *k, const slr_api_title *t, char **path)
 {
     bool same = true;
     const char *base = slr_checkpoint_path(k->g->ckpt->base);
-    char *name = slr_strndup(k->m, t->name.p, t->name.n);
-    slr_str stem = {slr_path_base(base), slr_path_stem(slr_path_base(base))};
+    size_t n = slr_path_stem(slr_path_base(base));
+    bool itself = t->name.n == n && !memcmp(t->name.p, slr_path_base(base), n);
     *path = NULL;
-    if (!name)
-        return SDLORA_ENOMEM;
-    int rc = slr_str_eq(stem, name) ? SDLORA_ENOTFOUND : slr_api_other_find(k->g, name, path);
-    if (rc == SDLORA_ENOTFOUND && slr_str_eq(stem, name)) /* the model itself */
-        rc = (*path = slr_strdup(k->m, base)) ? SDLORA_OK : SDLORA_ENOMEM;
-    slr_free(k->m, name);
+    int rc = itself ? SDLORA_OK : slr_api_other_named(k->g, t->name, path);
+    if (itself && !(*path = slr_strdup(k->m, base)))
+        rc = SDLORA_ENOMEM;
     if (rc == SDLORA_ENOMEM)
         return rc;
     slr_clear();
@@ -52,7 +33,7 @@ static int by_title(slr_matching *k, const title *t, char **path)
 }
 
 /* Whatever its name.  Whole files are read. */
-static int by_digits(slr_matching *k, const title *t, char **path)
+static int by_digits(slr_matching *k, const slr_api_title *t, char **path)
 {
     slr_byhash_wanted w = {.digits = t->hash};
     slr_watch watch;
@@ -73,7 +54,7 @@ static int match_other(slr_matching *k, const char *key, int role, const char *w
     if (!value || !strcmp(value, "Use same checkpoint") || !strcmp(value, "None") || c->given ||
         slr_opt_given((slr_opt){k->o, "generate"}, option))
         return SDLORA_OK;
-    title t = title_of(value);
+    slr_api_title t = slr_api_title_of(value);
     SLR_TRY(by_title(k, &t, &path));
     bool named = path != NULL;
     if (!path && t.hash.n)
@@ -105,8 +86,9 @@ int slr_match_start(slr_matching *k)
         slr_buf_puts(k->notes, "the picture was made of another one (img2img), which its text does "
                                "not hold: give it as init_image, or this one begins with noise\n");
     else if (slr_info_masked(k->info) && !s->mask.data)
-        slr_buf_puts(k->notes, "the picture was made with a mask, which its text does not hold: give "
-                               "it as mask, or all of the picture changes\n");
+        slr_buf_puts(k->notes,
+                     "the picture was made with a mask, which its text does not hold: give "
+                     "it as mask, or all of the picture changes\n");
     if (!s->init.data || !slr_opt_bool((slr_opt){k->o, "generate"}, "enable_hr"))
         return SDLORA_OK;
     slr_buf_puts(k->notes, "hires fix is left out, since there is a picture to start from\n");

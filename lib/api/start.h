@@ -6,6 +6,7 @@
 
 #include "api/folders.h"
 #include "base/options.h"
+#include "base/str.h"
 #include "sample/generator.h"
 
 /* One of the generator's checkpoints besides its first. */
@@ -33,9 +34,13 @@ int slr_api_start_request(slr_request *r, sdlora_generator *g, slr_opt o);
 
 /* The option that names a role's checkpoint. */
 const char *slr_api_other_option(int role);
-/* What a checkpoint's name means: a path, or a file of the directories of models
- * by name, stem or title ("stem [hash]"); ENOTFOUND. */
-int slr_api_other_find(sdlora_generator *g, const char *name, char **path);
+/* What AUTOMATIC1111 calls a checkpoint: "name [hash]". */
+typedef struct slr_api_title {
+    slr_str name, hash; /* parts of the text; hash.n 0: none */
+} slr_api_title;
+slr_api_title slr_api_title_of(const char *text);
+/* The file of the directories of models that has this name or stem; ENOTFOUND. */
+int slr_api_other_named(sdlora_generator *g, slr_str name, char **path);
 /* Lets the generator use the checkpoint of a role that handle or option name. */
 int slr_api_other_choose(sdlora_generator *g, int role, slr_opt o);
 void slr_api_other_free(slr_api_other *c, slr_mem *m);

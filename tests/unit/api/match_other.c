@@ -285,6 +285,28 @@ static void the_model_itself(void **state)
     sdlora_generator_unref(g);
 }
 
+/* A text may say what it likes: only the directories are looked at. */
+static void a_text_names_no_path(void **state)
+{
+    (void)state;
+    const char *const paths[] = {in_dir("a/other.safetensors"), "/etc/passwd", dir};
+    const char *const fields[2][2] = {{"Refiner", "refiner_checkpoint"},
+                                      {"Hires upscale: 1, Hires checkpoint", "hr_checkpoint_name"}};
+    sdlora_generator *g = generator("b");
+    for (size_t i = 0; i < 6; i++) {
+        char text[256];
+        const char *name;
+        snprintf(text, sizeof text, "p\nSteps: 3, Seed: 7, %s: %s, Denoising strength: 0.5",
+                 fields[i % 2][0], paths[i / 2]);
+        sdlora_options *o = from_text(text);
+        check_notes(g, o, text, "is not in the directories of models: ");
+        ok(sdlora_options_get_text(o, fields[i % 2][1], &name));
+        assert_string_equal(name ? name : "", "");
+        sdlora_options_unref(o);
+    }
+    sdlora_generator_unref(g);
+}
+
 static void what_it_was_made_of_is_told(void **state)
 {
     (void)state;
@@ -324,6 +346,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(named_in_every_way), cmocka_unit_test(with_a_vae_of_its_own),
         cmocka_unit_test(found_for_a_text), cmocka_unit_test(the_model_itself),
+        cmocka_unit_test(a_text_names_no_path),
         cmocka_unit_test(what_it_was_made_of_is_told)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
