@@ -231,6 +231,22 @@ static bool parse_number(const char *text, double *out)
     return true;
 }
 
+/* Other programs' words for choices. */
+static const char *choice_of(const slr_option_row *row, const char *text)
+{
+    static const struct {
+        const char *name, *word, *choice;
+    } words[] = {
+        {"randn_source", "GPU",
+         "NV"}, /* AUTOMATIC1111: torch on the card, whose numbers NV makes */
+    };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcmp(row->name, words[i].name) && !strcmp(text, words[i].word))
+            return words[i].choice;
+    return text;
+}
+
 static bool is_choice(const char *choices, const char *text)
 {
     slr_str rest = slr_str_of(choices), one;
@@ -292,6 +308,7 @@ int slr_options_set_text(sdlora_options *o, const char *name, const char *v)
         *slot = (value){0};
         return SDLORA_OK;
     }
+    v = choice_of(row, v);
     if (!parse(row, v, &fresh))
         return bad_value(row, v);
     fresh.text = slr_strdup(o->m, spell(row, &fresh, v, spelt));

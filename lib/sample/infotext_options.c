@@ -28,7 +28,6 @@ typedef struct row {
 } row;
 
 static const word truth[] = {{"True", "true"}, {"False", "false"}, {NULL, NULL}};
-static const word sources[] = {{"GPU", "NV"}, {NULL, NULL}}; /* NV makes the numbers of CUDA */
 static const word modes[] = {
     {"Inpaint masked", "false"}, {"Inpaint not masked", "true"}, {NULL, NULL}};
 static const word areas[] = {{"Whole picture", "false"}, {"Only masked", "true"}, {NULL, NULL}};
@@ -63,7 +62,7 @@ static const row rows[] = {
     {.key = "Token merging ratio", .option = "token_merging_ratio"},
     {.key = "Token merging ratio hr", .option = "token_merging_ratio_hr"},
     {.key = "Init image hash", .own = true},
-    {.key = "RNG", .option = "randn_source", .words = sources},
+    {.key = "RNG", .option = "randn_source"},
     {.key = "Tiling", .neutral = "False"},
     {.key = "Mask mode", .option = "inpainting_mask_invert", .words = modes},
     {.key = "Mask blur", .option = "mask_blur"},

@@ -92,6 +92,19 @@ static void values_of_all_types(void **state)
     slr_options_unref(o);
 }
 
+static void words_of_other_programs_become_choices(void **state)
+{
+    sdlora_options *o;
+
+    (void)state;
+    assert_ok(slr_options_new(&o, NULL, "generate"));
+    assert_ok(slr_options_set_text(o, "randn_source", "GPU"));
+    assert_string_equal(slr_opt_text((slr_opt){o, "generate"}, "randn_source"), "NV");
+    assert_int_equal(slr_options_set_text(o, "randn_source", "TPU"), SDLORA_EINVAL);
+    assert_int_equal(slr_options_set_text(o, "emphasis", "GPU"), SDLORA_EINVAL);
+    slr_options_unref(o);
+}
+
 static void bad_values_name_what_is_wanted(void **state)
 {
     static const struct {
@@ -233,10 +246,15 @@ static void copies_stand_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_are_sound),      cmocka_unit_test(defaults_are_kohyas),
-        cmocka_unit_test(values_of_all_types), cmocka_unit_test(bad_values_name_what_is_wanted),
-        cmocka_unit_test(typos_are_answered),  cmocka_unit_test(every_type_has_one_spelling),
-        cmocka_unit_test(gaps_are_told),       cmocka_unit_test(copies_stand_alone),
+        cmocka_unit_test(rows_are_sound),
+        cmocka_unit_test(defaults_are_kohyas),
+        cmocka_unit_test(values_of_all_types),
+        cmocka_unit_test(words_of_other_programs_become_choices),
+        cmocka_unit_test(bad_values_name_what_is_wanted),
+        cmocka_unit_test(typos_are_answered),
+        cmocka_unit_test(every_type_has_one_spelling),
+        cmocka_unit_test(gaps_are_told),
+        cmocka_unit_test(copies_stand_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
