@@ -24,7 +24,7 @@ static int look(slr_probe *p, slr_dataset *data, bool stays, slr_loader_needs *n
                 uint64_t *bytes)
 {
     slr_trainer *t = p->t;
-    slr_feed *feed = data == p->c->data ? &t->feed : &t->val_feed;
+    slr_feed *feed = stays ? &t->feed : &t->val_feed; /* both may show the same set */
     slr_feed_use use = stays ? slr_trainer_use(t) : slr_trainer_held_out_use(t);
     uint64_t before = slr_probe_used(p);
     SLR_TRY(slr_feed_look(feed, p->c, data, &use, needs));

@@ -445,6 +445,7 @@ static void a_plan_counts_masks(void **state)
     slr_forecast_clear(&fresh, mem);
     slr_forecast_clear(&kept, mem);
     slr_devices_unref(counted);
+    assert_int_equal(slr_mem_used(mem), 0); /* also where both sets are one and need encoders */
     slr_mem_unref(mem);
 }
 
