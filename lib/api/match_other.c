@@ -9,33 +9,30 @@
 #include "base/thread.h"
 #include "models/checkpoint.h"
 
+/* How a file was found. */
+enum { NOT, BY_NAME, BY_HASH, BY_NAME_ALONE /* its hash is another */ };
+
 /* The file of a name, in the directories alone: a text may name what it likes.  *path NULL: there
- * is none, or it has another hash. */
-static int by_title(slr_matching *k, const slr_api_title *t, char **path)
+ * is none. */
+static int by_name(slr_matching *k, slr_str name, char **path)
 {
-    bool same = true;
     const char *base = slr_checkpoint_path(k->g->ckpt->base);
     size_t n = slr_path_stem(slr_path_base(base));
-    bool itself = t->name.n == n && !memcmp(t->name.p, slr_path_base(base), n);
+    bool itself = name.n == n && !memcmp(name.p, slr_path_base(base), n);
     *path = NULL;
-    int rc = itself ? SDLORA_OK : slr_api_other_named(k->g, t->name, path);
+    int rc = itself ? SDLORA_OK : slr_api_other_named(k->g, name, path);
     if (itself && !(*path = slr_strdup(k->m, base)))
         rc = SDLORA_ENOMEM;
     if (rc == SDLORA_ENOMEM)
         return rc;
     slr_clear();
-    rc = *path && t->hash.n ? slr_match_is(k, *path, t->hash, &same) : SDLORA_OK;
-    if (rc >= 0 && same)
-        return SDLORA_OK;
-    slr_free(k->m, *path);
-    *path = NULL;
-    return rc;
+    return SDLORA_OK;
 }
 
 /* Whatever its name.  Whole files are read. */
-static int by_digits(slr_matching *k, const slr_api_title *t, char **path)
+static int by_hash(slr_matching *k, slr_str digits, char **path)
 {
-    slr_byhash_wanted w = {.digits = t->hash};
+    slr_byhash_wanted w = {.digits = digits};
     slr_watch watch;
     slr_watch_enter(&watch, &k->g->cancel);
     int rc = slr_byhash_find(slr_finder_hashes(k->g->finder), &k->g->start.ckpts.dirs, &w, 1);
@@ -45,26 +42,49 @@ static int by_digits(slr_matching *k, const slr_api_title *t, char **path)
     return rc;
 }
 
+/* The file with name and hash, else one with the hash, else, as in AUTOMATIC1111, the one with the
+ * name.  *path is the caller's, even after a failure. */
+static int find(slr_matching *k, const slr_api_title *t, char **path, int *how)
+{
+    bool same = true;
+    char *hashed = NULL;
+    SLR_TRY(by_name(k, t->name, path));
+    if (*path && t->hash.n)
+        SLR_TRY(slr_match_is(k, *path, t->hash, &same));
+    *how = !*path ? NOT : same ? BY_NAME : BY_NAME_ALONE;
+    if (!t->hash.n || *how == BY_NAME)
+        return SDLORA_OK;
+    int rc = by_hash(k, t->hash, &hashed);
+    if (!hashed)
+        return rc;
+    slr_free(k->m, *path);
+    *path = hashed;
+    *how = BY_HASH;
+    return rc;
+}
+
 /* A checkpoint besides the model: its option gets the file, unless the caller chose one. */
 static int match_other(slr_matching *k, const char *key, int role, const char *without)
 {
     const slr_api_other *c = &k->g->start.other[role];
     const char *value = slr_info_get(k->info, key), *option = slr_api_other_option(role);
     char *path = NULL;
+    int how = NOT;
     if (!value || !strcmp(value, "Use same checkpoint") || !strcmp(value, "None") || c->given ||
         slr_opt_given((slr_opt){k->o, "generate"}, option))
         return SDLORA_OK;
     slr_api_title t = slr_api_title_of(value);
-    SLR_TRY(by_title(k, &t, &path));
-    bool named = path != NULL;
-    if (!path && t.hash.n)
-        SLR_TRY(by_digits(k, &t, &path));
-    int rc = path ? slr_options_set_text(k->o, option, path) : SDLORA_OK;
-    if (!path)
+    int rc = find(k, &t, &path, &how);
+    if (rc >= 0 && path)
+        rc = slr_options_set_text(k->o, option, path);
+    if (how == NOT)
         slr_buf_printf(k->notes, "%s: %.200s is not in the directories of models: %s\n", key, value,
                        without);
-    else if (!named)
+    else if (how == BY_HASH)
         slr_buf_printf(k->notes, "%s: %.200s is %s here\n", key, value, path);
+    else if (how == BY_NAME_ALONE)
+        slr_buf_printf(k->notes, "%s: %s is another file than the picture's %.200s\n", key, path,
+                       value);
     slr_free(k->m, path);
     return rc;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Checkpoints besides the model: by handle, by option, and found for a picture's text by name and by
- * hash; what a text does not hold is told. */
+/* Checkpoints besides the model: by handle, by option, and found for a picture's text by name and
+ * by hash; what a text does not hold is told. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -269,6 +269,28 @@ static void found_for_a_text(void **state)
     }
 }
 
+/* The file that has the name is taken, whatever its hash, unless another has the hash. */
+static void of_another_hash(void **state)
+{
+    (void)state;
+    for (int role = 0; role < 2; role++) {
+        char text[256];
+        const char *name;
+        sdlora_generator *g = generator("a");
+        snprintf(text, sizeof text,
+                 "p\nSteps: 3, Seed: 7, Hires upscale: 1, Denoising strength: 0.5, "
+                 "%s0123456789], Refiner switch at: 0.1",
+                 roles[role][1]);
+        sdlora_options *o = from_text(text);
+        check_notes(g, o, text,
+                    "other.safetensors is another file than the picture's other [0123456789]");
+        ok(sdlora_options_get_text(o, roles[role][0], &name));
+        assert_string_equal(name, in_dir("a/other.safetensors"));
+        sdlora_options_unref(o);
+        sdlora_generator_unref(g);
+    }
+}
+
 /* The model itself makes the second pass: its file is in no directory. */
 static void the_model_itself(void **state)
 {
@@ -344,9 +366,9 @@ static void what_it_was_made_of_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_in_every_way), cmocka_unit_test(with_a_vae_of_its_own),
-        cmocka_unit_test(found_for_a_text), cmocka_unit_test(the_model_itself),
-        cmocka_unit_test(a_text_names_no_path),
+        cmocka_unit_test(named_in_every_way),         cmocka_unit_test(with_a_vae_of_its_own),
+        cmocka_unit_test(found_for_a_text),           cmocka_unit_test(of_another_hash),
+        cmocka_unit_test(the_model_itself),           cmocka_unit_test(a_text_names_no_path),
         cmocka_unit_test(what_it_was_made_of_is_told)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
