@@ -283,6 +283,7 @@ static const char *const facts[] = {
     "ss_steps",
     "ss_tag_frequency",
     "ss_total_batch_size",
+    "ss_train_inpainting",
     "ss_training_comment",
     "ss_training_finished_at",
     "ss_training_started_at",
