@@ -92,6 +92,13 @@ static bool inpaints(const slr_run_facts *f)
     return slr_checkpoint_inpaint(f->base);
 }
 
+/* Random crops have a mask for each use and none beforehand. */
+static bool keeps_masks(const slr_run_facts *f)
+{
+    return inpaints(f) &&
+           !slr_opt_bool((slr_opt){slr_dataset_options(f->data), "dataset"}, "random_crop");
+}
+
 static bool refines(const slr_run_facts *f)
 {
     return slr_network_family(f->network)->id == SLR_FAMILY_REFINER;
@@ -102,7 +109,7 @@ static const struct {
     bool (*of)(const slr_run_facts *f);
 } own_rows[] = {
     {"ss_train_inpainting", "train_inpainting", inpaints},
-    {"ss_masks_per_image", "masks_per_image", inpaints},
+    {"ss_masks_per_image", "masks_per_image", keeps_masks},
     {"ss_aesthetic_score", "aesthetic_score", refines},
 };
 

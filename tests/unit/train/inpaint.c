@@ -10,6 +10,7 @@
 #include "golden_test.h"
 #include "models/vae.h"
 #include "train/forecast.h"
+#include "train/metafrom.h"
 
 static slr_checkpoint *inpaint, *refiner, *edit, *plain;
 
@@ -314,6 +315,53 @@ static void files_say_what_they_are_for(void **state)
     use(inpaint);
 }
 
+/* Whether a run on the model begins with the settings of a file. */
+static void check_run(slr_checkpoint *model, const char *path)
+{
+    sdlora_options *train = options_of("train", NULL, NULL),
+                   *data = options_of("dataset", NULL, NULL),
+                   *network = options_of("network", LIST("network_dim", "2"), NULL);
+    slr_trainer_config config = {
+        .mem = slr_checkpoint_mem(model), .devices = devices, .base = model, .bpe = bpe};
+    slr_trainer *t;
+    assert_ok(slr_options_from_metadata(train, NULL, path, NULL));
+    assert_ok(slr_options_from_metadata(data, NULL, path, NULL));
+    assert_ok(slr_options_set_text(data, "train_data_dir", pictures_dir()));
+    assert_ok(slr_dataset_open(&config.data, NULL, (slr_log){0}, data));
+    assert_ok(slr_network_make(&config.network, model, network, 1));
+    config.opts = train;
+    assert_ok(slr_trainer_make(&t, &config));
+    assert_int_equal(slr_opt_bool(t->o, "train_inpainting"), slr_checkpoint_inpaint(model));
+    slr_trainer_free(t);
+    slr_network_unref(config.network);
+    slr_dataset_unref(config.data);
+    slr_options_unref(train);
+    slr_options_unref(data);
+    slr_options_unref(network);
+}
+
+/* The file of a run of each way, on the same model and on one that does not inpaint. */
+static void settings_are_taken_back(void **state)
+{
+    static const char *const masks[] = {"2", "0", "(absent)"};
+    char path[512];
+    (void)state;
+    snprintf(path, sizeof path, "%s", in_scratch("settings.safetensors"));
+    for (size_t i = 0; i < 3; i++) {
+        slr_safetensors *f;
+        job_spec spec = way(i);
+        job j = job_open(&spec);
+        assert_ok(slr_trainer_save(j.t, path));
+        assert_ok(slr_safetensors_open(&f, NULL, path, true));
+        const char *told = slr_safetensors_meta(f, "ss_masks_per_image");
+        assert_string_equal(told ? told : "(absent)", masks[i]);
+        slr_safetensors_close(f);
+        job_close(&j);
+        check_run(inpaint, path);
+        check_run(plain, path);
+    }
+}
+
 static void every_kind_is_trained(void **state)
 {
     static const char *const kinds[][4] = {
@@ -459,6 +507,7 @@ int main(void)
         cmocka_unit_test(a_refiner_is_told_the_score),
         cmocka_unit_test(held_out_losses_compare),
         cmocka_unit_test(files_say_what_they_are_for),
+        cmocka_unit_test(settings_are_taken_back),
         cmocka_unit_test(every_kind_is_trained),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(a_refiner_works_at_early_timesteps),
