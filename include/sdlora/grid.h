@@ -6,9 +6,10 @@
  * Axes have the names, and values the grammar, of AUTOMATIC1111's X/Y/Z script: "Seed", "Steps",
  * "CFG Scale", "Prompt S/R", "Sampler", "Checkpoint name" ...; "a, b" is CSV, and numbers may be
  * ranges: "1-10", "1-10 (+2)", "0-1 [5]"; "*" is every sampler, schedule or other choice of an
- * option.  An option's own name is an axis as well ("width").  Our own are "LoRA", "LoRA weight"
- * and "LoRA epoch", which change name or strength of the prompt's first <lora:name:weight>, or add
- * one; the LoRA "None" is the picture without it.
+ * option, and for VAEs, upscalers and checkpoints the files of the generator's directories too.  An
+ * option's own name is an axis as well ("width").  Our own are "Hires checkpoint", and "LoRA", "LoRA
+ * weight" and "LoRA epoch", which change name or strength of the prompt's first <lora:name:weight>,
+ * or add one; the LoRA "None" is the picture without it.
  * Thread: one thread at a time per grid and its generator.  Return, out and text rules: see
  * sdlora/context.h.
  */

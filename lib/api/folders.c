@@ -4,6 +4,7 @@
  * for the line of user metadata that names a VAE. */
 #include "api/folders.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -24,16 +25,21 @@ void slr_folders_free(slr_folders *f)
     slr_list_free(&f->dirs);
 }
 
+static int append(slr_list *l, const char *text, size_t n)
+{
+    SLR_TRY(slr_grow(l->m, &l->item, &l->cap, l->n + 1, sizeof *l->item));
+    char *copy = slr_strndup(l->m, text, n);
+    if (!copy)
+        return SDLORA_ENOMEM;
+    l->item[l->n++] = copy;
+    return SDLORA_OK;
+}
+
 int slr_folders_add(slr_folders *f, const char *dir)
 {
     if (!slr_dir_exists(dir))
         return slr_fail(SDLORA_ENOTFOUND, __func__, "%s is not a directory", dir);
-    SLR_TRY(slr_grow(f->m, &f->dirs.item, &f->dirs.cap, f->dirs.n + 1, sizeof *f->dirs.item));
-    char *copy = slr_strdup(f->m, dir);
-    if (!copy)
-        return SDLORA_ENOMEM;
-    f->dirs.item[f->dirs.n++] = copy;
-    return SDLORA_OK;
+    return append(&f->dirs, dir, strlen(dir));
 }
 
 /* A folder that can't be read has nothing. */
@@ -87,6 +93,54 @@ static bool is_weights(const char *base)
         if (slr_ends(base, ends[i]))
             return true;
     return false;
+}
+
+typedef struct naming {
+    slr_list *out;
+    bool stems;
+} naming;
+
+static int name_file(void *user, const char *path)
+{
+    const naming *k = user;
+    const char *base = slr_path_base(path);
+
+    if (!is_weights(base) || !slr_file_exists(path))
+        return 0;
+    return append(k->out, base, k->stems ? slr_path_stem(base) : strlen(base));
+}
+
+static int by_alphabet(const void *a, const void *b)
+{
+    const char *x = *(char *const *)a, *y = *(char *const *)b;
+    int order = strcasecmp(x, y);
+
+    return order ? order : strcmp(x, y);
+}
+
+static void drop_doubles(slr_list *l)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < l->n; i++)
+        if (n && !strcmp(l->item[n - 1], l->item[i]))
+            slr_free(l->m, l->item[i]);
+        else
+            l->item[n++] = l->item[i];
+    l->n = n;
+}
+
+int slr_folders_names(const slr_folders *f, bool stems, slr_list *out)
+{
+    naming k = {out, stems};
+
+    *out = (slr_list){.m = f->m};
+    for (size_t i = 0; i < f->dirs.n; i++)
+        SLR_TRY(slr_walk(f->m, NULL, f->dirs.item[i], name_file, &k));
+    if (out->n)
+        qsort(out->item, out->n, sizeof *out->item, by_alphabet);
+    drop_doubles(out);
+    return SDLORA_OK;
 }
 
 static bool is_named(const void *user, const char *base)

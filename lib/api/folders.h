@@ -20,6 +20,10 @@ typedef bool (*slr_folders_fn)(const void *user, const char *base);
  * byte order; *path NULL: there is none.  The caller frees it. */
 int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *user, char **path);
 
+/* Names, without directories, of all files with an ending of weights, each once and by the alphabet;
+ * stems: without that ending.  Free with slr_list_free, also after a failure. */
+int slr_folders_names(const slr_folders *f, bool stems, slr_list *out);
+
 /* The file of the directories with this name, or with this stem and an ending of weights.
  * ENOTFOUND: "there is no <what> '<name>' ...". */
 int slr_folders_within(const slr_folders *f, const char *what, const char *name, char **path);

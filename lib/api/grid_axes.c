@@ -17,6 +17,7 @@
 #include "base/str.h"
 #include "io/file.h"
 #include "sample/latents.h"
+#include "sample/upscaler.h"
 
 /* --- options --- */
 
@@ -90,12 +91,24 @@ static int apply_unipc(const slr_grid_axis *a, slr_mem *m, sdlora_options *o,
 
 /* --- rows --- */
 
-static const char *latent_upscaler(size_t i)
+static const char *upscaler(size_t i)
 {
     size_t n;
     const slr_latent_row *row = slr_latent_upscalers(&n);
 
-    return i < n ? row[i].name : NULL;
+    return i < n ? row[i].name : slr_upscaler_plain_name(i - n);
+}
+
+static const char *vae(size_t i)
+{
+    static const char *const names[] = {"Automatic", "None", NULL};
+
+    return names[i];
+}
+
+static const char *none(size_t i)
+{
+    return i ? NULL : "None";
 }
 
 #define OPTION(label, option, type)                                                                \
@@ -117,8 +130,9 @@ static const slr_grid_axis rows[] = {
      .apply = apply_option},
     {"Hires sampler", "hr_sampler_name", SLR_GRID_TEXT, .choice = sdlora_sampler_name,
      .apply = apply_option},
+    /* dearest: its generator has refiner, VAE and networks of its own */
     {"Checkpoint name", NULL, SLR_GRID_TEXT, .bare = true, .path = true, .model = true,
-     .cost = 1.1}, /* its generator has refiner, VAE and networks of its own */
+     .files = SLR_GRID_CHECKPOINTS, .cost = 1.1},
     OPTION("Negative Guidance minimum sigma", "s_min_uncond", SLR_GRID_REAL),
     OPTION("Sigma Churn", "s_churn", SLR_GRID_REAL),
     OPTION("Sigma min", "s_tmin", SLR_GRID_REAL),
@@ -136,10 +150,11 @@ static const slr_grid_axis rows[] = {
     OPTION("Denoising", "denoising_strength", SLR_GRID_REAL),
     OPTION("Initial noise multiplier", "initial_noise_multiplier", SLR_GRID_REAL),
     OPTION("Extra noise", "img2img_extra_noise", SLR_GRID_REAL),
-    {"Hires upscaler", "hr_upscaler", SLR_GRID_TEXT, .choice = latent_upscaler,
-     .apply = apply_option},
+    {"Hires upscaler", "hr_upscaler", SLR_GRID_TEXT, .choice = upscaler,
+     .files = SLR_GRID_UPSCALERS, .apply = apply_option},
     OPTION("Cond. Image Mask Weight", "inpainting_mask_weight", SLR_GRID_REAL),
-    {"VAE", "sd_vae", SLR_GRID_TEXT, .cost = 0.7, .apply = apply_option},
+    {"VAE", "sd_vae", SLR_GRID_TEXT, .choice = vae, .files = SLR_GRID_VAES, .cost = 0.7,
+     .apply = apply_option},
     {"Styles", "styles", SLR_GRID_TEXT, .apply = slr_grid_add_styles},
     {"UniPC Order", "uni_pc_order", SLR_GRID_INT, .cost = 0.5, .apply = apply_unipc},
     OPTION("Token merging ratio", "token_merging_ratio", SLR_GRID_REAL),
@@ -148,13 +163,13 @@ static const slr_grid_axis rows[] = {
      .apply = apply_bool},
     {"SGM noise multiplier", "sgm_noise_multiplier", SLR_GRID_TEXT, .apply = apply_bool},
     {"Refiner checkpoint", "refiner_checkpoint", SLR_GRID_TEXT, .bare = true, .path = true,
-     .cost = 1, .apply = apply_other},
+     .choice = none, .files = SLR_GRID_CHECKPOINTS, .cost = 1, .apply = apply_other},
     OPTION("Refiner switch at", "refiner_switch_at", SLR_GRID_REAL),
     OPTION("RNG source", "randn_source", SLR_GRID_TEXT),
     {"Size", NULL, SLR_GRID_TEXT, .apply = apply_size},
     /* ours */
-    {"Hires checkpoint", "hr_checkpoint_name", SLR_GRID_TEXT, .bare = true, .path = true, .cost = 1,
-     .apply = apply_other},
+    {"Hires checkpoint", "hr_checkpoint_name", SLR_GRID_TEXT, .bare = true, .path = true,
+     .choice = none, .files = SLR_GRID_CHECKPOINTS, .cost = 1, .apply = apply_other},
     {"LoRA", NULL, SLR_GRID_TEXT, .bare = true, .cost = 0.6, .apply = slr_grid_lora},
     {"LoRA weight", NULL, SLR_GRID_REAL, .tag = true, .apply = slr_grid_lora_weight},
     {"LoRA epoch", NULL, SLR_GRID_INT, .tag = true, .cost = 0.6, .apply = slr_grid_lora_epoch},

@@ -9,6 +9,9 @@
 
 typedef struct slr_grid_axis slr_grid_axis;
 
+/* Directories of the generator. */
+enum { SLR_GRID_NO_FILES = 0, SLR_GRID_VAES, SLR_GRID_UPSCALERS, SLR_GRID_CHECKPOINTS };
+
 struct slr_grid_axis {
     const char *label;
     const char *option; /* of kind "generate" that the value goes to; NULL: apply knows */
@@ -19,6 +22,7 @@ struct slr_grid_axis {
     bool model;         /* another generator: apply does nothing */
     const char *(*choice)(size_t i); /* Nullable: what "*" stands for besides the choices of the
                                       * option; NULL past the last */
+    int files; /* SLR_GRID_*: where files are that "*" stands for as well */
     bool tag;                        /* changes the tag that "LoRA" may take out */
     double cost;                     /* of a change, against others: dear ones are changed seldom */
     /* Nullable: puts value i into o. */

@@ -56,6 +56,11 @@ bool slr_grid_is_nothing(const slr_grid_side *x);
 bool slr_grid_keeps_random(const sdlora_grid *g);
 int64_t slr_grid_random_seed(void);
 
+/* --- grid_star.c --- */
+
+/* The values that "*" stands for, as CSV; *out NULL: for itself.  The caller frees it. */
+int slr_grid_star(const sdlora_grid *g, const slr_grid_axis *row, char **out);
+
 /* --- grid_cells.c --- */
 
 void slr_grid_order_axes(sdlora_grid *g);

@@ -66,35 +66,17 @@ bool slr_grid_is_nothing(const slr_grid_side *x)
     return x->row == slr_grid_axis_at(0);
 }
 
-/* What "*" stands for; false: for itself. */
-static bool put_choices(slr_buf *b, const slr_grid_axis *row)
-{
-    const slr_option_row *o = row->option ? slr_option_find("generate", row->option) : NULL;
-    slr_str rest = slr_str_of(o && o->choices ? o->choices : ""), word;
-    const char *one;
-
-    if (row->choice)
-        for (size_t i = 0; (one = row->choice(i)) != NULL; i++)
-            slr_buf_printf(b, "%s%s", i ? "," : "", one);
-    else if (o && o->type == SLR_OPT_BOOL)
-        slr_buf_puts(b, "False,True");
-    else
-        while (slr_str_next(&rest, '|', &word))
-            slr_buf_printf(b, "%s%.*s", b->len ? "," : "", (int)word.n, word.p);
-    return b->len > 0;
-}
-
 /* The values as written; "*" is all that there is to choose from. */
-static char *typed_values(const sdlora_grid *g, int a)
+static int type_values(sdlora_grid *g, int a)
 {
-    const slr_grid_side *x = &g->axis[a];
+    slr_grid_side *x = &g->axis[a];
     const char *text = slr_grid_is_nothing(x) ? "" : option_of(g, a, "values");
-    slr_buf b;
 
-    slr_buf_init(&b, g->m);
-    if (strcmp(text, "*") != 0 || !put_choices(&b, x->row))
-        slr_buf_puts(&b, text);
-    return slr_buf_take(&b);
+    if (!strcmp(text, "*"))
+        SLR_TRY(slr_grid_star(g, x->row, &x->typed));
+    if (!x->typed && !(x->typed = slr_strdup(g->m, text)))
+        return SDLORA_ENOMEM;
+    return SDLORA_OK;
 }
 
 int slr_grid_make_side(sdlora_grid *g, int a)
@@ -105,9 +87,7 @@ int slr_grid_make_side(sdlora_grid *g, int a)
     x->row = slr_grid_axis_find(option_of(g, a, "type"), &x->own);
     if (!x->row)
         return slr_wrap("%c_type", slr_grid_letter(a));
-    x->typed = typed_values(g, a);
-    if (!x->typed)
-        return SDLORA_ENOMEM;
+    SLR_TRY(type_values(g, a));
     int rc = slr_grid_values_read(&x->v, g->m, x->row->type,
                                   slr_grid_is_nothing(x) ? "\"\"" : x->typed, lines);
     if (rc >= 0 && !x->v.n)

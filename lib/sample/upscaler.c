@@ -65,6 +65,11 @@ bool slr_upscaler_is_plain(const char *name)
     return find(name) != NULL;
 }
 
+const char *slr_upscaler_plain_name(size_t i)
+{
+    return i < sizeof plains / sizeof *plains ? plains[i].name : NULL;
+}
+
 int slr_upscaler_new(slr_upscaler **out, slr_mem *m, slr_devices *devices, const char *name,
                      const char *path)
 {

@@ -18,5 +18,6 @@ void slr_upscaler_free(slr_upscaler *u); /* NULL: nothing */
 int slr_upscaler_run(slr_upscaler *u, const slr_pixels *p, int32_t w, int32_t h,
                      const slr_cancel_flag *cancel, slr_pixels *out);
 bool slr_upscaler_is_plain(const char *name); /* whether it needs no file */
+const char *slr_upscaler_plain_name(size_t i);   /* those in order; NULL past the last */
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Grids over models: the memory they take, and the order in which they are changed. */
+/* Grids over models and other files: the memory they take, the order in which they are changed, and
+ * those that "*" finds. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -132,11 +133,68 @@ static void a_model_is_changed_less_often_than_its_refiner(void **state)
     sdlora_grid_unref(grid);
 }
 
+static void touch(const char *name)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fclose(f);
+}
+
+/* What follows the label's "AXIS: " along x. */
+static void check_star(const char *axis, const char *const *want, size_t n)
+{
+    sdlora_grid *grid = grid_of(axis, "*", "Nothing", "");
+
+    assert_int_equal(sdlora_grid_size(grid, 0), n);
+    for (size_t i = 0; i < n; i++) {
+        const char *label = sdlora_grid_label(grid, 0, i);
+
+        label += strncmp(label, axis, strlen(axis)) ? 0 : strlen(axis) + 2;
+        assert_string_equal(label, want[i]);
+    }
+    sdlora_grid_unref(grid);
+}
+
+static void a_star_finds_files(void **state)
+{
+    static const char *const upscalers[] = {"Latent", "Latent (antialiased)", "Latent (bicubic)",
+                                            "Latent (bicubic antialiased)", "Latent (nearest)",
+                                            "Latent (nearest-exact)", "None", "Lanczos", "Nearest",
+                                            /* files */
+                                            "a \"4x\", sharp", "B", "m0", "m0.vae", "m1", "m2"};
+    static const char *const models[] = {"None",           "a \"4x\", sharp.pth", "B.pth",
+                                         "m0.safetensors", "m1.safetensors",      "m2.safetensors"};
+    static const char *const vaes[] = {"Automatic", "None"};
+    char path[64];
+
+    (void)state;
+    check_star("Hires upscaler", upscalers, 9);
+    check_star("Checkpoint name", (const char *const[]){"*"}, 1);
+    snprintf(path, sizeof path, "mkdir %s/deep", dir);
+    run(path);
+    touch("B.pth");
+    touch("deep/B.pth");
+    touch("deep/a \"4x\", sharp.pth");
+    touch("m0.vae.pt");
+    touch("notes.txt");
+    ok(sdlora_generator_add_upscaler_dir(gen, dir));
+    ok(sdlora_generator_add_ckpt_dir(gen, dir));
+    check_star("Hires upscaler", upscalers, sizeof upscalers / sizeof *upscalers);
+    check_star("Refiner checkpoint", models, sizeof models / sizeof *models);
+    check_star("Hires checkpoint", models, sizeof models / sizeof *models);
+    check_star("Checkpoint name", models + 1, sizeof models / sizeof *models - 1);
+    check_star("VAE", vaes, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_model_is_packed_at_a_time),
         cmocka_unit_test(a_model_is_changed_less_often_than_its_refiner),
+        cmocka_unit_test(a_star_finds_files),
     };
 
     return cmocka_run_group_tests(tests, make_models, drop_models);
