@@ -212,7 +212,7 @@ static const struct {
     {".diff", 0},           {".diff_b", 1},           {".oft_blocks", 0},
     {".oft_diag", 0},       {".w_norm", 0},           {".b_norm", 1},
     {".bias_values", 2},    {".set_weight", 0},       {".q_layer.weight", 0},
-    {".p_layer.weight", 0}, {".lambda_layer", 1},
+    {".p_layer.weight", 0}, {".lambda_layer", 1},     {".lora_B.bias", 1},
 };
 
 static int see_factor(checking *c, const char *name, size_t stem, int product, const sums *s)

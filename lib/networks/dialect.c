@@ -82,30 +82,32 @@ const char *slr_key_foreign(const char *key)
 /* --- leaves --- */
 
 /* PEFT's: one piece of the path, after which an adapter's name and ".weight" may follow; layers of
- * their own always have the latter. */
+ * their own always have the latter, or what `end` says. */
 static const struct {
     const char *piece, *leaf;
     int take;
     bool layer;
+    const char *end; /* NULL: ".weight" */
 } pieces[] = {
-    {"lora_A", "lora_down.weight", SLR_TAKE_PLAIN, true},
-    {"lora_B", "lora_up.weight", SLR_TAKE_PLAIN, true},
-    {"lora_magnitude_vector", "dora_scale", SLR_TAKE_ROWS, false},
-    {"ia3_l", "weight", SLR_TAKE_FACTOR, false},
-    {"hada_w1_a", "hada_w1_a", SLR_TAKE_PLAIN, false},
-    {"hada_w1_b", "hada_w1_b", SLR_TAKE_PLAIN, false},
-    {"hada_w2_a", "hada_w2_a", SLR_TAKE_PLAIN, false},
-    {"hada_w2_b", "hada_w2_b", SLR_TAKE_PLAIN, false},
-    {"hada_t1", "hada_t1", SLR_TAKE_PLAIN, false},
-    {"hada_t2", "hada_t2", SLR_TAKE_PLAIN, false},
-    {"lokr_w1", "lokr_w1", SLR_TAKE_PLAIN, false},
-    {"lokr_w1_a", "lokr_w1_a", SLR_TAKE_PLAIN, false},
-    {"lokr_w1_b", "lokr_w1_b", SLR_TAKE_PLAIN, false},
-    {"lokr_w2", "lokr_w2", SLR_TAKE_PLAIN, false},
-    {"lokr_w2_a", "lokr_w2_a", SLR_TAKE_PLAIN, false},
-    {"lokr_w2_b", "lokr_w2_b", SLR_TAKE_PLAIN, false},
-    {"lokr_t2", "lokr_t2", SLR_TAKE_PLAIN, false},
-    {"oft_R", "oft_R.weight", SLR_TAKE_PLAIN, true},
+    {"lora_A", "lora_down.weight", SLR_TAKE_PLAIN, true, NULL},
+    {"lora_B", "lora_up.weight", SLR_TAKE_PLAIN, true, NULL},
+    {"lora_B", "diff_b", SLR_TAKE_SCALED, true, ".bias"},
+    {"lora_magnitude_vector", "dora_scale", SLR_TAKE_ROWS, false, NULL},
+    {"ia3_l", "weight", SLR_TAKE_FACTOR, false, NULL},
+    {"hada_w1_a", "hada_w1_a", SLR_TAKE_PLAIN, false, NULL},
+    {"hada_w1_b", "hada_w1_b", SLR_TAKE_PLAIN, false, NULL},
+    {"hada_w2_a", "hada_w2_a", SLR_TAKE_PLAIN, false, NULL},
+    {"hada_w2_b", "hada_w2_b", SLR_TAKE_PLAIN, false, NULL},
+    {"hada_t1", "hada_t1", SLR_TAKE_PLAIN, false, NULL},
+    {"hada_t2", "hada_t2", SLR_TAKE_PLAIN, false, NULL},
+    {"lokr_w1", "lokr_w1", SLR_TAKE_PLAIN, false, NULL},
+    {"lokr_w1_a", "lokr_w1_a", SLR_TAKE_PLAIN, false, NULL},
+    {"lokr_w1_b", "lokr_w1_b", SLR_TAKE_PLAIN, false, NULL},
+    {"lokr_w2", "lokr_w2", SLR_TAKE_PLAIN, false, NULL},
+    {"lokr_w2_a", "lokr_w2_a", SLR_TAKE_PLAIN, false, NULL},
+    {"lokr_w2_b", "lokr_w2_b", SLR_TAKE_PLAIN, false, NULL},
+    {"lokr_t2", "lokr_t2", SLR_TAKE_PLAIN, false, NULL},
+    {"oft_R", "oft_R.weight", SLR_TAKE_PLAIN, true, NULL},
 };
 
 /* Other whole endings.  A glued one belongs to a module "to_q_lora" beside the layer it means. */
@@ -139,6 +141,14 @@ static const char *piece_at(const char *key, int n)
     return *p == '.' ? p + 1 : NULL;
 }
 
+/* Whether the row's piece may stand before the last n pieces of a key that ends so. */
+static bool fits_piece(size_t row, const char *key, int n)
+{
+    const char *end = pieces[row].end ? pieces[row].end : ".weight";
+    bool ends = slr_ends(key, end);
+    return n == 0 ? !pieces[row].end : ends || (n == 1 && !pieces[row].layer);
+}
+
 /* "<piece>", "<piece>.weight", "<piece>.<adapter>.weight" or, of a bare tensor,
  * "<piece>.<adapter>". */
 static bool read_piece(slr_key *out, const char *key, size_t *module)
@@ -146,11 +156,9 @@ static bool read_piece(slr_key *out, const char *key, size_t *module)
     for (int n = 0; n < 3; n++) {
         const char *p = piece_at(key, n);
         size_t size = p ? strcspn(p, ".") : 0;
-        if (n == 2 && !slr_ends(key, ".weight"))
-            return false;
         for (size_t i = 0; p && i < sizeof pieces / sizeof *pieces; i++) {
             if (strlen(pieces[i].piece) != size || memcmp(pieces[i].piece, p, size) != 0 ||
-                (pieces[i].layer && n > 0 && !slr_ends(key, ".weight")))
+                !fits_piece(i, key, n))
                 continue;
             out->leaf = pieces[i].leaf;
             out->take = pieces[i].take;
@@ -381,12 +389,16 @@ static const struct {
     {SLR_DIALECT_DIFFUSERS, true, "lora_up.weight", "lora_B.weight"},
     {SLR_DIALECT_DIFFUSERS, false, "dora_scale", "lora_magnitude_vector"},
     {SLR_DIALECT_DIFFUSERS, true, "dora_scale", "lora_magnitude_vector"},
+    {SLR_DIALECT_DIFFUSERS, false, "diff_b", "lora_B.bias"},
+    {SLR_DIALECT_DIFFUSERS, true, "diff_b", "lora_B.bias"},
     {SLR_DIALECT_PEFT, false, "lora_down.weight", "lora_A.weight"},
     {SLR_DIALECT_PEFT, false, "lora_up.weight", "lora_B.weight"},
     {SLR_DIALECT_PEFT, true, "lora_down.weight", "lora_A.weight"},
     {SLR_DIALECT_PEFT, true, "lora_up.weight", "lora_B.weight"},
     {SLR_DIALECT_PEFT, false, "dora_scale", "lora_magnitude_vector"},
     {SLR_DIALECT_PEFT, true, "dora_scale", "lora_magnitude_vector"},
+    {SLR_DIALECT_PEFT, false, "diff_b", "lora_B.bias"},
+    {SLR_DIALECT_PEFT, true, "diff_b", "lora_B.bias"},
     {SLR_DIALECT_PEFT, false, "weight", "ia3_l"},
     {SLR_DIALECT_PEFT, true, "weight", "ia3_l"},
     {SLR_DIALECT_OLD, false, "lora_down.weight", "lora.down.weight"},

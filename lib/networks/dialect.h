@@ -26,6 +26,7 @@ enum {
     SLR_TAKE_PLAIN = 0,
     SLR_TAKE_ROWS = 1,   /* PEFT's magnitudes: one number for each output, whatever the rank */
     SLR_TAKE_FACTOR = 2, /* PEFT's (IA)^3: 1 + the weight */
+    SLR_TAKE_SCALED = 3, /* PEFT's bias of lora_B: times the scale, which diff_b does not know */
 };
 
 /* A key taken apart. */

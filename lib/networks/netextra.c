@@ -82,6 +82,27 @@ static int read_diff_b(const slr_reading *r, const slr_target *t, const slr_tens
     return SDLORA_OK;
 }
 
+int slr_group_scale(slr_reading *r, slr_group *g, const slr_form *form)
+{
+    size_t i = 0;
+    while (i < g->n && g->at[i].take != SLR_TAKE_SCALED)
+        i++;
+    if (i == g->n)
+        return SDLORA_OK;
+    if (g->kind != &slr_kind_lora)
+        return slr_fail(SDLORA_EFORMAT, __func__, "%s: %s stands without a LoRA's factors",
+                        r->label, g->at[i].key);
+    size_t count = (size_t)g->target->out;
+    float *values = slr_alloc(r->m, count * sizeof *values);
+    if (!values)
+        return SDLORA_ENOMEM;
+    g->at[i].values = values;
+    SLR_TRY(slr_tensor_to_f32(&g->at[i].tensor, values));
+    for (size_t k = 0; k < count; k++)
+        values[k] *= (float)form->scale;
+    return SDLORA_OK;
+}
+
 int slr_group_extras(const slr_reading *r, const slr_group *g, const slr_tensor *tensor,
                      slr_form *form)
 {

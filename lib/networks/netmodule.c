@@ -271,7 +271,8 @@ static int check_group(slr_reading *r, slr_group *g, slr_form *form,
         SLR_TRY(read_dora(r, g->target, &tensor[SLR_LEAF_DORA], form));
     SLR_TRY(slr_group_extras(r, g, tensor, form));
     SLR_TRY(settle_scale(r, g, form));
-    return check_counts(r, g, form, tensor);
+    SLR_TRY(check_counts(r, g, form, tensor));
+    return slr_group_scale(r, g, form);
 }
 
 /* Kinds name modules as kohya does: a file of another dialect is quoted, too. */

@@ -56,6 +56,8 @@ bool slr_group_has(const slr_group *g, const char *leaf);
 /* The group's tensor i as the places of a residual, and as its size. */
 int slr_group_places(slr_reading *r, slr_group *g, size_t i);
 int slr_group_size(const slr_reading *r, const slr_group *g, size_t i);
+/* Multiplies a bias of PEFT's by the module's scale. */
+int slr_group_scale(slr_reading *r, slr_group *g, const slr_form *form);
 /* Adds the leaves that are beside the algorithm, of tensors by leaf. */
 int slr_group_extras(const slr_reading *r, const slr_group *g, const slr_tensor *tensor,
                      slr_form *form);

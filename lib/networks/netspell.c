@@ -36,6 +36,17 @@ static int check_ia3(const slr_spelling *s, const slr_module *mod)
     return mod->scale == 1.0 ? SDLORA_OK : refuse(s, mod, "PEFT's (IA)^3 has no scale");
 }
 
+/* PEFT has the bias of LoRA's second factor, which it scales as all that the factor gives. */
+static int check_bias(const slr_spelling *s, const slr_module *mod)
+{
+    bool lora = !strcmp(mod->kind->name, "lora");
+    if (!strcmp(slr_spelling_leaf(s, mod->target.part, "diff_b"), "diff_b"))
+        return refuse(s, mod, "there is no change of a bias in this dialect");
+    if (!lora || slr_module_has(mod, SLR_LEAF_DORA))
+        return refuse(s, mod, "only LoRA without magnitudes (DoRA) changes a bias there");
+    return mod->scale != 0 ? SDLORA_OK : refuse(s, mod, "its scale is 0, and its bias is not");
+}
+
 static int check_module(const slr_writing *w, const slr_module *mod)
 {
     const slr_spelling *s = w->spelling;
@@ -48,7 +59,7 @@ static int check_module(const slr_writing *w, const slr_module *mod)
     if (mod->kind == &slr_kind_ia3)
         SLR_TRY(check_ia3(s, mod));
     if (slr_module_has(mod, SLR_LEAF_DIFF_B))
-        return refuse(s, mod, "there is no change of a bias in this dialect");
+        SLR_TRY(check_bias(s, mod));
     if (slr_module_has(mod, SLR_LEAF_SPARSE))
         return refuse(s, mod, "there are no sparse residuals in this dialect");
     if (dora && strcmp(mod->kind->name, "lora") != 0)
@@ -117,6 +128,20 @@ static int add_magnitudes(slr_writing *w, const slr_module *mod, const slr_netwo
                    : slr_writing_add(w, mod, leaf, 1, &t->out, src);
 }
 
+static int add_bias(slr_writing *w, const slr_module *mod, const slr_network_slot *s)
+{
+    float scale = w->spelling->folds ? 1.0f : (float)mod->scale;
+    float *bias = slr_alloc(w->m, s->count * sizeof *bias);
+    if (!bias)
+        return SDLORA_ENOMEM;
+    for (size_t i = 0; i < s->count; i++)
+        bias[i] = w->network->params[s->offset + i] / scale;
+    int rc = slr_writing_add(w, mod, slr_spelling_leaf(w->spelling, mod->target.part, "diff_b"), 1,
+                             s->dim, bias);
+    slr_free(w->m, bias);
+    return rc;
+}
+
 /* 1 + the weight: [out,1] or [1,in], of a convolution [1,n,1,1]. */
 static int add_ia3(slr_writing *w, const slr_module *mod, const slr_network_slot *s)
 {
@@ -138,10 +163,13 @@ static int add_module(slr_writing *w, const slr_module *mod)
 {
     const slr_network *n = w->network;
     const slr_network_slot *slots = &n->slot[mod->slot];
-    const slr_network_slot *dora = slr_module_slot(mod, slots, SLR_LEAF_DORA);
+    const slr_network_slot *dora = slr_module_slot(mod, slots, SLR_LEAF_DORA),
+                           *bias = slr_module_slot(mod, slots, SLR_LEAF_DIFF_B);
     bool lora = !strcmp(mod->kind->name, "lora");
     if (lora)
         SLR_TRY(add_lora(w, mod));
+    if (bias)
+        SLR_TRY(add_bias(w, mod, bias));
     for (int i = 0; !lora && i < SLR_KIND_OWN; i++) {
         const slr_network_slot *s = slr_module_slot(mod, slots, i);
         if (s)

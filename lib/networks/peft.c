@@ -249,7 +249,7 @@ typedef struct common {
     size_t type;
     int64_t widest, rank;
     double alpha;
-    bool dora, tucker, flat; /* any module with; of convolutions: with a core, and without */
+    bool dora, bias, tucker, flat; /* any module with; of convolutions: with a core, and without */
 } common;
 
 int64_t slr_peft_widest(const slr_network *n, int part)
@@ -314,6 +314,7 @@ static int look(common *c)
             core = core ||
                    (kind->leaf[k] && !strcmp(kind->leaf[k], "hada_t1") && slr_module_has(mod, k));
         c->dora = c->dora || slr_module_has(mod, SLR_LEAF_DORA);
+        c->bias = c->bias || slr_module_has(mod, SLR_LEAF_DIFF_B);
         c->tucker = c->tucker || core;
         c->flat = c->flat || (!core && mod->target.kh * mod->target.kw > 1);
     }
@@ -323,6 +324,10 @@ static int look(common *c)
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "%s: PEFT's settings of the kind '%s' are not written", first->target.name,
                         first->kind->name);
+    if (c->dora && c->bias)
+        return slr_fail(SDLORA_ENOTSUP, __func__,
+                        "some modules have magnitudes (DoRA) and others change a bias: a PEFT "
+                        "adapter does not have both");
     if (c->type > 0 && c->tucker && c->flat)
         return slr_fail(SDLORA_ENOTSUP, __func__,
                         "some convolutions have a tucker core and others none: a PEFT adapter has "
@@ -418,6 +423,8 @@ int slr_peft_describe(slr_buf *b, const slr_network *n, int part, const char *pr
     if (!strcmp(types[c.type].kind, "lora")) {
         put_flag(b, prefix, "use_rslora", false);
         put_flag(b, prefix, "use_dora", c.dora);
+        if (c.bias) /* a setting that older versions of PEFT do not know */
+            put_flag(b, prefix, "lora_bias", true);
     } else if (!strcmp(types[c.type].kind, "loha")) {
         put_flag(b, prefix, "use_effective_conv2d", c.tucker);
     }

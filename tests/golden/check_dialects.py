@@ -64,8 +64,9 @@ CASES = [("diffusers.safetensors", "diffusers", "diffusers", by_pipeline),
          ("diffusers_metadata.safetensors", "diffusers_metadata", "diffusers-folded", by_pipeline),
          ("onetrainer.safetensors", "onetrainer", "diffusers", by_metadata),
          ("onetrainer.safetensors", "onetrainer", "diffusers-folded", by_pipeline),
+         ("peft_bias/adapter_model.safetensors", "peft_bias", "diffusers-folded", by_pipeline),
          *((f"{c}/adapter_model.safetensors", c, "peft", by_peft) for c in
-           ("peft_lora", "peft_dora", "peft_loha", "peft_loha_flat", "peft_ia3"))]
+           ("peft_lora", "peft_bias", "peft_dora", "peft_loha", "peft_loha_flat", "peft_ia3"))]
 
 
 def main():

@@ -87,7 +87,12 @@ def raw_peft(case, config, kind, seed, size=0.1, after=None):
     told = json.load(open(path))  # sets have no order of their own
     json.dump({k: sorted(v) if isinstance(v, list) else v for k, v in told.items()}, open(path, "w"), indent=2, sort_keys=True)
     expect(case, unet=model)
-    model.merge_adapter()
+    if getattr(config, "lora_bias", False):  # PEFT merges no bias into a layer that has none
+        for m in model.modules():
+            if hasattr(m, "lora_bias") and m.get_base_layer().bias is not None:
+                m.merge()
+    else:
+        model.merge_adapter()
     expect_merged(case, "unet", model)
     meta[case] = kind
 
@@ -273,6 +278,7 @@ def lycoris_case():
 def peft_cases():
     raw_peft("peft_lora", LoraConfig(r=4, lora_alpha=6, target_modules=UNET, rank_pattern={"attn1.to_q": 3},
                                      alpha_pattern={"conv_in": 2, f"{BLOCK}.attn2.to_k": 9}), "LoRA", 1)
+    raw_peft("peft_bias", LoraConfig(r=4, lora_alpha=6, lora_bias=True, target_modules=UNET, alpha_pattern={"conv_in": 2}), "LoRA with biases", 9, 0.15)
     raw_peft("peft_dora", LoraConfig(r=4, lora_alpha=3, use_rslora=True, use_dora=True, target_modules=UNET), "DoRA, rslora", 2, after=stretch)
     raw_peft("peft_loha", LoHaConfig(r=3, alpha=5, target_modules=UNET, use_effective_conv2d=True), "LoHa, tucker", 3, 0.3)
     raw_peft("peft_loha_flat", LoHaConfig(r=3, alpha=5, target_modules=UNET), "LoHa", 4, 0.3)

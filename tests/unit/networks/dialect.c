@@ -24,6 +24,7 @@ static const struct {
     {"diffusers_processor", "diffusers_processor.safetensors", "diffusers-processor", "lora", 5},
     {"processor_bare", "processor_bare.ckpt", "diffusers-processor", "lora", 3},
     {"peft_lora", "peft_lora/adapter_model.safetensors", "peft", "lora", 6},
+    {"peft_bias", "peft_bias/adapter_model.safetensors", "peft", "lora", 6},
     {"peft_dora", "peft_dora/adapter_model.safetensors", "peft", "lora", 6},
     {"peft_loha", "peft_loha/adapter_model.safetensors", "peft", "loha", 6},
     {"peft_loha_flat", "peft_loha_flat/adapter_model.safetensors", "peft", "loha", 6},

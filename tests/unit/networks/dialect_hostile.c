@@ -139,6 +139,35 @@ static void bent_names(const char *file, const char *before)
     golden_close(&g);
 }
 
+/* A bias of PEFT's for a layer of another width, twice, and without factors. */
+static void bent_biases(const char *before)
+{
+    static slr_st_entry e[ENTRIES];
+    static const char *const words[] = {"one number for each output", "one tensor in two spellings",
+                                        "without a LoRA's factors"};
+    char name[256];
+    for (int k = 0; k < 3; k++) {
+        golden g = golden_open(DIALECTS "peft_bias/adapter_model.safetensors");
+        size_t n = entries(&g, e), at = 0;
+        while (!slr_ends(e[at].name, "lora_B.bias"))
+            at++;
+        if (k == 0) {
+            e[at].t.dim[0]--;
+        } else if (k == 1) {
+            snprintf(name, sizeof name, "%.*s.default.bias", (int)strlen(e[at].name) - 5,
+                     e[at].name);
+            e[n] = e[at];
+            e[n++].name = name;
+        } else {
+            e[0] = e[at];
+            n = 1;
+        }
+        ok(slr_safetensors_write(NULL, scratch, e, n, NULL, 0));
+        refused(scratch, words[k], before);
+        golden_close(&g);
+    }
+}
+
 /* Settings that are no settings, or contradict the tensors. */
 static const struct {
     const char *text; /* '@' in front: repeated 100000 times */
@@ -214,6 +243,7 @@ static void hostile(void **state)
     temp_file(scratch);
     bent_names(DIALECTS "diffusers.safetensors", before);
     bent_names(DIALECTS "peft_lora/adapter_model.safetensors", before);
+    bent_biases(before);
     bent_settings(before);
     print_message("%zu mutants\n", n_mutants);
     assert_true(n_mutants >= 60);

@@ -324,14 +324,14 @@ static void dialects(void **state)
     (void)state;
     static const struct {
         int of;
-        const char *word;
-    } rows[] = {{0, "sparse residual"}, {1, "change of a bias"}};
+        const char *dialect, *word;
+    } rows[] = {{0, "diffusers", "sparse residual"}, {1, "diffusers-old", "change of a bias"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         slr_stack_item item[NETS];
         const slr_spelling *spelling;
         char path[64];
         open_case(&CASES[rows[i].of], item);
-        ok(slr_spelling_named(&spelling, "diffusers"));
+        ok(slr_spelling_named(&spelling, rows[i].dialect));
         assert_int_equal(
             slr_network_save_as(item[0].network, temp_file(path), SDLORA_F32, spelling),
             SDLORA_ENOTSUP);
