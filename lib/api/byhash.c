@@ -137,13 +137,20 @@ static int learn(slr_byhash *b, known *k, const char *path, int kind, int *rc)
     return SDLORA_OK;
 }
 
+static bool is_asked(int of, int kind, slr_str digits)
+{
+    if (kind == OLD)
+        return digits.n == LEGACY;
+    return kind == WHOLE || of == SLR_BYHASH_NETWORK;
+}
+
 /* Whether the file's hash of a kind begins so. */
-static int is_kind(slr_byhash *b, const char *path, int kind, slr_str digits, bool *same)
+static int is_kind(slr_byhash *b, const char *path, int of, int kind, slr_str digits, bool *same)
 {
     known *k;
     int rc;
     *same = false;
-    if (!usable(digits) || (kind == OLD && digits.n != LEGACY))
+    if (!usable(digits) || !is_asked(of, kind, digits))
         return SDLORA_OK;
     SLR_TRY(know(b, path, &k));
     if (!k)
@@ -168,18 +175,18 @@ int slr_byhash_whole(slr_byhash *b, const char *path, char hex[65])
     return SDLORA_OK;
 }
 
-static int is_computed(slr_byhash *b, const char *path, slr_str digits, bool *same)
+static int is_computed(slr_byhash *b, const char *path, int of, slr_str digits, bool *same)
 {
     *same = false;
     for (int kind = WHOLE; !*same && kind < KINDS; kind++)
-        SLR_TRY(is_kind(b, path, kind, digits, same));
+        SLR_TRY(is_kind(b, path, of, kind, digits, same));
     return SDLORA_OK;
 }
 
-int slr_byhash_is(slr_byhash *b, const char *path, slr_str digits, bool *same)
+int slr_byhash_is(slr_byhash *b, const char *path, int of, slr_str digits, bool *same)
 {
-    SLR_TRY(is_kind(b, path, TOLD, digits, same));
-    return *same ? SDLORA_OK : is_computed(b, path, digits, same);
+    SLR_TRY(is_kind(b, path, of, TOLD, digits, same));
+    return *same ? SDLORA_OK : is_computed(b, path, of, digits, same);
 }
 
 /* --- the walk --- */
@@ -208,11 +215,11 @@ static int collect(void *user, const char *path)
     return 0;
 }
 
-static int look(slr_byhash *b, const char *path, bool compute, slr_byhash_wanted *w)
+static int look(slr_byhash *b, const char *path, int of, bool compute, slr_byhash_wanted *w)
 {
     bool same;
-    SLR_TRY(compute ? is_computed(b, path, w->digits, &same)
-                    : is_kind(b, path, TOLD, w->digits, &same));
+    SLR_TRY(compute ? is_computed(b, path, of, w->digits, &same)
+                    : is_kind(b, path, of, TOLD, w->digits, &same));
     if (!same)
         return SDLORA_OK;
     const char *base = slr_path_base(path);
@@ -221,7 +228,8 @@ static int look(slr_byhash *b, const char *path, bool compute, slr_byhash_wanted
     return w->stem && w->path ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
-int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *wanted, size_t n)
+int slr_byhash_find(slr_byhash *b, const slr_list *dirs, int of, slr_byhash_wanted *wanted,
+                    size_t n)
 {
     slr_list files = {.m = b->m};
     int rc = SDLORA_OK;
@@ -236,7 +244,7 @@ int slr_byhash_find(slr_byhash *b, const slr_list *dirs, slr_byhash_wanted *want
         for (size_t i = 0; i < files.n; i++)
             for (size_t k = 0; rc >= 0 && k < n; k++)
                 if (!wanted[k].stem)
-                    rc = look(b, files.item[i], compute, &wanted[k]);
+                    rc = look(b, files.item[i], of, compute, &wanted[k]);
     slr_list_free(&files);
     return rc;
 }

@@ -16,11 +16,11 @@ static void note(slr_matching *k, const char *what, slr_str name, const char *wh
 }
 
 /* What hashes is watched, and what opens networks is not, since those are kept. */
-int slr_match_is(slr_matching *k, const char *path, slr_str hash, bool *same)
+int slr_match_is(slr_matching *k, const char *path, int of, slr_str hash, bool *same)
 {
     slr_watch w;
     slr_watch_enter(&w, &k->g->cancel);
-    int rc = slr_byhash_is(slr_finder_hashes(k->g->finder), path, hash, same);
+    int rc = slr_byhash_is(slr_finder_hashes(k->g->finder), path, of, hash, same);
     slr_watch_leave(&w);
     return rc;
 }
@@ -55,7 +55,7 @@ static int match_file(slr_matching *k, const char *what, const char *key, const 
     if (!find_hash(k->info, field, kind, digits))
         return SDLORA_OK;
     if (path)
-        SLR_TRY(slr_match_is(k, path, slr_str_of(digits), &same));
+        SLR_TRY(slr_match_is(k, path, SLR_BYHASH_FILE, slr_str_of(digits), &same));
     if (path && same)
         return SDLORA_OK;
     slr_buf_init(&why, k->m);
@@ -167,7 +167,7 @@ static int match_lora(slr_matching *k, slr_info_hash h)
     bool same = false;
     char *path;
     SLR_TRY(by_name(k, h.name, &path));
-    int rc = path ? slr_match_is(k, path, h.hash, &same) : SDLORA_OK;
+    int rc = path ? slr_match_is(k, path, SLR_BYHASH_NETWORK, h.hash, &same) : SDLORA_OK;
     if (rc >= 0 && !same)
         rc = add_missing(k, h, path);
     slr_free(k->m, path);
@@ -222,8 +222,8 @@ static int settle_all(slr_matching *k)
     for (size_t i = 0; i < k->n_missing; i++)
         wanted[i] = (slr_byhash_wanted){.digits = slr_str_of(k->missing[i].hash)};
     slr_watch_enter(&w, &k->g->cancel);
-    int rc = slr_byhash_find(slr_finder_hashes(k->g->finder), slr_finder_dirs(k->g->finder), wanted,
-                             k->n_missing);
+    int rc = slr_byhash_find(slr_finder_hashes(k->g->finder), slr_finder_dirs(k->g->finder),
+                             SLR_BYHASH_NETWORK, wanted, k->n_missing);
     slr_watch_leave(&w);
     for (size_t i = 0; i < k->n_missing; i++) {
         if (rc >= 0)
@@ -256,7 +256,7 @@ static bool each_embedding(void *user, slr_info_hash h)
         if (strlen(name) != h.name.n || memcmp(name, h.name.p, h.name.n))
             continue;
         if (path)
-            k->rc = slr_match_is(k, path, h.hash, &same);
+            k->rc = slr_match_is(k, path, SLR_BYHASH_NETWORK, h.hash, &same);
         if (k->rc >= 0 && !same)
             note(k, "embedding ", h.name, "is another file than the picture's");
         return k->rc >= 0;

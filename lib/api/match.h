@@ -25,8 +25,8 @@ typedef struct slr_matching {
     slr_match_missing missing[SLR_MATCH_MOST];
 } slr_matching;
 
-/* Whether a file has a hash; ends early when the generator is cancelled. */
-int slr_match_is(slr_matching *k, const char *path, slr_str hash, bool *same);
+/* Whether a file has a hash (of: SLR_BYHASH_*); ends early when the generator is cancelled. */
+int slr_match_is(slr_matching *k, const char *path, int of, slr_str hash, bool *same);
 
 /* --- match_other.c --- */
 

@@ -35,7 +35,8 @@ static int by_hash(slr_matching *k, slr_str digits, char **path)
     slr_byhash_wanted w = {.digits = digits};
     slr_watch watch;
     slr_watch_enter(&watch, &k->g->cancel);
-    int rc = slr_byhash_find(slr_finder_hashes(k->g->finder), &k->g->start.ckpts.dirs, &w, 1);
+    int rc = slr_byhash_find(slr_finder_hashes(k->g->finder), &k->g->start.ckpts.dirs,
+                             SLR_BYHASH_FILE, &w, 1);
     slr_watch_leave(&watch);
     *path = w.path;
     slr_free(k->m, w.stem);
@@ -50,7 +51,7 @@ static int find(slr_matching *k, const slr_api_title *t, char **path, int *how)
     char *hashed = NULL;
     SLR_TRY(by_name(k, t->name, path));
     if (*path && t->hash.n)
-        SLR_TRY(slr_match_is(k, *path, t->hash, &same));
+        SLR_TRY(slr_match_is(k, *path, SLR_BYHASH_FILE, t->hash, &same));
     *how = !*path ? NOT : same ? BY_NAME : BY_NAME_ALONE;
     if (!t->hash.n || *how == BY_NAME)
         return SDLORA_OK;

@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "base/thread.h"
 #include "io/hash.h"
+#include "io/safetensors.h"
 
 static char root[64];
 static char *item[1] = {root};
@@ -59,7 +60,7 @@ static void check(const char *text, const char *stem)
 {
     char hex[65];
     slr_byhash_wanted w = of(text, hex);
-    assert_int_equal(slr_byhash_find(known, &dirs, &w, 1), SDLORA_OK);
+    assert_int_equal(slr_byhash_find(known, &dirs, SLR_BYHASH_NETWORK, &w, 1), SDLORA_OK);
     if (stem)
         assert_string_equal(w.stem, stem);
     else
@@ -81,7 +82,7 @@ static void many_in_one_walk(void **state)
                              of("one", hex[2]),
                              of("no header", hex[3]),
                              {.digits = {"0123", 4}}};
-    assert_int_equal(slr_byhash_find(known, &dirs, w, 5), SDLORA_OK);
+    assert_int_equal(slr_byhash_find(known, &dirs, SLR_BYHASH_NETWORK, w, 5), SDLORA_OK);
     assert_string_equal(w[0].stem, "b");
     assert_null(w[1].stem);
     assert_string_equal(w[2].stem, "a");
@@ -117,12 +118,40 @@ static void a_whole_file_is_read_once(void **state)
     put_unseen("e.pt", "uno");
     assert_int_equal(slr_byhash_whole(known, at("e.pt"), again), SDLORA_OK);
     assert_string_equal(again, first);
-    assert_int_equal(slr_byhash_is(known, at("e.pt"), (slr_str){first, 10}, &same), SDLORA_OK);
+    assert_int_equal(
+        slr_byhash_is(known, at("e.pt"), SLR_BYHASH_NETWORK, (slr_str){first, 10}, &same),
+        SDLORA_OK);
     assert_true(same);
     put("e.pt", "ein");
     assert_int_equal(slr_byhash_whole(known, at("e.pt"), again), SDLORA_OK);
     assert_string_not_equal(again, first);
     assert_int_equal(slr_byhash_whole(known, at("nobody.pt"), again), SDLORA_ENOTFOUND);
+}
+
+/* A checkpoint's tensors are not what its title has the hash of. */
+static void of_what_is_asked(void **state)
+{
+    (void)state;
+    const float value = 2;
+    slr_st_entry e = {.name = "x", .t = {.dtype = SDLORA_F32, .data = (void *)&value}};
+    char hex[65];
+    bool same;
+    assert_int_equal(slr_safetensors_write(NULL, at("t.safetensors"), &e, 1, NULL, 0), SDLORA_OK);
+    assert_int_equal(slr_hash_tensors(at("t.safetensors"), hex), SDLORA_OK);
+    for (int of = SLR_BYHASH_FILE; of <= SLR_BYHASH_NETWORK; of++) {
+        slr_byhash_wanted w = {.digits = {hex, 10}};
+        assert_int_equal(slr_byhash_find(known, &dirs, of, &w, 1), SDLORA_OK);
+        assert_int_equal(w.path != NULL, of == SLR_BYHASH_NETWORK);
+        slr_free(NULL, w.stem);
+        slr_free(NULL, w.path);
+        assert_int_equal(slr_byhash_is(known, at("t.safetensors"), of, w.digits, &same), SDLORA_OK);
+        assert_int_equal(same, of == SLR_BYHASH_NETWORK);
+    }
+    assert_int_equal(slr_hash_file(at("t.safetensors"), hex), SDLORA_OK);
+    assert_int_equal(
+        slr_byhash_is(known, at("t.safetensors"), SLR_BYHASH_FILE, (slr_str){hex, 10}, &same),
+        SDLORA_OK);
+    assert_true(same);
 }
 
 static void a_cancel_ends_it(void **state)
@@ -135,8 +164,9 @@ static void a_cancel_ends_it(void **state)
     slr_byhash_wanted w = of("new", hex);
     put("deep/new.pt", "new");
     slr_watch_enter(&watch, &flag);
-    assert_int_equal(slr_byhash_find(known, &dirs, &w, 1), SDLORA_ECANCELED);
-    assert_int_equal(slr_byhash_is(known, at("deep/new.pt"), w.digits, &same), SDLORA_ECANCELED);
+    assert_int_equal(slr_byhash_find(known, &dirs, SLR_BYHASH_NETWORK, &w, 1), SDLORA_ECANCELED);
+    assert_int_equal(slr_byhash_is(known, at("deep/new.pt"), SLR_BYHASH_NETWORK, w.digits, &same),
+                     SDLORA_ECANCELED);
     slr_watch_leave(&watch);
     assert_null(w.stem);
     check("new", "new"); /* nothing wrong was kept */
@@ -163,9 +193,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(many_in_one_walk),
-        cmocka_unit_test(a_file_is_read_once),
-        cmocka_unit_test(a_whole_file_is_read_once),
+        cmocka_unit_test(many_in_one_walk),          cmocka_unit_test(a_file_is_read_once),
+        cmocka_unit_test(a_whole_file_is_read_once), cmocka_unit_test(of_what_is_asked),
         cmocka_unit_test(a_cancel_ends_it),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
