@@ -107,7 +107,8 @@ int slr_api_tell(void *watch, const char *phase, int64_t done, int64_t total);
 
 /* --- checkpoints that are open (shelf.c) --- */
 
-/* A reference to the weights of an open handle with this key and path; NULL: there is none. */
+/* A reference to the weights of an open handle with this key and path, however that is spelled;
+ * NULL: there is none. */
 slr_checkpoint *slr_shelf_find(sdlora_context *ctx, const slr_shelf_key *key, const char *path);
 /* From now on others may find it; undone by slr_shelf_take before the handle goes. */
 void slr_shelf_put(sdlora_checkpoint *c, const slr_shelf_key *key);

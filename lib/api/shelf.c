@@ -12,13 +12,33 @@ static bool same(const slr_shelf_key *a, const slr_shelf_key *b)
            a->predict == b->predict && a->ztsnr == b->ztsnr;
 }
 
+static bool folder_of(slr_mem *m, const char *path, slr_file_id *id)
+{
+    size_t n = strlen(path) - strlen(slr_path_base(path));
+    char *folder = n ? slr_strndup(m, path, n) : slr_strdup(m, ".");
+    bool is = folder && slr_path_identify(folder, id);
+
+    slr_free(m, folder);
+    return is;
+}
+
+/* Whether two paths of one file are spellings of one place.  A link is another: it has a name of
+ * its own, and other files beside it. */
+static bool same_place(slr_mem *m, const char *a, const char *b)
+{
+    slr_file_id ia, ib;
+
+    return !strcmp(a, b) || (!strcmp(slr_path_base(a), slr_path_base(b)) && folder_of(m, a, &ia) &&
+                             folder_of(m, b, &ib) && slr_file_same(&ia, &ib));
+}
+
 slr_checkpoint *slr_shelf_find(sdlora_context *ctx, const slr_shelf_key *key, const char *path)
 {
     slr_checkpoint *found = NULL;
 
     pthread_mutex_lock(&ctx->lock);
     for (const sdlora_checkpoint *c = ctx->shelf; c && !found; c = c->next)
-        if (same(&c->key, key) && !strcmp(slr_checkpoint_path(c->base), path))
+        if (same(&c->key, key) && same_place(ctx->mem, slr_checkpoint_path(c->base), path))
             found = slr_checkpoint_ref(c->base);
     pthread_mutex_unlock(&ctx->lock);
     return found;

@@ -98,16 +98,30 @@ int slr_file_size(const char *path, uint64_t *size)
     return SDLORA_OK;
 }
 
+static slr_file_id id_of(const struct stat *st)
+{
+    return (slr_file_id){.device = st->st_dev,
+                         .inode = st->st_ino,
+                         .size = (uint64_t)st->st_size,
+                         .seconds = st->st_mtim.tv_sec,
+                         .nanoseconds = st->st_mtim.tv_nsec};
+}
+
+bool slr_path_identify(const char *path, slr_file_id *id)
+{
+    struct stat st;
+    if (stat(path, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)))
+        return false;
+    *id = id_of(&st);
+    return true;
+}
+
 bool slr_file_identify(const char *path, slr_file_id *id)
 {
     struct stat st;
     if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
         return false;
-    *id = (slr_file_id){.device = st.st_dev,
-                        .inode = st.st_ino,
-                        .size = (uint64_t)st.st_size,
-                        .seconds = st.st_mtim.tv_sec,
-                        .nanoseconds = st.st_mtim.tv_nsec};
+    *id = id_of(&st);
     return true;
 }
 

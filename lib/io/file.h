@@ -23,6 +23,8 @@ typedef struct slr_file_id {
 } slr_file_id;
 /* False, without an error, for what is not a regular file. */
 bool slr_file_identify(const char *path, slr_file_id *id);
+/* The same for a folder too, which says nothing of what is in it. */
+bool slr_path_identify(const char *path, slr_file_id *id);
 bool slr_file_same(const slr_file_id *a, const slr_file_id *b);
 /* Whole file, refused above `limit`; NUL-terminated. Caller frees. */
 int slr_file_read(slr_mem *m, const char *path, uint64_t limit, void **bytes, size_t *n);

@@ -29,6 +29,8 @@ struct slr_checkpoint {
     const char *layout;
     slr_weights *part[SLR_PART_COUNT];
     slr_bag *bag; /* for metadata; NULL: synthetic */
+    bool on_disk; /* its weights are those of a file or folder */
+    slr_file_id file;
 };
 
 /* A diffusers folder's folders. */
@@ -226,6 +228,7 @@ int slr_checkpoint_open(slr_checkpoint **out, const char *path, const slr_checkp
             slr_checkpoint_set_part(c, part, parts.part[part]);
         c->bag = bag;
         bag = NULL;
+        c->on_disk = slr_path_identify(path, &c->file);
         c->log = config->log;
         report(c, &parts, config);
         *out = c;
@@ -263,6 +266,11 @@ slr_mem *slr_checkpoint_mem(const slr_checkpoint *c)
 const char *slr_checkpoint_path(const slr_checkpoint *c)
 {
     return c->path;
+}
+
+bool slr_checkpoint_same(const slr_checkpoint *a, const slr_checkpoint *b)
+{
+    return a == b || (a->on_disk && b->on_disk && slr_file_same(&a->file, &b->file));
 }
 
 const slr_family *slr_checkpoint_family(const slr_checkpoint *c)

@@ -90,7 +90,7 @@ int slr_run_coder(const slr_run *s, slr_model *model, slr_vae_runner **out)
 static bool refines(const slr_run *s)
 {
     const slr_model *refiner = s->g->model[SLR_ROLE_REFINER];
-    if (!refiner || refiner == slr_run_model(s, s->pass))
+    if (!refiner || slr_checkpoint_same(refiner->base, slr_run_model(s, s->pass)->base))
         return false;
     return s->n_passes == 1 || s->set.hr_refine == SLR_HR_REFINE_BOTH ||
            (s->set.hr_refine == SLR_HR_REFINE_FIRST) == (s->pass == 0);

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <sdlora/sdlora.h>
+#include "api/api.h"
 #include "io/safetensors.h"
 
 #define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
@@ -230,6 +230,46 @@ static void with_a_vae_of_its_own(void **state)
     sdlora_generator_unref(g);
 }
 
+/* One file by several names and options: spellings of a path are one model, and none of them
+ * refines itself. */
+static void one_file_in_every_way(void **state)
+{
+    (void)state;
+    sdlora_checkpoint *first, *other;
+    sdlora_options *ema;
+    ok(sdlora_options_new(&ema, "checkpoint"));
+    ok(sdlora_options_set_text(ema, "use_ema", "true"));
+    assert_int_equal(symlink(in_dir("a/other.safetensors"), in_dir("vae/link.safetensors")), 0);
+    const struct {
+        const char *path;
+        const sdlora_options *options;
+        bool shared;
+    } ways[] = {{in_dir("./a/../a/other.safetensors"), NULL, true},
+                {in_dir("vae/link.safetensors"), NULL, false},
+                {in_dir("a/other.safetensors"), ema, false}};
+    ok(sdlora_checkpoint_open(&first, ctx, in_dir("a/other.safetensors"), NULL));
+    sdlora_generator *g;
+    sdlora_options *o = options(NULL, NULL);
+    ok(sdlora_options_set_text(o, "enable_hr", "false"));
+    ok(sdlora_generator_new(&g, first, NULL));
+    sdlora_image *alone = draw(g, o);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        ok(sdlora_checkpoint_open(&other, ctx, ways[i].path, ways[i].options));
+        assert_int_equal(other->base == first->base, ways[i].shared);
+        ok(sdlora_generator_set_refiner(g, other));
+        sdlora_image *again = draw(g, o);
+        assert_string_equal(sdlora_image_text(again), sdlora_image_text(alone));
+        sdlora_image_unref(again);
+        sdlora_checkpoint_unref(other);
+    }
+    sdlora_image_unref(alone);
+    sdlora_options_unref(o);
+    sdlora_options_unref(ema);
+    sdlora_generator_unref(g);
+    sdlora_checkpoint_unref(first);
+    assert_int_equal(unlink(in_dir("vae/link.safetensors")), 0);
+}
+
 /* --- from a text --- */
 
 static void found_for_a_text(void **state)
@@ -366,9 +406,9 @@ static void what_it_was_made_of_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_in_every_way),         cmocka_unit_test(with_a_vae_of_its_own),
-        cmocka_unit_test(found_for_a_text),           cmocka_unit_test(of_another_hash),
-        cmocka_unit_test(the_model_itself),           cmocka_unit_test(a_text_names_no_path),
-        cmocka_unit_test(what_it_was_made_of_is_told)};
+        cmocka_unit_test(named_in_every_way),    cmocka_unit_test(with_a_vae_of_its_own),
+        cmocka_unit_test(one_file_in_every_way), cmocka_unit_test(found_for_a_text),
+        cmocka_unit_test(of_another_hash),       cmocka_unit_test(the_model_itself),
+        cmocka_unit_test(a_text_names_no_path),  cmocka_unit_test(what_it_was_made_of_is_told)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
