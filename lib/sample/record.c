@@ -240,6 +240,13 @@ static bool is_masked(const writing *w)
     return from_picture(w) && w->s->modes->start.repaint;
 }
 
+/* Whether a pass over a picture was made by an inpainting model. */
+static bool weighs_mask(const writing *w)
+{
+    return (from_picture(w) && slr_checkpoint_inpaint(slr_run_model(w->s, 0)->base)) ||
+           (w->set->hr && slr_checkpoint_inpaint(slr_run_model(w->s, 1)->base));
+}
+
 static double eta_of(const writing *w)
 {
     return w->set->eta >= 0 ? w->set->eta : w->sampler->timesteps ? 0 : 1;
@@ -285,7 +292,7 @@ static int add_first(writing *w)
         add_size(w, "Seed resize from", set->seed_from_w, set->seed_from_h);
     if (set->hr || from_picture(w))
         slr_infotext_real(t, "Denoising strength", set->denoising_strength);
-    if (from_picture(w) && slr_checkpoint_inpaint(m->base))
+    if (weighs_mask(w))
         slr_infotext_real(t, "Conditional mask weight", set->mask_weight);
     if (set->clip_skip > 1)
         slr_infotext_int(t, "Clip skip", set->clip_skip);

@@ -197,6 +197,21 @@ static void a_text_makes_its_picture_again(void **state)
     }
 }
 
+/* The second pass sees the first's picture through a mask. */
+static void an_inpainting_model_in_two_passes(void **state)
+{
+    (void)state;
+    sdlora_checkpoint *inpaint;
+    sdlora_generator *own;
+    ok(sdlora_checkpoint_open(&inpaint, ctx, "synthetic:tiny-inpaint", NULL));
+    ok(sdlora_generator_new(&own, inpaint, NULL));
+    sdlora_options *o = options("enable_hr=true;hr_upscaler=Lanczos;inpainting_mask_weight=0.5");
+    goes_round(own, o, "Conditional mask weight: 0.5", "inpainting_mask_weight");
+    sdlora_options_unref(o);
+    sdlora_generator_unref(own);
+    sdlora_checkpoint_unref(inpaint);
+}
+
 /* Pictures that are made of others: the text tells all but those. */
 static void pictures_of_pictures(void **state)
 {
@@ -473,6 +488,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_makes_its_picture_again),
+        cmocka_unit_test(an_inpainting_model_in_two_passes),
         cmocka_unit_test(pictures_of_pictures),
         cmocka_unit_test(through_files_of_every_format),
         cmocka_unit_test(networks_are_found_by_their_hash),
