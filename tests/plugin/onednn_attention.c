@@ -19,7 +19,8 @@ enum {
     SKIP = 77,
     GUARD = 64,
     MAX_OPERANDS = 9,
-    SMALL = 1 << 19 /* multiply-adds up to which f32 is left to the built-in kernel */
+    SMALL = 1 << 19, /* multiply-adds up to which f32 is left to the built-in kernel */
+    TINY = 16 * 16   /* scores of a head up to which both types are */
 };
 
 typedef struct attention_case {
@@ -39,6 +40,11 @@ static const attention_case cases[] = {
     {1, 257, 255, 2, 80, 0, 0, 0},
     {1, 64, 64, 1, 160, 0, 0, 0},
     {1, 70, 33, 1, 512, 0, 0, 0},
+    /* few scores and many heads: the last that are declined, and the first that are not */
+    {4, 4, 4, 8, 16, 0, 0, 0},
+    {4, 16, 16, 8, 16, 0, 0, 0},
+    {4, 16, 17, 8, 16, 0, 0, 0},
+    {4, 4, 77, 8, 16, 0, 0, 0},
     /* pictures see texts; one query, one key, and one key over a whole block */
     {1, 129, 77, 2, 40, 0, 0, 0},
     {1, 1100, 77, 2, 40, 0, 0, 0},
@@ -298,7 +304,7 @@ static int check_case(slr_devices *const *d, const attention_case *s, uint32_t t
     char name[128];
     call f = {.ints = {s->heads, s->causal},
               .reals = {1 / sqrt((double)s->d)},
-              .declined = !bf16 && s->n * c * s->tq * s->tk <= SMALL};
+              .declined = s->tq * s->tk <= TINY || (!bf16 && s->n * c * s->tq * s->tk <= SMALL)};
     f.x[0] = make(type, s->n, s->tq, c, s->row, size);
     f.x[1] = make(type, s->n, s->tk, c, s->row, size);
     f.x[2] = make(type, s->n, s->tk, c, s->row, 1);

@@ -12,7 +12,8 @@ enum {
     MAX_KEYS = 512,
     ROUND_PAIRS = 8,       /* pairs that are worth sharing out */
     ROUND_BYTES = 4 << 20, /* packs of one sample that are small beside a model */
-    SMALL_WORK = 1 << 19   /* multiply-adds; below, one thread does everything */
+    SMALL_WORK = 1 << 19,  /* multiply-adds */
+    TINY_SCORES = 16 * 16  /* of a head */
 };
 
 /* --- the shape --- */
@@ -109,9 +110,14 @@ void dn_attn_set_round(dn_attn *a, int64_t pair_bytes)
     a->round = a->heads * (large ? dn_min(samples, a->n) : a->n);
 }
 
-bool dn_attn_small(const dn_attn *a)
+/* Is the built-in faster?  It calls no library, which takes longer than a few scores; and where
+ * there are fewer queries than lanes, most of a tile is empty.  It computes in f32, so in bf16 it
+ * falls behind early. */
+static bool is_tiny(const dn_attn *a)
 {
-    return a->n * a->heads * a->tq * a->tk <= SMALL_WORK / a->d;
+    const int64_t scores = a->tq * a->tk;
+    return scores <= TINY_SCORES ||
+           (a->type == SDLORA_F32 && a->n * a->heads * scores <= SMALL_WORK / a->d);
 }
 
 /* --- operands of the products --- */
@@ -242,13 +248,11 @@ static void forward_piece(void *arg, int64_t piece, int slot)
                   job->lse + pair * a->tq + q0);
 }
 
-static void forward_rounds(void *arg, int64_t lo, int64_t hi)
+static void forward_rounds(forward_job *job)
 {
-    forward_job *job = arg;
     const forward_kernel *k = job->k;
     const dn_attn *a = &k->a;
     const int64_t all = a->n * a->heads;
-    (void)lo, (void)hi;
     for (job->z0 = 0; job->z0 < all; job->z0 += a->round) {
         job->pairs = dn_min(a->round, all - job->z0);
         dn_spread(k->head.dev, job->pairs * a->blocks, pack_keys, job);
@@ -269,10 +273,7 @@ static int forward_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
         .packs = scratch,
         .slots = (char *)scratch + k->a.round * k->pair_bytes,
     };
-    if (dn_attn_small(&k->a)) /* inside one piece, on this thread */
-        dn_parallel(head->dev, 1, 1, forward_rounds, &job);
-    else
-        forward_rounds(&job, 0, 1);
+    forward_rounds(&job);
     if (job.failed < 0)
         return dn_fail(head->dev, job.failed, "attention: oneDNN failed in a tile");
     return SDLORA_OK;
@@ -309,8 +310,8 @@ static int forward_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *d
     if (op->n_in != 3 || op->n_out != 2)
         return dn_fail(dev, SDLORA_EINVAL, "attention: q, k, v give o and lse");
     DN_TRY(dn_attn_init(&a, dev, op, op->in, MAX_QUERIES, MAX_KEYS));
-    if (a.type == SDLORA_F32 && dn_attn_small(&a))
-        return dn_fail(dev, SDLORA_ENOTSUP, "attention in f32 this small: the built-in is faster");
+    if (is_tiny(&a))
+        return dn_fail(dev, SDLORA_ENOTSUP, "attention this small: the built-in is faster");
     DN_TRY(dn_attn_dense(dev, &op->out[0], a.type, a.n, a.tq, a.heads * a.d, "o"));
     DN_TRY(dn_attn_dense(dev, &op->out[1], SDLORA_F32, a.n, a.heads, a.tq, "lse"));
     for (uint32_t i = 0; i < 3; i++)

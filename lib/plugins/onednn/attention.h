@@ -30,8 +30,6 @@ int dn_attn_dense(const sdlora_dev *dev, const sdlora_tdesc *t, uint32_t type, i
                   int64_t z, const char *name);
 /* Whole samples, a few pairs at least, and all at once where packs are small. */
 void dn_attn_set_round(dn_attn *a, int64_t pair_bytes);
-/* Is it so little that handing it out costs more? */
-bool dn_attn_small(const dn_attn *a);
 
 /* Byte offset of the first value of a pair in a tensor whose samples are that far apart. */
 static inline int64_t dn_attn_at(const dn_attn *a, int64_t pair, int64_t sample)

@@ -150,14 +150,12 @@ static void sum_spans(void *arg, int64_t z, int slot)
 
 /* --- launching --- */
 
-static void backward_rounds(void *arg, int64_t lo, int64_t hi)
+static void backward_rounds(dn_backward_job *job)
 {
-    dn_backward_job *job = arg;
     const dn_backward *k = job->k;
     const dn_attn *a = &k->a;
     const sdlora_dev *dev = k->head.dev;
     const int64_t all = a->n * a->heads;
-    (void)lo, (void)hi;
     for (job->z0 = 0; job->z0 < all; job->z0 += a->round) {
         job->pairs = dn_min(a->round, all - job->z0);
         dn_spread(dev, job->pairs * a->blocks, dn_backward_pack_keys, job);
@@ -189,10 +187,7 @@ static int backward_launch(sdlora_kernel *head, void *const *ptr, void *scratch)
         .packs = scratch,
         .slots = (char *)scratch + k->a.round * k->pair_bytes,
     };
-    if (dn_attn_small(&k->a)) /* inside one piece, on this thread */
-        dn_parallel(head->dev, 1, 1, backward_rounds, &job);
-    else
-        backward_rounds(&job, 0, 1);
+    backward_rounds(&job);
     if (job.failed < 0)
         return dn_fail(head->dev, job.failed, "attention: oneDNN failed in a tile");
     return SDLORA_OK;

@@ -57,6 +57,12 @@ static inline void dn_parallel(const sdlora_dev *dev, int64_t n, int64_t grain,
     dev->host->parallel(dev->host->self, n, grain, body, arg);
 }
 
+/* Is the job that this thread works for over?  What is left undone does not matter then. */
+static inline bool dn_canceled(const sdlora_dev *dev)
+{
+    return SDLORA_HOST_HAS(dev->host, canceled) && dev->host->canceled(dev->host->self);
+}
+
 /* Calls body for each of n pieces, in any order and on any thread; `slot` < dev->slots is not used
  * by two pieces at once, so that scratch can be dev->slots blocks.  Which slot must not change a
  * result.  Inside a piece libraries see a team of one thread. */

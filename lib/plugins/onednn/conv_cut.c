@@ -6,7 +6,7 @@
 #include "conv.h"
 #include "convert.h"
 
-enum { PANEL = 64, MAX_PIECES = 32 };
+enum { PANEL = 64 };
 
 static int64_t max64(int64_t a, int64_t b)
 {
@@ -47,8 +47,7 @@ static double cost_of(const dn_conv_shape *z, int64_t tn, int64_t th, int64_t wi
 static void cut(dn_conv *g, int64_t widest)
 {
     const dn_conv_shape *z = &g->z;
-    int64_t wished = (int64_t)(dn_conv_flops(z) / DN_PIECE_FLOPS);
-    wished = wished < 1 ? 1 : wished > MAX_PIECES ? MAX_PIECES : wished;
+    const int64_t wished = dn_wished_pieces(dn_conv_flops(z));
     double best = 0;
     for (int64_t tn = dn_min(widest, z->oc); tn > 0; tn -= PANEL) {
         if (tn != z->oc && (z->oc % PANEL || z->strided_back || tn % PANEL))

@@ -14,7 +14,7 @@
 #include "pack.h"
 #include "turn.h"
 
-enum { ROW_STEP = 16, COL_STEP = 64, CHUNK = 512, MAX_PIECES = 32 };
+enum { ROW_STEP = 16, COL_STEP = 64, CHUNK = 512 };
 
 /* Rows and weights from which on a launch turns the weights of the opposite product instead of
  * holding its own: of SDXL's time that is 1 %, and of its memory 4 GB. */
@@ -55,8 +55,7 @@ static void cut(product_kernel *g)
 {
     const dn_product *p = &g->p;
     const double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k;
-    int64_t wished = (int64_t)(flops / DN_PIECE_FLOPS);
-    wished = wished < 1 ? 1 : wished > MAX_PIECES ? MAX_PIECES : wished;
+    const int64_t wished = dn_wished_pieces(flops);
     double best = 0;
     /* the library wants a live b and a transposed a whole */
     const int64_t most_cols = g->relay.from ? dn_min(wished, dn_ceil_div(p->n, COL_STEP)) : 1;

@@ -9,8 +9,6 @@
 
 enum { CHUNK = 512, PANEL = 64 };
 
-#define PIECE_FLOPS 4e6
-
 typedef struct thin_kernel {
     sdlora_kernel head;
     dn_thin whole; /* of which a piece is a part; addresses come with a launch */
@@ -72,8 +70,8 @@ static void cut(thin_kernel *k)
 {
     const dn_thin *t = &k->whole;
     k->chunks = t->rows >= 2 * CHUNK ? dn_ceil_div(t->rows, CHUNK) : 1;
-    const double flops = 2.0 * (double)t->r * (double)t->n * (double)t->rows / (double)k->chunks;
-    const int64_t wished = flops > PIECE_FLOPS ? (int64_t)(flops / PIECE_FLOPS) : 1;
+    const double flops = 2.0 * (double)t->r * (double)t->n * (double)t->rows;
+    const int64_t wished = dn_ceil_div(dn_wished_pieces(flops), k->chunks);
     k->panel = dn_min(t->n, dn_round_up(dn_ceil_div(t->n, wished), PANEL));
     k->panels = dn_ceil_div(t->n, k->panel);
 }

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The oneDNN backend: its table of functions, its device, and how work is handed to threads.  Takes
- * what the files of rows.def take, on the core's own memory, at once.  Refuses to know how an
- * operation is computed.  The library is only ever called for one piece on one thread, and pieces
- * depend on shapes alone, so bytes do not depend on the number of threads. */
+/* The oneDNN backend: its table of functions and its device.  Takes what the files of rows.def
+ * take, on the core's own memory, at once.  Refuses to know how an operation is computed and how
+ * work is handed to threads.  The library is only ever called for one piece on one thread, and
+ * pieces depend on shapes alone, so bytes do not depend on the number of threads. */
 #include "common.h"
 
 #include <omp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -58,39 +57,6 @@ void dn_free(const sdlora_dev *dev, void *p)
 {
     if (p)
         dev->host->free(dev->host->self, p);
-}
-
-typedef struct spread_job {
-    _Atomic int64_t next;
-    int64_t n;
-    void (*body)(void *arg, int64_t piece, int slot);
-    void *arg;
-    const sdlora_dev *dev;
-} spread_job;
-
-static bool is_canceled(const sdlora_dev *dev)
-{
-    return SDLORA_HOST_HAS(dev->host, canceled) && dev->host->canceled(dev->host->self);
-}
-
-static void spread_slots(void *arg, int64_t lo, int64_t hi)
-{
-    spread_job *job = arg;
-    for (int64_t slot = lo; slot < hi; slot++)
-        for (;;) {
-            int64_t piece = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
-            if (piece >= job->n || is_canceled(job->dev))
-                break;
-            job->body(job->arg, piece, (int)slot);
-        }
-}
-
-/* Pieces are taken by whoever is free, so a busy core does not hold up the rest. */
-void dn_spread(const sdlora_dev *dev, int64_t n, void (*body)(void *arg, int64_t piece, int slot),
-               void *arg)
-{
-    spread_job job = {.n = n, .body = body, .arg = arg, .dev = dev};
-    dn_parallel(dev, n < dev->slots ? n : dev->slots, 1, spread_slots, &job);
 }
 
 int dn_one_thread(void)
@@ -328,7 +294,7 @@ static bool take_turn(sdlora_dev *dev)
     if (!SDLORA_HOST_HAS(dev->host, canceled))
         return pthread_mutex_lock(&dev->turns) == 0;
     do {
-        if (is_canceled(dev))
+        if (dn_canceled(dev))
             return false;
         clock_gettime(CLOCK_REALTIME, &at);
         at.tv_nsec += TURN_NS;

@@ -4,6 +4,11 @@
 
 #include "convert.h"
 
+/* Handing out a piece and calling the library for it takes about a microsecond.  So a few threads
+ * are worth pieces of 5 us, while more than that want pieces as large as they can be. */
+enum { FEW_PIECES = 4, MAX_PIECES = 32 };
+#define FEW_FLOPS 1e6
+
 static bool is_float(uint32_t dtype)
 {
     return dtype == SDLORA_F32 || dtype == SDLORA_BF16;
@@ -49,6 +54,13 @@ int dn_bias_get(float **out, sdlora_dev *dev, const sdlora_opdesc *op, uint32_t 
         bias[x] *= scale;
     *out = bias;
     return SDLORA_OK;
+}
+
+int64_t dn_wished_pieces(double flops)
+{
+    const int64_t most = (int64_t)(flops / FEW_FLOPS), large = (int64_t)(flops / DN_PIECE_FLOPS);
+    const int64_t wished = large > FEW_PIECES ? large : dn_min(most, FEW_PIECES);
+    return wished < 1 ? 1 : dn_min(wished, MAX_PIECES);
 }
 
 double dn_plan_seconds(double flops, int64_t pieces, double elements, int64_t times)

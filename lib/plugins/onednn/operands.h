@@ -8,7 +8,7 @@
 
 enum { IN_A = 0, IN_B = 1, IN_BIAS = 2, IN_ADD = 3 }; /* inputs; of a convolution x and filters */
 
-/* Floating-point operations that a piece should have at least: 40 us of one core without AMX. */
+/* Floating-point operations that a piece should have: 40 us of one core without AMX. */
 #define DN_PIECE_FLOPS 8e6
 /* Below this many the core's own f32 product has the result before oneDNN has begun. */
 #define DN_SMALL_F32 5e5
@@ -19,6 +19,9 @@ int dn_choose_type(uint32_t *type, const sdlora_dev *dev, const sdlora_opdesc *o
 
 /* A frozen bias as f32 times `scale` (to be freed by dn_free), or NULL when it is not frozen. */
 int dn_bias_get(float **out, sdlora_dev *dev, const sdlora_opdesc *op, uint32_t i, float scale);
+
+/* Pieces that so many operations should be cut into, by which threads are given work. */
+int64_t dn_wished_pieces(double flops);
 
 /* A plain model of a machine, by which cuts are compared (it must not depend on the real one, since
  * cuts decide bytes): so many operations in so many pieces, and elements of two bytes that are read
