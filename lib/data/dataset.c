@@ -229,7 +229,7 @@ static uint64_t add_text(uint64_t h, const char *text)
     return slr_hash64(text ? text : "", text ? strlen(text) + 1 : 0, h);
 }
 
-static void fingerprint(slr_dataset *d)
+uint64_t slr_dataset_fingerprint(const slr_dataset *d, bool masks)
 {
     slr_opt o = {d->opts, "dataset"};
     size_t n;
@@ -247,10 +247,10 @@ static void fingerprint(slr_dataset *d)
         h = slr_hash64(&it->content_hash, sizeof it->content_hash, h);
         h = slr_hash64(number, sizeof number, h);
         h = add_text(h, it->caption);
-        if (it->mask)
+        if (masks && it->mask)
             h = slr_hash64(&it->mask_hash, sizeof it->mask_hash, h);
     }
-    d->fingerprint = h;
+    return h;
 }
 
 /* --- life --- */
@@ -310,9 +310,7 @@ static int fill(slr_dataset *d)
         SLR_TRY(slr_dataset_scan(d, reg, true));
     SLR_TRY(slr_dataset_count_tags(d));
     SLR_TRY(count(d));
-    SLR_TRY(tell(d));
-    fingerprint(d);
-    return SDLORA_OK;
+    return tell(d);
 }
 
 int slr_dataset_open(slr_dataset **out, slr_mem *m, slr_log log, const sdlora_options *opts)
@@ -406,11 +404,6 @@ int64_t slr_dataset_reg_images(const slr_dataset *d)
 const sdlora_options *slr_dataset_options(const slr_dataset *d)
 {
     return d->opts;
-}
-
-uint64_t slr_dataset_fingerprint(const slr_dataset *d)
-{
-    return d->fingerprint;
 }
 
 size_t slr_dataset_notes(const slr_dataset *d, const char *const **lines)

@@ -65,8 +65,9 @@ int64_t slr_dataset_batch_size(const slr_dataset *d);
 int64_t slr_dataset_train_images(const slr_dataset *d); /* repeats included, reg images not */
 int64_t slr_dataset_reg_images(const slr_dataset *d); /* with the repeats that their folders name */
 const sdlora_options *slr_dataset_options(const slr_dataset *d);
-/* Of files, captions and settings, wherever they lie: for resuming. */
-uint64_t slr_dataset_fingerprint(const slr_dataset *d);
+/* Of files, captions and settings, wherever they lie: for resuming.  masks: and of the masks that
+ * pictures bring. */
+uint64_t slr_dataset_fingerprint(const slr_dataset *d, bool masks);
 /* {"dir": {"tag": count}} and friends as JSON text for metadata, spelled as Python's json.dumps
  * does.  Caller frees; NULL: out of memory. */
 char *slr_dataset_tag_frequency(const slr_dataset *d, slr_mem *m);

@@ -36,7 +36,6 @@ struct slr_dataset {
     char *tags; /* JSON */
     double mean_error;
     int64_t n_batches, n_train, n_reg;
-    uint64_t fingerprint;
     int64_t n_uncaptioned, n_text_beside, n_cropped, n_turned; /* told once each */
     int64_t n_stray;                                           /* masks of no picture, told once */
 };

@@ -89,7 +89,7 @@ static int put_facts(slr_meta *meta, const slr_state_parts *p, const slr_run_sta
     SLR_TRY(slr_meta_setf(meta, "n_losses", "%lld", (long long)s->n_losses));
     SLR_TRY(slr_meta_setf(meta, "session", "%lld", (long long)s->session));
     SLR_TRY(slr_meta_setf(meta, "fingerprint", "%016llx",
-                          (unsigned long long)slr_dataset_fingerprint(p->data)));
+                          (unsigned long long)slr_dataset_fingerprint(p->data, p->masks)));
     SLR_TRY(slr_meta_setf(meta, "model", "%016llx", (unsigned long long)p->model));
     slr_real_repr(s->started, real);
     SLR_TRY(slr_meta_set(meta, "started", real));
@@ -193,8 +193,9 @@ static int check_same_run(const slr_state_parts *p, const slr_safetensors *file,
         uint64_t now;
         const char *change;
     } prints[] = {
-        {"fingerprint", slr_dataset_fingerprint(p->data),
-         "the pictures, captions or data set settings changed"},
+        {"fingerprint", slr_dataset_fingerprint(p->data, p->masks),
+         p->masks ? "the pictures, masks, captions or data set settings changed"
+                  : "the pictures, captions or data set settings changed"},
         {"model", p->model, "the base model or VAE changed"},
     };
     slr_buf_init(&c.changes, p->m);

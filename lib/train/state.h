@@ -23,6 +23,7 @@ typedef struct slr_state_parts {
     slr_network *network;
     slr_optim *optim;
     const slr_dataset *data;
+    bool masks;   /* those of the pictures are used */
     slr_opt opts; /* "train" */
     int64_t batches_per_epoch;
     uint64_t model; /* digest of base model, VAE and prediction type */

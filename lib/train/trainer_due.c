@@ -16,6 +16,7 @@ slr_state_parts slr_trainer_state_parts(slr_trainer *t)
                              .network = t->c.network,
                              .optim = t->optim,
                              .data = t->c.data,
+                             .masks = slr_checkpoint_inpaint(t->c.base),
                              .opts = t->o,
                              .batches_per_epoch = t->n_batches,
                              .model = t->model};

@@ -117,6 +117,36 @@ static void a_run_goes_on_where_it_was(void **state)
     job_close(&j);
 }
 
+/* Masks beside pictures are of no account to a run that does not use them. */
+static void masks_are_part_of_a_run_that_uses_them(void **state)
+{
+    char dir[512], mask[512];
+    (void)state;
+    snprintf(dir, sizeof dir, "%s", in_scratch("masks-state"));
+    for (int inpaints = 0; inpaints < 2; inpaints++) {
+        use(inpaints ? inpaint : plain);
+        job j = job_open(&(job_spec){0});
+        const slr_item *item = slr_dataset_item(j.data, 0);
+        snprintf(mask, sizeof mask, "%.*s-masklabel.png",
+                 (int)(strlen(item->path) - strlen(".png")), item->path);
+        put_picture(mask, item->width, item->height, 1);
+        job_run(&j, 1);
+        assert_ok(slr_trainer_save_state(j.t, dir));
+        job_close(&j);
+        j = job_open(&(job_spec){0});
+        assert_non_null(slr_dataset_item(j.data, 0)->mask);
+        if (inpaints) {
+            assert_int_equal(slr_trainer_resume(j.t, dir), SDLORA_EINVAL);
+            assert_says("the pictures, masks, captions or data set settings changed");
+        } else {
+            assert_ok(slr_trainer_resume(j.t, dir));
+        }
+        job_close(&j);
+        assert_int_equal(unlink(mask), 0);
+    }
+    use(inpaint);
+}
+
 /* --- what the model is given --- */
 
 enum { W = 96, H = 64 };
@@ -502,6 +532,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_bytes_for_all_threads),
         cmocka_unit_test(a_run_goes_on_where_it_was),
+        cmocka_unit_test(masks_are_part_of_a_run_that_uses_them),
         cmocka_unit_test(masks_are_those_of_diffusers),
         cmocka_unit_test(the_loss_depends_on_the_mask),
         cmocka_unit_test(a_refiner_is_told_the_score),
