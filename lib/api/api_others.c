@@ -46,17 +46,9 @@ slr_api_title slr_api_title_of(const char *text)
     return t;
 }
 
-int slr_api_other_named(sdlora_generator *g, slr_str name, char **path)
+int slr_api_other_named(const sdlora_generator *g, slr_str name, char **path)
 {
-    slr_mem *m = g->ckpt->ctx->mem;
-    char *text = slr_strndup(m, name.p, name.n);
-
-    *path = NULL;
-    if (!text)
-        return SDLORA_ENOMEM;
-    int rc = slr_folders_within(&g->start.ckpts, "model", text, path);
-    slr_free(m, text);
-    return rc;
+    return slr_folders_within(&g->start.ckpts, "model", name, path);
 }
 
 /* Which file an option asks for, by path or title; *path NULL: none.  A picture's words for "none"

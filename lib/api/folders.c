@@ -57,6 +57,7 @@ static int list_dir(slr_list *list, slr_mem *m, const char *dir)
 
 typedef struct search {
     slr_mem *m;
+    const char *dir;
     slr_folders_fn match;
     const void *user;
     char *found; /* NULL: not yet */
@@ -65,8 +66,9 @@ typedef struct search {
 static int visit(void *user, const char *path)
 {
     search *s = user;
+    const char *inner = path + strlen(s->dir);
 
-    if (!s->match(s->user, slr_path_base(path)) || !slr_file_exists(path))
+    if (!s->match(s->user, inner + strspn(inner, "/")) || !slr_file_exists(path))
         return 0;
     s->found = slr_strdup(s->m, path);
     return s->found ? 1 : SDLORA_ENOMEM;
@@ -77,8 +79,10 @@ int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *use
     search s = {.m = f->m, .match = match, .user = user};
     int rc = SDLORA_OK;
 
-    for (size_t i = 0; rc >= 0 && !s.found && i < f->dirs.n; i++)
-        rc = slr_walk(f->m, NULL, f->dirs.item[i], visit, &s);
+    for (size_t i = 0; rc >= 0 && !s.found && i < f->dirs.n; i++) {
+        s.dir = f->dirs.item[i];
+        rc = slr_walk(f->m, NULL, s.dir, visit, &s);
+    }
     *path = s.found;
     return rc < 0 ? rc : SDLORA_OK;
 }
@@ -143,31 +147,49 @@ int slr_folders_names(const slr_folders *f, bool stems, slr_list *out)
     return SDLORA_OK;
 }
 
-static bool is_named(const void *user, const char *base)
+/* AUTOMATIC1111 on Windows writes backslashes between folders. */
+static bool begins(const char *path, slr_str name)
 {
-    const char *name = user;
-    size_t n = slr_path_stem(base);
-
-    return is_weights(base) &&
-           (!strcmp(base, name) || (strlen(name) == n && !strncmp(base, name, n)));
+    for (size_t i = 0; i < name.n; i++)
+        if (path[i] != name.p[i] && !(path[i] == '/' && name.p[i] == '\\'))
+            return false;
+    return true;
 }
 
-int slr_folders_within(const slr_folders *f, const char *what, const char *name, char **path)
+bool slr_folders_means(slr_str name, const char *inner)
 {
-    SLR_TRY(slr_folders_find(f, is_named, name, path));
+    bool folders = memchr(name.p, '/', name.n) || memchr(name.p, '\\', name.n);
+    const char *base = slr_path_base(inner), *path = folders ? inner : base;
+    size_t stem = (size_t)(base - path) + slr_path_stem(base);
+
+    return is_weights(base) && (name.n == stem || name.n == strlen(path)) && begins(path, name);
+}
+
+static bool is_named(const void *user, const char *inner)
+{
+    const slr_str *name = user;
+
+    return slr_folders_means(*name, inner);
+}
+
+int slr_folders_within(const slr_folders *f, const char *what, slr_str name, char **path)
+{
+    int n = (int)(name.n < 1000 ? name.n : 1000);
+
+    SLR_TRY(slr_folders_find(f, is_named, &name, path));
     if (*path)
         return SDLORA_OK;
     if (!f->dirs.n)
         return slr_fail(SDLORA_ENOTFOUND, __func__,
-                        "there is no %s '%s': no directory of them was given", what, name);
-    return slr_fail(SDLORA_ENOTFOUND, __func__, "there is no %s '%s' in %s%s", what, name,
+                        "there is no %s '%.*s': no directory of them was given", what, n, name.p);
+    return slr_fail(SDLORA_ENOTFOUND, __func__, "there is no %s '%.*s' in %s%s", what, n, name.p,
                     f->dirs.item[0], f->dirs.n > 1 ? " or the other directories" : "");
 }
 
 int slr_folders_named(const slr_folders *f, const char *what, const char *name, char **path)
 {
     if (!strchr(name, '/') || !slr_file_exists(name))
-        return slr_folders_within(f, what, name, path);
+        return slr_folders_within(f, what, slr_str_of(name), path);
     *path = slr_strdup(f->m, name);
     return *path ? SDLORA_OK : SDLORA_ENOMEM;
 }
@@ -181,9 +203,10 @@ typedef struct beside {
     bool vae;   /* ".vae" must stand in front of the ending */
 } beside;
 
-static bool is_beside(const void *user, const char *base)
+static bool is_beside(const void *user, const char *inner)
 {
     const beside *b = user;
+    const char *base = slr_path_base(inner);
     size_t n = slr_path_stem(base);
     bool vae = n > 4 && !strncmp(base + n - 4, ".vae", 4);
 
@@ -283,8 +306,9 @@ int slr_folders_vae(const slr_folders *f, const char *setting, const char *ckpt,
     int rc = metadata_name(f->m, ckpt, &name);
     bool given = rc >= 0 && name.len && !is_word(name.data, "Automatic");
     bool none = given && is_word(name.data, "None");
+    slr_str wanted = slr_str_of(name.data);
     if (given && !none)
-        rc = slr_folders_find(f, is_named, name.data, path);
+        rc = slr_folders_find(f, is_named, &wanted, path);
     slr_buf_free(&name);
     if (rc < 0 || *path || none)
         return rc;

@@ -12,21 +12,31 @@
 /* How a file was found. */
 enum { NOT, BY_NAME, BY_HASH, BY_NAME_ALONE /* its hash is another */ };
 
-/* The file of a name, in the directories alone: a text may name what it likes.  *path NULL: there
- * is none. */
+static slr_str without_folders(slr_str name)
+{
+    size_t at = name.n;
+    while (at && name.p[at - 1] != '/' && name.p[at - 1] != '\\')
+        at--;
+    return (slr_str){name.p + at, name.n - at};
+}
+
+/* The file of a name: the model's own, or one in the directories alone, since a text may name what
+ * it likes.  *path NULL: there is none. */
 static int by_name(slr_matching *k, slr_str name, char **path)
 {
     const char *base = slr_checkpoint_path(k->g->ckpt->base);
-    size_t n = slr_path_stem(slr_path_base(base));
-    bool itself = name.n == n && !memcmp(name.p, slr_path_base(base), n);
+    slr_str last = without_folders(name);
+    bool itself = slr_folders_means(last, slr_path_base(base));
+    int rc = SDLORA_OK;
     *path = NULL;
-    int rc = itself ? SDLORA_OK : slr_api_other_named(k->g, name, path);
-    if (itself && !(*path = slr_strdup(k->m, base)))
-        rc = SDLORA_ENOMEM;
+    if (!itself || last.n < name.n)
+        rc = slr_api_other_named(k->g, name, path);
     if (rc == SDLORA_ENOMEM)
         return rc;
     slr_clear();
-    return SDLORA_OK;
+    if (!*path && itself)
+        *path = slr_strdup(k->m, base);
+    return *path || !itself ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
 /* Whatever its name.  Whole files are read. */

@@ -39,8 +39,8 @@ typedef struct slr_api_title {
     slr_str name, hash; /* parts of the text; hash.n 0: none */
 } slr_api_title;
 slr_api_title slr_api_title_of(const char *text);
-/* The file of the directories of models that has this name or stem; ENOTFOUND. */
-int slr_api_other_named(sdlora_generator *g, slr_str name, char **path);
+/* The file of the directories of models that a name means; ENOTFOUND. */
+int slr_api_other_named(const sdlora_generator *g, slr_str name, char **path);
 /* Lets the generator use the checkpoint of a role that handle or option name. */
 int slr_api_other_choose(sdlora_generator *g, int role, slr_opt o);
 void slr_api_other_free(slr_api_other *c, slr_mem *m);

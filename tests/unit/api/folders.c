@@ -101,6 +101,38 @@ static void metadata(void **state)
     check("Automatic", "models/a.safetensors", "models/a.vae.pt");
 }
 
+/* A name with folders is one of a certain place, one without is anywhere. */
+static void named_with_folders(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *file;
+    } rows[] = {{"deep/d", "vae/deep/d.safetensors"},
+                {"deep/d.safetensors", "vae/deep/d.safetensors"},
+                {"deep\\d.safetensors", "vae/deep/d.safetensors"},
+                {"d", "vae/d.safetensors"},
+                {"d.safetensors", "vae/d.safetensors"},
+                {"ep/d", NULL},
+                {"deep/", NULL},
+                {"vae/deep/d", NULL},
+                {"../vae/deep/d", NULL},
+                {"/deep/d", NULL},
+                {"d.safetensor", NULL}};
+    char *path;
+
+    put("vae/deep/d.safetensors", "");
+    put("vae/d.safetensors", "");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(slr_folders_named(&vaes, "VAE", rows[i].name, &path),
+                         rows[i].file ? SDLORA_OK : SDLORA_ENOTFOUND);
+        if (rows[i].file)
+            assert_string_equal(path, at(rows[i].file));
+        else
+            assert_null(path);
+        slr_free(NULL, path);
+    }
+}
+
 static void named(void **state)
 {
     (void)state;
@@ -127,6 +159,7 @@ static void named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(automatic), cmocka_unit_test(metadata),
-                                       cmocka_unit_test(named)};
+                                       cmocka_unit_test(named),
+                                       cmocka_unit_test(named_with_folders)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
