@@ -59,6 +59,7 @@ static void print_json(const sdlora_progress *p)
     print_real("val_loss", p->val_loss);
     print_real("unet_lr", p->unet_lr);
     print_real("text_encoder_lr", p->text_encoder_lr);
+    print_real("text_encoder_2_lr", p->text_encoder_2_lr);
     print_real("grad_norm", p->grad_norm);
     print_real("elapsed", p->elapsed);
     print_real("eta", p->eta);

@@ -100,6 +100,12 @@ if [ $status -ne 130 ] || [ ! -s "$out/train/n.safetensors" ] || [ ! -s "$out/tr
     failures=$((failures + 1))
 fi
 
+grep -q '"unet_lr": 0\.0001, "text_encoder_lr": 0, "text_encoder_2_lr": 0, "grad_norm": ' "$out/steps" || {
+    printf 'lines of train --json have other keys:\n'
+    head -n 1 "$out/steps"
+    failures=$((failures + 1))
+}
+
 # A plan of the same flags writes nothing.
 expect 0 '^memory at its highest .* [MG]B$' plan $train --output_dir "$out/planned" --max_train_steps 9
 expect 0 '"steps": 9,' plan $train --output_dir "$out/planned" --max_train_steps 9 --json
