@@ -35,7 +35,8 @@ SDLORA_API void sdlora_grid_unref(sdlora_grid *grid);
 
 /**
  * Gives the generator of a model, for the axis "Checkpoint name": one reference.  Called once for
- * each value, before the first cell is drawn.  One of them has its weights packed at a time: drawing
+ * each value, before the first cell is drawn.  `name` is the value, or the path of the file that it
+ * names in the directories of models of the grid's generator (sdlora_generator_add_ckpt_dir()).  One of them has its weights packed at a time: drawing
  * with the next lets the last one rest.
  */
 typedef int (*sdlora_grid_model_fn)(sdlora_generator **out, const char *name, void *user);

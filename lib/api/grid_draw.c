@@ -10,14 +10,27 @@
 
 enum { AXES = SLR_GRID_AXES };
 
+/* The file that a name means in the directories of models; *path NULL: none, or it is a path. */
+static int find_model(const sdlora_grid *g, const char *name, char **path)
+{
+    *path = NULL;
+    if (!g->g->start.ckpts.dirs.n || slr_file_exists(name) || slr_dir_exists(name))
+        return SDLORA_OK;
+    int rc = slr_api_other_named(g->g, slr_api_title_of(name).name, path);
+    return rc == SDLORA_ENOTFOUND ? SDLORA_OK : rc;
+}
+
 /* The caller's function may fail without a text. */
 static int ask_for_model(const sdlora_grid *g, const char *name, sdlora_generator **model)
 {
     slr_error_copy e;
+    char *path;
 
+    SLR_TRY(find_model(g, name, &path));
     slr_clear();
-    int rc = g->models(model, name, g->models_user);
+    int rc = g->models(model, path ? path : name, g->models_user);
     slr_error_take(&e);
+    slr_free(g->m, path);
     if (rc < 0 && e.code != rc)
         return slr_fail(rc, __func__, "there is no generator of the model '%.200s'", name);
     return rc;

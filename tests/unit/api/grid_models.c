@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Grids over models and other files: the memory they take, the order in which they are changed, and
- * those that "*" finds. */
+/* Grids over models and other files: the memory they take, the order in which they are changed,
+ * those that "*" finds, and what their names mean. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -133,6 +133,35 @@ static void a_model_is_changed_less_often_than_its_refiner(void **state)
     sdlora_grid_unref(grid);
 }
 
+static char asked_for[64];
+
+static int refuse(sdlora_generator **out, const char *name, void *user)
+{
+    (void)out;
+    (void)user;
+    snprintf(asked_for, sizeof asked_for, "%s", name);
+    return SDLORA_ENOTFOUND;
+}
+
+/* What the caller is asked for. */
+static void names_of_files_become_paths(void **state)
+{
+    static const char *const names[] = {"m1", "m1.safetensors", "m1 [0123456789]", "nobody"};
+
+    (void)state;
+    ok(sdlora_generator_add_ckpt_dir(gen, dir));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        sdlora_grid *grid = grid_of("Checkpoint name", names[i], "Nothing", "");
+        char want[64];
+
+        ok(sdlora_grid_set_models(grid, refuse, NULL));
+        assert_int_equal(sdlora_grid_step(grid), SDLORA_ENOTFOUND);
+        snprintf(want, sizeof want, "%s/m1.safetensors", dir);
+        assert_string_equal(asked_for, i < 3 ? want : names[i]);
+        sdlora_grid_unref(grid);
+    }
+}
+
 static void touch(const char *name)
 {
     char path[128];
@@ -195,6 +224,7 @@ int main(void)
         cmocka_unit_test(one_model_is_packed_at_a_time),
         cmocka_unit_test(a_model_is_changed_less_often_than_its_refiner),
         cmocka_unit_test(a_star_finds_files),
+        cmocka_unit_test(names_of_files_become_paths),
     };
 
     return cmocka_run_group_tests(tests, make_models, drop_models);
