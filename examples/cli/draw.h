@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What `generate` and `sheet` share: networks named on the command line, and one picture at a time
+/* What `generate`, `grid` and `sheet` share: networks named on the command line, and one picture at a time
  * with progress. */
 #ifndef CLI_DRAW_H
 #define CLI_DRAW_H

@@ -2,7 +2,7 @@
 /* sdlora grid: a picture for each combination of up to three settings, on one labelled sheet.
  *
  * The first interrupt (Ctrl-C) ends the drawing; what is drawn is written all the same. */
-#include "draw.h"
+#include "setup.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -12,12 +12,9 @@
 #include <unistd.h>
 
 typedef struct job {
-    const char *ckpt, *vae, *out, *cells;
-    cli_list lora_dirs, loras, embeddings;
+    cli_setup s;
+    const char *out, *cells;
     bool sub_grids;
-    const cli_args *args;
-    cli_model m;
-    sdlora_generator *g;
     sdlora_grid *grid;
 } job;
 
@@ -43,59 +40,34 @@ static void catch_interrupts(sdlora_grid *grid)
     sigaction(SIGTERM, &action, NULL);
 }
 
-static int apply_loras(const job *j, sdlora_generator *g, const cli_model *m)
-{
-    const sdlora_options *o = cli_options(j->args, "generate");
-    int rc = cli_add_embeddings(g, &j->embeddings);
-
-    for (size_t i = 0; rc >= 0 && i < j->lora_dirs.n; i++)
-        rc = sdlora_generator_add_lora_dir(g, j->lora_dirs.item[i]);
-    for (size_t i = 0; rc >= 0 && i < j->loras.n; i++) {
-        cli_model borrowed = *m;
-        sdlora_network *net;
-        double weight;
-
-        rc = cli_open_network(&net, &weight, &borrowed, j->loras.item[i], o);
-        if (rc >= 0)
-            rc = sdlora_generator_set_network(g, net, weight, weight);
-        sdlora_network_unref(net);
-    }
-    return rc;
-}
-
-/* A model's name: a path, or a file beside --ckpt with or without its ending. */
-static void find_model(const job *j, const char *name, char *path, size_t size)
+/* A model's name: a path, which is all that names in --ckpt_dir have become, or a file beside
+ * --ckpt with or without its ending. */
+static void find_model(const cli_setup *s, const char *name, char *path, size_t size)
 {
     static const char *const ends[] = {"", ".safetensors", ".ckpt"};
-    const char *slash = strrchr(j->ckpt, '/');
-    int folder = slash ? (int)(slash - j->ckpt) + 1 : 0;
+    const char *slash = strrchr(s->ckpt, '/');
+    int folder = slash ? (int)(slash - s->ckpt) + 1 : 0;
 
     snprintf(path, size, "%s", name);
     for (size_t i = 0; access(path, F_OK) != 0 && i < sizeof ends / sizeof *ends; i++)
-        snprintf(path, size, "%.*s%s%s", folder, j->ckpt, name, ends[i]);
+        snprintf(path, size, "%.*s%s%s", folder, s->ckpt, name, ends[i]);
     if (access(path, F_OK) != 0) /* the library says what is wrong with it */
         snprintf(path, size, "%s", name);
 }
 
-/* Another model with the same networks and the same VAE. */
+/* Another model with everything that the first one has. */
 static int open_model(sdlora_generator **out, const char *name, void *user)
 {
-    const job *j = user;
-    cli_model m = j->m;
+    const cli_setup *s = user;
+    cli_model m = s->m;
     char path[4096];
 
-    find_model(j, name, path, sizeof path);
-    int rc = sdlora_checkpoint_open(&m.ckpt, m.ctx, path, cli_options(j->args, "checkpoint"));
+    find_model(s, name, path, sizeof path);
+    int rc = sdlora_checkpoint_open(&m.ckpt, m.ctx, path, cli_options(s->args, "checkpoint"));
     if (rc < 0)
         return rc;
-    rc = sdlora_generator_new(out, m.ckpt, m.vae);
-    if (rc >= 0)
-        rc = apply_loras(j, *out, &m);
+    rc = cli_setup_generator(out, s, m);
     sdlora_checkpoint_unref(m.ckpt);
-    if (rc < 0) {
-        sdlora_generator_unref(*out);
-        *out = NULL;
-    }
     return rc;
 }
 
@@ -116,7 +88,7 @@ static int save_sheet(const job *j, long long z, const char *path)
     int rc = sdlora_grid_sheet(&image, j->grid, z);
 
     if (rc >= 0)
-        rc = sdlora_image_save(image, path);
+        rc = sdlora_image_save_as(image, path, cli_setup_quality(&j->s));
     sdlora_image_unref(image);
     if (rc >= 0)
         printf("%s\n", path);
@@ -200,17 +172,13 @@ static int draw(job *j)
 
 static int run(job *j)
 {
-    int rc = cli_open(&j->m, j->args, j->ckpt, j->vae);
+    const cli_args *a = j->s.args;
+    int rc = cli_setup_open(&j->s);
 
     if (rc >= 0)
-        rc = sdlora_generator_new(&j->g, j->m.ckpt, j->m.vae);
+        rc = sdlora_grid_new(&j->grid, j->s.g, cli_options(a, "grid"), cli_options(a, "generate"));
     if (rc >= 0)
-        rc = apply_loras(j, j->g, &j->m);
-    if (rc >= 0)
-        rc = sdlora_grid_new(&j->grid, j->g, cli_options(j->args, "grid"),
-                             cli_options(j->args, "generate"));
-    if (rc >= 0)
-        rc = sdlora_grid_set_models(j->grid, open_model, j);
+        rc = sdlora_grid_set_models(j->grid, open_model, &j->s);
     return rc < 0 ? cli_failed() : draw(j);
 }
 
@@ -219,14 +187,8 @@ int cli_grid(int argc, char **argv)
     static const char *const kinds[] = {"grid", "generate", "checkpoint", "context", NULL};
     job j = {.out = "grid.png"};
     const cli_flag flags[] = {
-        {"ckpt", CLI_FLAG_TEXT, &j.ckpt, "the model: a file or a diffusers folder"},
-        {"vae", CLI_FLAG_TEXT, &j.vae, "a VAE file instead of the model's own"},
-        {"lora_dir", CLI_FLAG_LIST, &j.lora_dirs,
-         "where <lora:name:1> and <hypernet:name:1> are looked up"},
-        {"lora", CLI_FLAG_LIST, &j.loras, "FILE:WEIGHT: a network for every picture"},
-        {"embeddings", CLI_FLAG_LIST, &j.embeddings,
-         "embeddings that prompts may name: a file or a directory"},
-        {"out", CLI_FLAG_TEXT, &j.out, "the sheet"},
+        CLI_SETUP_FLAGS(j.s),
+        {"out", CLI_FLAG_TEXT, &j.out, "the sheet: a .png, .jpg or .webp file"},
         {"include_sub_grids", CLI_FLAG_BOOL, &j.sub_grids,
          "also a sheet for each value of z: OUT-z1.png ..."},
         {"cells", CLI_FLAG_TEXT, &j.cells, "a directory for the single pictures"},
@@ -237,18 +199,12 @@ int cli_grid(int argc, char **argv)
                   .flags = flags,
                   .n_flags = sizeof flags / sizeof *flags,
                   .kinds = kinds};
-    int status = cli_parse(&a, argc, argv);
+    int status = cli_setup_parse(&j.s, &a, argc, argv);
 
-    if (status < 0 && a.words.n)
-        status = cli_usage("grid takes flags only; '%s' is none", a.words.item[0]);
-    if (status < 0 && !j.ckpt)
-        status = cli_usage("grid wants --ckpt MODEL");
-    j.args = &a;
     if (status < 0)
         status = run(&j);
     sdlora_grid_unref(j.grid);
-    sdlora_generator_unref(j.g);
-    cli_close(&j.m);
+    cli_setup_close(&j.s);
     cli_args_free(&a);
     return status;
 }

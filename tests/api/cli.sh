@@ -61,6 +61,28 @@ expect 1 "there is no VAE 'x'" generate --ckpt "$model" --prompt cat --steps 1 -
 expect 1 'a mask and no picture' generate --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --mask "$out/p.png" --out "$out/v.png"
 expect 0 'g\.png$' grid --ckpt "$model" --prompt cat --steps 1 --width 64 --height 64 --x_type Seed --x_values 1-2 \
     --y_type 'Prompt S/R' --y_values 'cat, dog' --out "$out/g.png"
+# A grid takes what generate takes: each cell is the picture of the same flags.
+same() {
+    cmp -s "$1" "$2" || { echo "$1 and $2 differ"; failures=$((failures + 1)); }
+}
+small="--ckpt $model --prompt cat --steps 2 --width 64 --height 64 --seed 1"
+mkdir -p "$out/models/deep"
+cp "$model" "$out/models/other.safetensors"
+cp "$model" "$out/models/deep/third.safetensors"
+expect 0 'g\.png$' grid $small --init_image "$out/p.png" --mask "$out/p.png" --x_type Denoising --x_values 0.3,0.9 \
+    --out "$out/g.png" --cells "$out/denoised"
+expect 0 'k\.png$' generate $small --init_image "$out/p.png" --mask "$out/p.png" --denoising_strength 0.9 --out "$out/k.png"
+same "$out/k.png" "$out/denoised/z1-y1-x2.png"
+expect 0 'g\.jpg$' grid --ckpt "$model" --from "$out/p.png" --x_type Steps --x_values 1,2 --cells "$out/again" --out "$out/g.jpg" --quality 50
+same "$out/p.png" "$out/again/z1-y1-x2.png"
+expect 0 'g\.png$' grid $small --ckpt_dir "$out/models" --x_type 'Refiner checkpoint' --x_values 'None, other, third' \
+    --refiner_switch_at 0.5 --cells "$out/refined" --out "$out/g.png"
+expect 0 '^  Refiner: other ' info "$out/refined/z1-y1-x2.png"
+expect 0 'k\.png$' generate $small --ckpt_dir "$out/models" --refiner other --refiner_switch_at 0.5 --out "$out/k.png"
+same "$out/k.png" "$out/refined/z1-y1-x2.png"
+expect 0 'g\.png$' grid $small --ckpt_dir "$out/models" --x_type 'Checkpoint name' --x_values '*' --cells "$out/named" --out "$out/g.png"
+expect 0 '^  Model: third$' info "$out/named/z1-y1-x2.png"
+expect 2 'grid wants --ckpt MODEL' grid --prompt cat
 expect 1 "nearest is 'Seed'" grid --ckpt "$model" --prompt cat --x_type Sead --x_values 1
 expect 0 'Sampler: Euler a' info "$out/p.png"
 expect 0 'a\.png$' generate --ckpt "$model" --prompt cat --negative_prompt dog --cfg_scale 3 --sampler_name Euler --n_iter 1 --steps 1 \
