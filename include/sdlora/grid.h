@@ -49,7 +49,8 @@ SDLORA_API const char *sdlora_grid_label(const sdlora_grid *grid, int axis, size
 
 /**
  * Draws the next cell; axes that are dear to change are changed last.  Before the first one, every
- * model, VAE, upscaler, style and network that a cell names is looked for.
+ * model, VAE, upscaler, style and network that a cell names is looked for, and an axis whose setting
+ * a handle decides (a generator made with a VAE and "VAE") is refused.
  * @return SDLORA_DONE when all are drawn.  After a failure the same cell comes next.
  */
 SDLORA_API int sdlora_grid_step(sdlora_grid *grid);

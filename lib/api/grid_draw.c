@@ -3,6 +3,7 @@
 #include "api/grid_impl.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "api/generator.h"
 #include "base/clock.h"
@@ -137,6 +138,30 @@ static int draw_cell(sdlora_grid *g, const size_t at[AXES])
     return rc < 0 ? slr_error_put(&e) : rc;
 }
 
+/* An axis whose option has no say in this generator. */
+static int check_axes(const sdlora_grid *g, const sdlora_generator *gen)
+{
+    const struct {
+        const char *option;
+        bool idle;
+        const char *why;
+    } idle[] = {
+        {"sd_vae", gen->vae != NULL, "the generator was made with a VAE"},
+        {slr_api_other_option(SLR_ROLE_REFINER), gen->start.other[SLR_ROLE_REFINER].given != NULL,
+         "the generator was given a refiner"},
+        {slr_api_other_option(SLR_ROLE_SECOND), gen->start.other[SLR_ROLE_SECOND].given != NULL,
+         "the generator was given a model for second passes"},
+    };
+
+    for (int a = 0; a < AXES; a++)
+        for (size_t i = 0; i < sizeof idle / sizeof *idle; i++)
+            if (idle[i].idle && g->axis[a].row->option &&
+                !strcmp(g->axis[a].row->option, idle[i].option))
+                return slr_fail(SDLORA_EINVAL, __func__, "'%s' would change nothing: %s",
+                                g->axis[a].row->label, idle[i].why);
+    return SDLORA_OK;
+}
+
 /* Models, VAEs, upscalers, styles and networks that a cell names. */
 static int look_up_cell(sdlora_grid *g, const size_t at[AXES])
 {
@@ -147,6 +172,7 @@ static int look_up_cell(sdlora_grid *g, const size_t at[AXES])
     if (atomic_load(&g->cancel))
         return canceled();
     SLR_TRY(generator_of(g, at, &gen));
+    SLR_TRY(check_axes(g, gen));
     SLR_TRY(slr_grid_cell_options(&o, g, at));
     int rc = slr_api_request(&r, gen, o);
     if (rc >= 0)

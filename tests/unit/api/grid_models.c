@@ -218,6 +218,38 @@ static void a_star_finds_files(void **state)
     check_star("VAE", vaes, 2);
 }
 
+/* What a handle says beats an option. */
+static void axes_that_change_nothing_are_refused(void **state)
+{
+    static const struct {
+        const char *axis, *why;
+    } cases[] = {{"VAE", "with a VAE"},
+                 {"sd_vae", "with a VAE"},
+                 {"Refiner checkpoint", "a refiner"},
+                 {"Hires checkpoint", "second passes"}};
+    sdlora_generator *plain = gen;
+    sdlora_checkpoint *ckpt;
+    sdlora_vae *vae;
+
+    (void)state;
+    ok(sdlora_checkpoint_open(&ckpt, ctx, MODEL, NULL));
+    ok(sdlora_vae_open(&vae, ctx, MODEL));
+    ok(sdlora_generator_new(&gen, ckpt, vae));
+    ok(sdlora_generator_set_refiner(gen, ckpt));
+    ok(sdlora_generator_set_hr_checkpoint(gen, ckpt));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sdlora_grid *grid = grid_of(cases[i].axis, "None", "Nothing", "");
+
+        assert_int_equal(sdlora_grid_step(grid), SDLORA_EINVAL);
+        assert_non_null(strstr(sdlora_last_error()->message, cases[i].why));
+        sdlora_grid_unref(grid);
+    }
+    sdlora_generator_unref(gen);
+    gen = plain;
+    sdlora_vae_unref(vae);
+    sdlora_checkpoint_unref(ckpt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +257,7 @@ int main(void)
         cmocka_unit_test(a_model_is_changed_less_often_than_its_refiner),
         cmocka_unit_test(a_star_finds_files),
         cmocka_unit_test(names_of_files_become_paths),
+        cmocka_unit_test(axes_that_change_nothing_are_refused),
     };
 
     return cmocka_run_group_tests(tests, make_models, drop_models);
