@@ -295,8 +295,9 @@ static int tell(slr_dataset *d)
         SLR_TRY(slr_dataset_note(d, "%lld pictures are marked as turned and used unturned",
                                  (long long)d->n_turned));
     if (d->n_stray > 0)
-        SLR_TRY(slr_dataset_note(d, "%lld masks (-masklabel.png) belong to no picture",
-                                 (long long)d->n_stray));
+        SLR_TRY(
+            slr_dataset_note(d, "%lld masks (-masklabel.png) belong to no picture, the first is %s",
+                             (long long)d->n_stray, d->first_stray));
     return SDLORA_OK;
 }
 

@@ -3,12 +3,17 @@
 #ifndef SLR_DATA_DATASET_IMPL_H
 #define SLR_DATA_DATASET_IMPL_H
 
+#include "base/map.h"
 #include "data/bucket.h"
 #include "data/dataset.h"
+#include "io/file.h"
 #include "io/image.h"
 
 /* Entries of one epoch that are planned at most; a folder name like 999999999_x is a mistake. */
-#define SLR_MAX_ENTRIES ((int64_t)1 << 24)
+#define SLR_MAX_ENTRIES   ((int64_t)1 << 24)
+
+#define SLR_PICTURE_BYTES ((uint64_t)1 << 30) /* of a file */
+#define SLR_MASK_ENDING   "-masklabel.png"    /* OneTrainer's, in any case */
 
 /* A shape as one number that sorts by width, then height; sides are below 65536. */
 #define SLR_SHAPE_KEY(w, h) ((size_t)(w) << 16 | (size_t)(h))
@@ -37,13 +42,31 @@ struct slr_dataset {
     double mean_error;
     int64_t n_batches, n_train, n_reg;
     int64_t n_uncaptioned, n_text_beside, n_cropped, n_turned; /* told once each */
-    int64_t n_stray;                                           /* masks of no picture, told once */
+    int64_t n_stray; /* masks of no picture, told once, and the first of them */
+    const char *first_stray;
 };
 
 /* Adds a note (and a log line). */
 int slr_dataset_note(slr_dataset *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Finds the folders below `dir` and reads what is in them. */
 int slr_dataset_scan(slr_dataset *d, const char *dir, bool is_reg);
+bool slr_is_mask(const char *name); /* by its ending */
+
+/* scan_masks.c: the masks among the names of a folder; the text and the list are borrowed. */
+typedef struct slr_folder_masks {
+    const char *dir;
+    const slr_list *names;
+    slr_map *by_stem; /* picture's stem to the number of its mask */
+    bool *used;       /* [names] */
+} slr_folder_masks;
+/* After an error it has to be freed too. */
+int slr_folder_masks_open(slr_folder_masks *f, slr_mem *m, const char *dir, const slr_list *names);
+void slr_folder_masks_free(slr_folder_masks *f, slr_mem *m);
+/* Fills mask and mask_hash where the picture of that name has one. */
+int slr_folder_masks_find(slr_folder_masks *f, slr_dataset *d, const char *picture, slr_item *item);
+/* Counts those that no picture has. */
+int slr_folder_masks_strays(const slr_folder_masks *f, slr_dataset *d);
+
 /* Counts tags into d->tags; all pictures that were found are still there. */
 int slr_dataset_count_tags(slr_dataset *d);
 /* What is wrong with the end of a picture file, or NULL: it looks whole. */

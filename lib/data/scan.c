@@ -13,10 +13,6 @@
 #include "data/dataset_impl.h"
 #include "io/file.h"
 
-#define PICTURE_BYTES ((uint64_t)1 << 30) /* of a file */
-
-#define MASK_ENDING   "-masklabel.png" /* OneTrainer's */
-
 typedef enum kind { OTHER, PICTURE, UNREADABLE, MASK } kind;
 
 static kind kind_of(const char *name)
@@ -24,9 +20,9 @@ static kind kind_of(const char *name)
     static const struct {
         const char *suffix;
         kind kind;
-    } row[] = {{MASK_ENDING, MASK},   {".png", PICTURE},   {".jpg", PICTURE},
-               {".jpeg", PICTURE},    {".webp", PICTURE},  {".bmp", UNREADABLE},
-               {".avif", UNREADABLE}, {".jxl", UNREADABLE}};
+    } row[] = {{SLR_MASK_ENDING, MASK}, {".png", PICTURE},   {".jpg", PICTURE},
+               {".jpeg", PICTURE},      {".webp", PICTURE},  {".bmp", UNREADABLE},
+               {".avif", UNREADABLE},   {".jxl", UNREADABLE}};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         size_t k = strlen(row[i].suffix);
@@ -34,6 +30,11 @@ static kind kind_of(const char *name)
             return row[i].kind;
     }
     return OTHER;
+}
+
+bool slr_is_mask(const char *name)
+{
+    return kind_of(name) == MASK;
 }
 
 /* --- captions --- */
@@ -51,21 +52,15 @@ static size_t face_stem(const char *base, size_t n)
     return n;
 }
 
-/* "<dir>/<first n bytes of the name><dot><ending>" when that is a file; else NULL.  The path is in
- * `b`, which remembers when there was no memory for it. */
-static const char *named(slr_buf *b, const char *path, size_t n, const char *dot,
-                         const char *ending)
+/* "<dir>/<first n bytes of the name>.<ending>" when that is a file; else NULL.  The path is in `b`,
+ * which remembers when there was no memory for it. */
+static const char *beside(slr_buf *b, const char *path, size_t n, const char *ending)
 {
     size_t dir = (size_t)(slr_path_base(path) - path);
     b->len = 0;
     slr_buf_add(b, path, dir + n);
-    slr_buf_printf(b, "%s%s", dot, ending);
+    slr_buf_printf(b, "%s%s", *ending && *ending != '.' ? "." : "", ending);
     return slr_buf_ok(b) == 0 && slr_file_exists(b->data) ? b->data : NULL;
-}
-
-static const char *beside(slr_buf *b, const char *path, size_t n, const char *ending)
-{
-    return named(b, path, n, *ending && *ending != '.' ? "." : "", ending);
 }
 
 static int read_caption(slr_dataset *d, const char *path, const slr_subset *s, const char **out)
@@ -123,7 +118,7 @@ static int look(slr_dataset *d, const char *path, slr_item *item)
     void *bytes;
     size_t n;
     const char *cut;
-    SLR_TRY(slr_file_read(d->m, path, PICTURE_BYTES, &bytes, &n));
+    SLR_TRY(slr_file_read(d->m, path, SLR_PICTURE_BYTES, &bytes, &n));
     int rc = n == 0 ? slr_fail(SDLORA_EFORMAT, __func__, "%s: the file is empty", path)
                     : slr_image_info_parse(bytes, n, path, &info);
     if (rc == 0 && (int64_t)info.width * info.height > slr_opt_int(o, "max_image_pixels"))
@@ -142,31 +137,6 @@ static int look(slr_dataset *d, const char *path, slr_item *item)
     }
     slr_free(d->m, bytes);
     return rc;
-}
-
-/* A mask that cannot be read is a failure of those alone who need it. */
-static int find_mask(slr_dataset *d, const char *path, slr_item *item)
-{
-    slr_buf name;
-    void *bytes;
-    size_t n;
-    slr_buf_init(&name, d->m);
-    const char *file = named(&name, path, slr_path_stem(slr_path_base(path)), "", MASK_ENDING);
-    int rc = slr_buf_ok(&name);
-    if (rc == 0 && file && !(item->mask = slr_arena_strdup(d->arena, file)))
-        rc = SDLORA_ENOMEM;
-    slr_buf_free(&name);
-    if (rc < 0 || !item->mask)
-        return rc;
-    rc = slr_file_read(d->m, item->mask, PICTURE_BYTES, &bytes, &n);
-    if (rc == SDLORA_ENOMEM)
-        return rc;
-    if (rc == 0) {
-        item->mask_hash = slr_hash64(bytes, n, 0);
-        slr_free(d->m, bytes);
-    }
-    slr_clear();
-    return SDLORA_OK;
 }
 
 static int place(slr_dataset *d, slr_item *item, double *ar_error)
@@ -188,7 +158,7 @@ static int place(slr_dataset *d, slr_item *item, double *ar_error)
     return SDLORA_OK;
 }
 
-static int add_picture(slr_dataset *d, const char *path, size_t subset)
+static int add_picture(slr_dataset *d, const char *path, size_t subset, slr_folder_masks *masks)
 {
     slr_subset *s = &d->subset[subset];
     slr_item item = {.subset = subset, .repeats = s->repeats};
@@ -199,8 +169,7 @@ static int add_picture(slr_dataset *d, const char *path, size_t subset)
     if (rc < 0)
         return skip(d, path, rc);
     SLR_TRY(read_caption(d, path, s, &item.caption));
-    SLR_TRY(find_mask(d, path, &item));
-    d->n_stray -= item.mask != NULL; /* counted with the folder's files */
+    SLR_TRY(slr_folder_masks_find(masks, d, slr_path_base(path), &item));
     item.path = slr_arena_strdup(d->arena, path);
     if (!item.path)
         return SDLORA_ENOMEM;
@@ -229,6 +198,24 @@ static int folder_open(slr_dataset *d, const char *path, folder *f)
     return SDLORA_OK;
 }
 
+static int read_files(slr_dataset *d, const folder *f, size_t subset, slr_folder_masks *masks)
+{
+    for (size_t i = 0; i < f->names.n; i++) {
+        const char *name = f->names.item[i];
+        kind k = kind_of(name);
+        if (k == OTHER || k == MASK)
+            continue;
+        char *path = slr_path_join(d->m, f->path, name);
+        int rc = !path ? SDLORA_ENOMEM
+                 : k == PICTURE
+                     ? add_picture(d, path, subset, masks)
+                     : slr_dataset_note(d, "skipped %s: only PNG, JPEG and WebP are read", path);
+        slr_free(d->m, path);
+        SLR_TRY(rc);
+    }
+    return slr_folder_masks_strays(masks, d);
+}
+
 static int read_folder(slr_dataset *d, const folder *f, const char *dir, const char *tokens,
                        int64_t repeats, bool is_reg)
 {
@@ -240,20 +227,12 @@ static int read_folder(slr_dataset *d, const folder *f, const char *dir, const c
         return SDLORA_ENOMEM;
     SLR_TRY(slr_grow(d->m, &d->subset, &d->cap_subset, at + 1, sizeof s));
     d->subset[d->n_subset++] = s;
-    for (size_t i = 0; i < f->names.n; i++) {
-        const char *name = f->names.item[i];
-        kind k = kind_of(name);
-        d->n_stray += k == MASK;
-        if (k == OTHER || k == MASK)
-            continue;
-        char *path = slr_path_join(d->m, f->path, name);
-        int rc = !path ? SDLORA_ENOMEM
-                 : k == PICTURE
-                     ? add_picture(d, path, at)
-                     : slr_dataset_note(d, "skipped %s: only PNG, JPEG and WebP are read", path);
-        slr_free(d->m, path);
-        SLR_TRY(rc);
-    }
+    slr_folder_masks masks;
+    int rc = slr_folder_masks_open(&masks, d->m, f->path, &f->names);
+    if (rc == 0)
+        rc = read_files(d, f, at, &masks);
+    slr_folder_masks_free(&masks, d->m);
+    SLR_TRY(rc);
     if (d->subset[at].images > 0)
         return SDLORA_OK;
     d->n_subset--;

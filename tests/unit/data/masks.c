@@ -369,7 +369,10 @@ static void masks_are_no_pictures(void **state)
     slr_dataset *stray = open_set("no", true, NULL);
     assert_int_equal(slr_dataset_items(stray), 3);
     assert_int_equal(slr_dataset_notes(stray, &lines), 2);
-    assert_string_equal(lines[1], "1 masks (-masklabel.png) belong to no picture");
+    char says[600];
+    snprintf(says, sizeof says, "1 masks (-masklabel.png) belong to no picture, the first is %s",
+             in_scratch("no/2_cat/9-masklabel.png"));
+    assert_string_equal(lines[1], says);
     assert_true(slr_dataset_fingerprint(stray, true) == slr_dataset_fingerprint(with, true));
     assert_int_equal(unlink(in_scratch("no/2_cat/0-masklabel.png")), 0);
     slr_dataset *without = open_set("no", false, NULL);
@@ -379,6 +382,36 @@ static void masks_are_no_pictures(void **state)
     slr_dataset_unref(with);
     slr_dataset_unref(stray);
     slr_dataset_unref(without);
+}
+
+/* The ending's case does not matter, and pictures of the same name share a mask. */
+static void masks_are_found_by_name(void **state)
+{
+    static const char *const files[] = {"0-MaskLabel.PNG", "1-masklabel.png"};
+    char path[64];
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "names/2_cat/%s", files[i]);
+        put_mask(in_scratch(path), SIDE, SIDE);
+    }
+    put_picture(in_scratch("names/2_cat/1.jpg"), SIDE, SIDE, 9); /* known by its bytes */
+    slr_dataset *d = open_set("names", false, NULL);
+    assert_int_equal(slr_dataset_items(d), 4); /* 0, 1, 1 and 2 */
+    for (size_t i = 0; i < 3; i++) {
+        const char *mask = slr_dataset_item(d, i)->mask;
+        assert_non_null(mask);
+        assert_string_equal(slr_path_base(mask), files[i > 0]);
+        assert_true(slr_dataset_item(d, i)->mask_hash != 0);
+    }
+    assert_null(slr_dataset_item(d, 3)->mask);
+    assert_false(notes_say(d, "belong to no picture"));
+    slr_dataset_unref(d);
+    put_mask(in_scratch("names/2_cat/0-masklabel.PNG"), SIDE, SIDE); /* one too many */
+    d = open_set("names", false, NULL);
+    assert_string_equal(slr_path_base(slr_dataset_item(d, 0)->mask), files[0]);
+    assert_true(notes_say(d, "1 masks (-masklabel.png) belong to no picture"));
+    assert_true(notes_say(d, "names/2_cat/0-masklabel.PNG"));
+    slr_dataset_unref(d);
 }
 
 static void masks_that_do_not_fit_are_refused(void **state)
@@ -494,6 +527,7 @@ int main(void)
         cmocka_unit_test(own_masks_are_mirrored_with_the_picture),
         cmocka_unit_test(masked_latents_are_kept_on_disk),
         cmocka_unit_test(masks_are_no_pictures),
+        cmocka_unit_test(masks_are_found_by_name),
         cmocka_unit_test(masks_that_do_not_fit_are_refused),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(needs_are_counted),
