@@ -69,12 +69,7 @@ static int wanted(sdlora_generator *g, int role, slr_opt o, char **path)
 /* From now on; ckpt Nullable. */
 static int use(sdlora_generator *g, int role, sdlora_checkpoint *ckpt)
 {
-    slr_api_start *s = &g->start;
-
-    SLR_TRY(slr_generator_set_model(g->gen, role, ckpt ? ckpt->base : NULL));
-    slr_free(g->ckpt->ctx->mem, s->vae_path[role]); /* a checkpoint begins with its own */
-    s->vae_path[role] = NULL;
-    return SDLORA_OK;
+    return slr_generator_set_model(g->gen, role, ckpt ? ckpt->base : NULL);
 }
 
 static void forget(sdlora_generator *g, slr_api_other *c)

@@ -25,10 +25,8 @@ void slr_api_start_free(slr_api_start *s, slr_mem *m)
     slr_folders_free(&s->vaes);
     slr_folders_free(&s->upscalers);
     slr_folders_free(&s->ckpts);
-    for (int role = 0; role < SLR_ROLES; role++) {
+    for (int role = 0; role < SLR_ROLES; role++)
         slr_api_other_free(&s->other[role], m);
-        slr_free(m, s->vae_path[role]);
-    }
     slr_free(m, s->upscaler_path);
 }
 
@@ -106,18 +104,36 @@ int sdlora_generator_add_ckpt_dir(sdlora_generator *g, const char *dir)
 
 static bool is_same(const char *a, const char *b)
 {
-    return a == b || (a && b && !strcmp(a, b));
+    slr_file_id ia, ib;
+
+    return !strcmp(a, b) ||
+           (slr_path_identify(a, &ia) && slr_path_identify(b, &ib) && slr_file_same(&ia, &ib));
+}
+
+/* The VAE of a file, which some role may have already, so that it is packed once. */
+static int open_vae(slr_weights **out, const sdlora_generator *g, const char *path)
+{
+    sdlora_context *ctx = g->ckpt->ctx;
+    slr_checkpoint_config config = {.mem = ctx->mem, .log = ctx->log, .predict = -1};
+
+    for (int role = 0; role < SLR_ROLES; role++) {
+        const char *its;
+        slr_weights *vae = slr_generator_vae(g->gen, role, &its);
+        if (vae && its && is_same(its, path)) {
+            *out = slr_weights_ref(vae);
+            return SDLORA_OK;
+        }
+    }
+    return slr_vae_weights_open(out, path, &config);
 }
 
 /* path NULL: the checkpoint's own VAE. */
 static int use_vae(sdlora_generator *g, int role, const char *path)
 {
-    sdlora_context *ctx = g->ckpt->ctx;
-    slr_checkpoint_config config = {.mem = ctx->mem, .log = ctx->log, .predict = -1};
     slr_weights *vae = NULL;
 
     if (path)
-        SLR_TRY(slr_vae_weights_open(&vae, path, &config));
+        SLR_TRY(open_vae(&vae, g, path));
     int rc = slr_generator_set_vae(g->gen, role, vae, path);
     slr_weights_unref(vae);
     return rc;
@@ -134,25 +150,15 @@ static const slr_checkpoint *checkpoint_of(const sdlora_generator *g, int role)
 
 static int choose_vae(sdlora_generator *g, int role, const char *setting)
 {
-    slr_mem *m = g->ckpt->ctx->mem;
     const slr_checkpoint *ckpt = checkpoint_of(g, role);
-    char **now = &g->start.vae_path[role], *path;
+    char *path;
 
     if (!ckpt)
         return SDLORA_OK;
     SLR_TRY(slr_folders_vae(&g->start.vaes, setting, slr_checkpoint_path(ckpt), &path));
-    if (is_same(path, *now)) {
-        slr_free(m, path);
-        return SDLORA_OK;
-    }
     int rc = use_vae(g, role, path);
-    if (rc < 0) {
-        slr_free(m, path);
-        return rc;
-    }
-    slr_free(m, *now);
-    *now = path;
-    return SDLORA_OK;
+    slr_free(g->ckpt->ctx->mem, path);
+    return rc;
 }
 
 /* Each checkpoint has a VAE by the option's rule, as AUTOMATIC1111 loads them;

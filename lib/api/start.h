@@ -20,7 +20,6 @@ typedef struct slr_api_start {
     slr_pixels init, mask; /* upright, RGB or RGBA; data NULL: none */
     slr_folders vaes, upscalers, ckpts;
     slr_api_other other[SLR_ROLES]; /* by SLR_ROLE_*, the first unused */
-    char *vae_path[SLR_ROLES];      /* in force; NULL: the checkpoint's own, or the generator's */
     char *upscaler_path;            /* of the last run; NULL: none */
 } slr_api_start;
 

@@ -56,6 +56,13 @@ int slr_generator_set_vae(slr_generator *g, int role, slr_weights *vae, const ch
     return slr_model_set_vae(model, vae, path);
 }
 
+slr_weights *slr_generator_vae(const slr_generator *g, int role, const char **path)
+{
+    const slr_model *model = g->model[role];
+    *path = model ? model->vae_path : NULL;
+    return model ? model->vae : NULL;
+}
+
 void slr_generator_rest(slr_generator *g)
 {
     slr_upscaler_free(g->upscaler);

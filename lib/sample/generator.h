@@ -50,6 +50,9 @@ int slr_generator_set_model(slr_generator *g, int role, slr_checkpoint *ckpt);
 /* Another VAE for a role's checkpoint from now on; NULL: its own, or, when it has none, that of the
  * first.  path names it in the parameters text. */
 int slr_generator_set_vae(slr_generator *g, int role, slr_weights *vae, const char *path);
+/* The VAE that a role's checkpoint has, and the path that it was set with (NULL: its own); NULL:
+ * none.  Borrowed. */
+slr_weights *slr_generator_vae(const slr_generator *g, int role, const char **path);
 
 /* Gives the sha256 of a file, which it may know; without one files are read.  Its errors are those
  * of slr_hash_file(). */

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "api/api.h"
+#include "api/generator.h"
 #include "io/safetensors.h"
 
 #define TINYSD TEST_ROOT "/../examples/data/tinysd/tinysd.safetensors"
@@ -230,6 +230,37 @@ static void with_a_vae_of_its_own(void **state)
     sdlora_generator_unref(g);
 }
 
+/* One that the option names is opened once for all. */
+static void with_one_vae_for_all(void **state)
+{
+    (void)state;
+    sdlora_generator *g = generator("a");
+    sdlora_options *o = options("hr_checkpoint_name", "other");
+    const char *path;
+    slr_weights *vae[SLR_ROLES];
+    ok(sdlora_generator_add_vae_dir(g, in_dir("vae")));
+    ok(sdlora_options_set_text(o, "refiner_checkpoint", in_dir("b/renamed.safetensors")));
+    ok(sdlora_options_set_text(o, "sd_vae", "other.vae"));
+    for (int k = 0; k < 2; k++) {
+        sdlora_image *image = draw(g, o);
+        for (int role = 0; role < SLR_ROLES; role++)
+            vae[role] = slr_generator_vae(g->gen, role, &path);
+        assert_non_null(strstr(path, k ? "./vae/other.vae.safetensors" : "/vae/other.vae"));
+        assert_ptr_equal(vae[SLR_ROLE_REFINER], vae[SLR_ROLE_BASE]);
+        assert_ptr_equal(vae[SLR_ROLE_SECOND], vae[SLR_ROLE_BASE]);
+        sdlora_image_unref(image);
+        ok(sdlora_options_set_text(o, "sd_vae", in_dir("./vae/other.vae.safetensors")));
+    }
+    ok(sdlora_options_set_text(o, "sd_vae", "None"));
+    sdlora_image_unref(draw(g, o));
+    for (int role = 0; role < SLR_ROLES; role++) {
+        assert_ptr_not_equal(slr_generator_vae(g->gen, role, &path), vae[role]);
+        assert_null(path);
+    }
+    sdlora_options_unref(o);
+    sdlora_generator_unref(g);
+}
+
 /* One file by several names and options: spellings of a path are one model, and none of them
  * refines itself. */
 static void one_file_in_every_way(void **state)
@@ -416,9 +447,10 @@ static void what_it_was_made_of_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_in_every_way),    cmocka_unit_test(with_a_vae_of_its_own),
-        cmocka_unit_test(one_file_in_every_way), cmocka_unit_test(found_for_a_text),
-        cmocka_unit_test(of_another_hash),       cmocka_unit_test(the_model_itself),
-        cmocka_unit_test(a_text_names_no_path),  cmocka_unit_test(what_it_was_made_of_is_told)};
+        cmocka_unit_test(named_in_every_way),         cmocka_unit_test(with_a_vae_of_its_own),
+        cmocka_unit_test(with_one_vae_for_all),       cmocka_unit_test(one_file_in_every_way),
+        cmocka_unit_test(found_for_a_text),           cmocka_unit_test(of_another_hash),
+        cmocka_unit_test(the_model_itself),           cmocka_unit_test(a_text_names_no_path),
+        cmocka_unit_test(what_it_was_made_of_is_told)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
