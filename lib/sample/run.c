@@ -130,6 +130,11 @@ int slr_run_read_styles(slr_run *s)
     return slr_styles_read_all(&s->styles, s->g->m, s->set.styles_file ? s->set.styles_file : "");
 }
 
+static bool is_at_work(const slr_run *s, int role)
+{
+    return s->g->model[role] && (role != SLR_ROLE_SECOND || s->set.hr);
+}
+
 /* All that works on this run, and that their VAEs make latents of one size. */
 static int begin_models(slr_run *s)
 {
@@ -137,7 +142,7 @@ static int begin_models(slr_run *s)
     SLR_TRY(slr_vae_factor(model[SLR_ROLE_BASE]->vae, &s->factor));
     for (int role = 0; role < SLR_ROLES; role++) {
         int factor = s->factor;
-        if (!model[role])
+        if (!is_at_work(s, role))
             continue;
         slr_model_set(model[role], &s->set, s->r->policy);
         slr_model_set_coder(model[role], s->r->vae_policy, s->r->vae_tiling);

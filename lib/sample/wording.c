@@ -157,15 +157,16 @@ static int apply_to(const slr_wording *w, slr_model *model, const slr_cancel_fla
     return slr_conds_set_embeddings(model->conds, w->known.at, w->known.n);
 }
 
-/* Another checkpoint may be of another architecture, which networks of the first do not fit. */
-static int apply_if_fits(const slr_wording *w, const slr_run *s, slr_model *model)
+/* Another checkpoint may be of another architecture, as refiners are: networks of the first do not
+ * fit it then. */
+static int apply_if_fits(const slr_wording *w, const slr_run *s, slr_model *model, int level)
 {
     const slr_generator *g = s->g;
     int rc = apply_to(w, model, s->r->cancel);
     if (rc >= 0 || rc == SDLORA_ENOMEM || rc == SDLORA_ECANCELED)
         return rc;
-    slr_logf(&g->log, SLR_LOG_INFO, "%s works without networks: %s",
-             slr_checkpoint_path(model->base), sdlora_last_error()->message);
+    slr_logf(&g->log, level, "%s works without networks: %s", slr_checkpoint_path(model->base),
+             sdlora_last_error()->message);
     slr_clear();
     SLR_TRY(slr_engine_set_networks(model->engine, NULL, 0, NULL));
     return slr_conds_set_embeddings(model->conds, NULL, 0);
@@ -176,6 +177,6 @@ int slr_wording_apply(const slr_wording *w, slr_run *s, const slr_pass *p)
     if (p->model == s->g->model[SLR_ROLE_BASE])
         SLR_TRY(apply_to(w, p->model, s->r->cancel));
     else
-        SLR_TRY(apply_if_fits(w, s, p->model));
-    return p->refiner ? apply_if_fits(w, s, p->refiner) : SDLORA_OK;
+        SLR_TRY(apply_if_fits(w, s, p->model, SLR_LOG_WARN));
+    return p->refiner ? apply_if_fits(w, s, p->refiner, SLR_LOG_INFO) : SDLORA_OK;
 }

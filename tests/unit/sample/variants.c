@@ -212,6 +212,99 @@ static void texts(void **state)
     slr_picture_free(slr_checkpoint_mem(base), &picture);
 }
 
+/* tinysd with a VAE that halves pictures twice. */
+static void write_flat(const char *path)
+{
+    slr_safetensors *f;
+    ok(slr_safetensors_open(&f, NULL, TINYSD, true));
+    size_t n = slr_safetensors_count(f), kept = 0;
+    slr_st_entry *e = slr_calloc(NULL, n, sizeof *e);
+    for (size_t i = 0; i < n; i++) {
+        e[kept].name = slr_safetensors_at(f, i, &e[kept].t);
+        kept += !strstr(e[kept].name, "decoder.up.1.upsample") &&
+                !strstr(e[kept].name, "encoder.down.2.downsample");
+    }
+    assert_int_equal(n - kept, 4);
+    ok(slr_safetensors_write(NULL, path, e, kept, NULL, 0));
+    slr_free(NULL, e);
+    slr_safetensors_close(f);
+}
+
+/* Checkpoints that have no part in a run do not end it. */
+static void latents_of_another_size(void **state)
+{
+    (void)state;
+    char *path = scratch();
+    slr_picture picture;
+    slr_request r = request_of(NULL);
+    write_flat(path);
+    slr_checkpoint *flat = open_model(path, -1);
+    unlink(path);
+    r.set.steps = 2;
+    r.set.hr_upscaler = "Latent";
+    ok(slr_generator_set_model(gen, SLR_ROLE_SECOND, flat));
+    ok(slr_generator_run(gen, &r, &picture));
+    slr_picture_free(slr_checkpoint_mem(base), &picture);
+    for (int role = SLR_ROLE_REFINER; role <= SLR_ROLE_SECOND; role++) {
+        r.set.hr = role == SLR_ROLE_SECOND;
+        ok(slr_generator_set_model(gen, SLR_ROLE_REFINER, r.set.hr ? NULL : flat));
+        assert_int_equal(slr_generator_run(gen, &r, &picture), SDLORA_EINVAL);
+        assert_non_null(strstr(sdlora_last_error()->message, "a latent is 4 pixels wide"));
+    }
+    ok(slr_generator_set_model(gen, SLR_ROLE_SECOND, NULL));
+    slr_checkpoint_unref(flat);
+}
+
+static void keep_line(int level, const char *text, void *user)
+{
+    if (strstr(text, "works without networks"))
+        snprintf(user, 512, "%d %s", level, text);
+}
+
+/* Without its networks a second pass is another picture; a refiner is seldom of one kind with them.
+ */
+static void networks_that_do_not_fit(void **state)
+{
+    (void)state;
+    static const char *const archs[SLR_ROLES] = {NULL, "tiny-refiner", "tiny-sd2"};
+    const slr_checkpoint_config config = {.predict = -1};
+    slr_checkpoint *tiny, *wide;
+    slr_network *network;
+    sdlora_options *none;
+    slr_generator *own;
+    slr_picture picture;
+    char line[512];
+    ok(slr_checkpoint_synthetic(&tiny, "tiny", SDLORA_F16, 0, &config));
+    ok(slr_options_new(&none, NULL, "network"));
+    ok(slr_network_make(&network, tiny, none, 3));
+    ok(slr_generator_new(&own, slr_checkpoint_mem(tiny), (slr_log){keep_line, line, SLR_LOG_DEBUG},
+                         tiny, NULL, NULL, devices, NULL));
+    const slr_stack_item item = {.network = network, .te = 1, .unet = 1};
+    for (int role = SLR_ROLE_REFINER; role < SLR_ROLES; role++) {
+        slr_request r = request_of(NULL);
+        r.networks = &item;
+        r.n_networks = 1;
+        r.set.steps = 2;
+        r.set.refiner_at = 0.1;
+        r.set.hr = role == SLR_ROLE_SECOND;
+        r.set.hr_upscaler = "Latent";
+        r.set.hr_scale = 1;
+        *line = '\0';
+        ok(slr_checkpoint_synthetic(&wide, archs[role], SDLORA_F16, 0, &config));
+        ok(slr_generator_set_model(own, role, wide));
+        ok(slr_generator_run(own, &r, &picture));
+        slr_picture_free(slr_checkpoint_mem(tiny), &picture);
+        assert_int_equal(*line - '0', role == SLR_ROLE_SECOND ? SLR_LOG_WARN : SLR_LOG_INFO);
+        assert_non_null(strstr(line, archs[role]));
+        ok(slr_generator_set_model(own, role, NULL));
+        slr_checkpoint_unref(wide);
+    }
+    slr_generator_free(own);
+    slr_network_unref(network);
+    slr_options_unref(none);
+    slr_checkpoint_unref(tiny);
+}
+
 static void of_the_editor(void **state)
 {
     (void)state;
@@ -248,7 +341,11 @@ static void of_the_editor(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(another_checkpoint),
-                                       cmocka_unit_test(token_merging), cmocka_unit_test(editing),
-                                       cmocka_unit_test(texts), cmocka_unit_test(of_the_editor)};
+                                       cmocka_unit_test(token_merging),
+                                       cmocka_unit_test(editing),
+                                       cmocka_unit_test(texts),
+                                       cmocka_unit_test(latents_of_another_size),
+                                       cmocka_unit_test(networks_that_do_not_fit),
+                                       cmocka_unit_test(of_the_editor)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
