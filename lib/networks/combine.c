@@ -120,22 +120,39 @@ static const char *member_file(const combining *c, const member *m)
 
 /* --- the sum --- */
 
+/* A whole module without a weight: it has no part in the sum of weights. */
+static bool bias_alone(const slr_module *mod)
+{
+    return mod->kind->bias && !mod->target.norm && !slr_module_has(mod, 0);
+}
+
 /* A full or norm module: the sum is one again, since nothing else holds a whole weight or a vector.
  */
 static const slr_module *whole_member(const combining *c, const layer *l)
 {
     for (size_t i = 0; i < l->n; i++) {
         const slr_module *mod = c->member[l->first + i].mod;
-        if (mod->kind->bias || mod->target.norm)
+        if ((mod->kind->bias && !bias_alone(mod)) || mod->target.norm)
             return mod;
     }
     return NULL;
 }
 
-static bool all_thin(const combining *c, const layer *l)
+/* The first that is not two factors, and a weight. */
+static const member *thick_member(const combining *c, const layer *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const member *m = &c->member[l->first + i];
+        if (!slr_module_thin(m->mod) && !bias_alone(m->mod))
+            return m;
+    }
+    return NULL;
+}
+
+static bool biases_alone(const combining *c, const layer *l)
 {
     for (size_t i = 0; i < l->n; i++)
-        if (!slr_module_thin(c->member[l->first + i].mod))
+        if (!bias_alone(c->member[l->first + i].mod))
             return false;
     return true;
 }
@@ -157,7 +174,7 @@ static int sum_thin(const combining *c, const layer *l, change *sum)
 {
     int64_t width = width_of(l->target), at = 0;
     for (size_t i = 0; i < l->n; i++)
-        sum->rank += c->member[l->first + i].mod->rank;
+        sum->rank += c->member[l->first + i].mod->rank; /* 0: of a bias alone */
     sum->up = slr_calloc(c->t->m, (size_t)(l->target->out * sum->rank), sizeof *sum->up);
     sum->down = slr_calloc(c->t->m, (size_t)(sum->rank * width), sizeof *sum->down);
     if (!sum->up || !sum->down)
@@ -166,6 +183,8 @@ static int sum_thin(const combining *c, const layer *l, change *sum)
         const member *m = &c->member[l->first + i];
         const slr_network *n = c->items[m->item].network;
         float w = (float)weight_of(c, m);
+        if (bias_alone(m->mod))
+            continue;
         m->mod->kind->factors(m->mod, &n->slot[m->mod->slot], n->params, m->mod->rank,
                               sum->down + at * width, sum->up + at, sum->rank);
         for (int64_t o = 0; o < l->target->out; o++)
@@ -202,13 +221,24 @@ static int sum_dense(const combining *c, const layer *l, float *to)
     return SDLORA_OK;
 }
 
+/* As the product of averaged factors, whose own terms have the squares of the ratios. */
 static int sum_biases(const combining *c, const layer *l, slr_made *made)
 {
     for (size_t i = 0; i < l->n; i++) {
         const member *m = &c->member[l->first + i];
-        SLR_TRY(slr_made_bias(made, c->t->m, c->items[m->item].network, m->mod, weight_of(c, m)));
+        double w = weight_of(c, m);
+        SLR_TRY(slr_made_bias(made, c->t->m, c->items[m->item].network, m->mod,
+                              c->method == AVERAGE ? w * fabs(w) : w));
     }
     return SDLORA_OK;
+}
+
+static int sum_bare(const layer *l, slr_made *made)
+{
+    *made = (slr_made){.target = l->target, .kind = &slr_kind_full};
+    made->form.alpha = NAN;
+    made->form.scale = 1;
+    return SDLORA_OK; /* sum_biases() does it all */
 }
 
 static int sum_whole(const combining *c, const layer *l, const slr_module *like, slr_made *made)
@@ -235,9 +265,10 @@ static int check_average(const combining *c, const layer *l, const member *m)
     const slr_module *first = c->member[l->first].mod;
     if (strcmp(m->mod->kind->name, slr_kind_lora.name) || !slr_module_thin(m->mod))
         return slr_fail(SDLORA_EINVAL, __func__,
-                        "%s: %s is %s, and factors of LoRA alone can be averaged; method sum takes "
-                        "any kind",
-                        member_file(c, m), m->mod->target.name, m->mod->kind->name);
+                        "%s: %s is %s%s, and factors of LoRA alone can be averaged; method sum "
+                        "takes any kind",
+                        member_file(c, m), m->mod->target.name, m->mod->kind->name,
+                        slr_module_beside(m->mod));
     if (!c->concat && m->mod->rank != first->rank)
         return slr_fail(SDLORA_EINVAL, __func__,
                         "%s: %s has rank %lld, and %lld in %s: averaging wants equal ranks; method "
@@ -286,17 +317,17 @@ static int fetch(void *job, size_t i)
         return average(c, l, &c->made[i]);
     if (whole)
         return sum_whole(c, l, whole, &c->made[i]);
-    if (all_thin(c, l))
+    if (biases_alone(c, l))
+        return sum_bare(l, &c->made[i]);
+    const member *thick = thick_member(c, l);
+    if (!thick)
         return SDLORA_OK;
-    for (size_t k = 0; !c->rank && k < l->n; k++) {
-        const member *m = &c->member[l->first + k];
-        if (!slr_module_thin(m->mod))
-            return slr_fail(SDLORA_EINVAL, __func__,
-                            "%s: %s is %s%s, which has no two factors to put beside others: say a "
-                            "new_rank",
-                            member_file(c, m), l->target->name, m->mod->kind->name,
-                            slr_module_has(m->mod, SLR_LEAF_DORA) ? " with DoRA" : "");
-    }
+    if (!c->rank)
+        return slr_fail(SDLORA_EINVAL, __func__,
+                        "%s: %s is %s%s, which has no two factors to put beside others: say a "
+                        "new_rank",
+                        member_file(c, thick), l->target->name, thick->mod->kind->name,
+                        slr_module_beside(thick->mod));
     c->change[i].dense =
         slr_calloc(c->t->m, (size_t)(l->target->out * width_of(l->target)), sizeof(float));
     return c->change[i].dense ? sum_dense(c, l, c->change[i].dense) : SDLORA_ENOMEM;
@@ -347,7 +378,8 @@ static uint64_t bytes(void *job, size_t i)
 {
     const combining *c = job;
     const layer *l = &c->layer[i];
-    return all_thin(c, l) ? 0 : (uint64_t)(l->target->out * width_of(l->target)) * sizeof(float);
+    return !thick_member(c, l) ? 0
+                               : (uint64_t)(l->target->out * width_of(l->target)) * sizeof(float);
 }
 
 /* The order of a module's ranks: the product stays what it is. */

@@ -245,14 +245,6 @@ static int fill_whole(void *job, size_t i, int leaf, float *to)
     return SDLORA_OK;
 }
 
-static int leaf_named(const char *name)
-{
-    for (int i = 0; i < SLR_KIND_OWN; i++)
-        if (slr_kind_lora.leaf[i] && !strcmp(slr_kind_lora.leaf[i], name))
-            return i;
-    return 0;
-}
-
 /* down [r,in,taps] as a matrix of inputs, [in, r*taps], is cut to r again: `mid` takes the taps. */
 static int make_small(extracting *x, slr_made *made)
 {
@@ -264,7 +256,8 @@ static int make_small(extracting *x, slr_made *made)
     float *m = slr_alloc(x->t->m, (size_t)(in * cols) * sizeof *m),
           *u = slr_alloc(x->t->m, (size_t)(in * r) * sizeof *u),
           *v = slr_alloc(x->t->m, (size_t)(r * cols) * sizeof *v), *down = slr_made_down(made);
-    int down_leaf = leaf_named("lora_down.weight"), mid_leaf = leaf_named("lora_mid.weight");
+    int down_leaf = slr_kind_find(&slr_kind_lora, "lora_down.weight"),
+        mid_leaf = slr_kind_find(&slr_kind_lora, "lora_mid.weight");
     small.form.rank = r;
     small.form.alpha = (double)r;
     small.form.scale = 1.0;
@@ -277,7 +270,7 @@ static int make_small(extracting *x, slr_made *made)
     if (rc >= 0)
         rc = slr_svd_factors(svd, r, u, v);
     if (rc >= 0) { /* both fit where `down` of in*taps and what was freed stood */
-        small.leaf[leaf_named("lora_up.weight")] = slr_made_up(made);
+        small.leaf[slr_kind_find(&slr_kind_lora, "lora_up.weight")] = slr_made_up(made);
         small.leaf[down_leaf] = slr_alloc(x->t->m, (size_t)(r * in) * sizeof(float));
         small.leaf[mid_leaf] = slr_alloc(x->t->m, (size_t)(r * cols) * sizeof(float));
         rc = small.leaf[down_leaf] && small.leaf[mid_leaf] ? SDLORA_OK : SDLORA_ENOMEM;
@@ -309,7 +302,7 @@ static int subtract(const extracting *x, const slr_made *made, float *left)
     const slr_target *t = made->target;
     int64_t r = made->form.rank, taps = t->kh * t->kw, width = slr_target_fan_in(t);
     const float *up = slr_made_up(made), *down = slr_made_down(made),
-                *mid = made->leaf[leaf_named("lora_mid.weight")];
+                *mid = made->leaf[slr_kind_find(&slr_kind_lora, "lora_mid.weight")];
     float *row = slr_alloc(x->t->m, (size_t)width * sizeof *row);
     if (!row)
         return SDLORA_ENOMEM;

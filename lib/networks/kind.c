@@ -40,6 +40,16 @@ const char *slr_kind_leaf(const slr_kind *kind, int leaf)
     return leaf < SLR_KIND_OWN ? kind->leaf[leaf] : common[leaf];
 }
 
+int slr_kind_find(const slr_kind *kind, const char *leaf)
+{
+    for (int i = 0; i < SLR_KIND_LEAVES; i++) {
+        const char *name = slr_kind_leaf(kind, i);
+        if (name && !strcmp(name, leaf))
+            return i;
+    }
+    return -1;
+}
+
 int slr_kind_bias(const slr_kind *kind)
 {
     return kind->bias ? kind->bias : SLR_LEAF_DIFF_B;
@@ -121,6 +131,13 @@ bool slr_module_thin(const slr_module *mod)
 {
     return mod->kind->factors && mod->rank > 0 && !slr_module_has(mod, SLR_LEAF_DORA) &&
            !slr_module_has(mod, SLR_LEAF_SPARSE);
+}
+
+const char *slr_module_beside(const slr_module *mod)
+{
+    return slr_module_has(mod, SLR_LEAF_DORA)     ? " with DoRA"
+           : slr_module_has(mod, SLR_LEAF_SPARSE) ? " with a sparse residual"
+                                                  : "";
 }
 
 /* --- initial values --- */

@@ -111,6 +111,8 @@ const slr_kind *slr_kind_at(size_t i);            /* NULL: no more */
 const slr_kind *slr_kind_named(const char *algo); /* NULL: unknown */
 /* "lora_down.weight" for any of a kind's leaves, the common ones included; NULL: it has no such. */
 const char *slr_kind_leaf(const slr_kind *kind, int leaf);
+/* The leaf of that name; -1: none. */
+int slr_kind_find(const slr_kind *kind, const char *leaf);
 extern const slr_kind slr_kind_lora, slr_kind_loha, slr_kind_lokr, slr_kind_ia3, slr_kind_full,
     slr_kind_norm, slr_kind_set, slr_kind_glora, slr_kind_diag_oft, slr_kind_oft, slr_kind_oft_old,
     slr_kind_oft_inputs, slr_kind_boft, slr_kind_tlora;
@@ -138,6 +140,8 @@ int slr_kind_bias(const slr_kind *kind);
 int64_t slr_module_dyn(const slr_module *mod, int64_t dyn);
 /* Whether D is two thin factors and nothing beside: no magnitudes, no residual. */
 bool slr_module_thin(const slr_module *mod);
+/* " with DoRA", " with a sparse residual" or "": why a module of two factors is none. */
+const char *slr_module_beside(const slr_module *mod);
 /* Ones of the given shape with Bernoulli zeros; the kept are 1/(1-p).  which: 0 to 3. */
 slr_val slr_drop_mask(const slr_apply *a, int rank, const int64_t *dim, double p, int which);
 /* rank_dropout of all kinds but LoRA: rows of D, which are channels of its output; `axis` is where

@@ -212,9 +212,8 @@ static int copy_modules(slr_network *n, const slr_network *from, const slr_argum
             continue;
         if (slr_module_has(mod, SLR_LEAF_SPARSE))
             return slr_fail(SDLORA_ENOTSUP, __func__,
-                            "%s has a sparse residual, which is not trained: resize the network, "
-                            "which puts it into the factors",
-                            mod->target.name);
+                            "%s: %s has a sparse residual, which is not trained",
+                            from->path ? from->path : "the network", mod->target.name);
         slr_arguments_rates(a, &mod->target, &set);
         slr_module_form(from, mod, &form);
         set.dim = form.rank;

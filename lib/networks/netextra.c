@@ -15,6 +15,28 @@ bool slr_group_has(const slr_group *g, const char *leaf)
     return false;
 }
 
+/* LyCORIS writes one where nothing is left over; with values it is broken. */
+void slr_group_drop_empty(slr_group *g)
+{
+    static const char *const leaves[] = {"bias_indices", "bias_values", SLR_RESIDUAL_SIZE};
+    bool empty = false, full = false;
+    size_t n = 0;
+    for (size_t i = 0; i < g->n; i++) {
+        const slr_tensor *t = &g->at[i].tensor;
+        empty = empty || (!strcmp(g->at[i].leaf, leaves[0]) && t->rank == 2 && t->dim[0] == 2 &&
+                          t->dim[1] == 0);
+        full = full || (!strcmp(g->at[i].leaf, leaves[1]) && slr_tensor_count(t) > 0);
+    }
+    for (size_t i = 0; empty && !full && i < g->n; i++) {
+        bool gone = false;
+        for (int k = 0; k < 3; k++)
+            gone = gone || !strcmp(g->at[i].leaf, leaves[k]);
+        if (!gone)
+            g->at[n++] = g->at[i];
+    }
+    g->n = empty && !full ? n : g->n;
+}
+
 /* Whole numbers of any type that files have; slr_residual_fill() takes them as they are. */
 int slr_group_places(slr_reading *r, slr_group *g, size_t i)
 {

@@ -10,6 +10,7 @@
 #include "networks/dialect.h"
 
 enum { MAX_ROWS = 48 };
+enum { BARE = 1, KNOWN = 2 };
 
 /* Counts by a short text. */
 typedef struct tally {
@@ -22,15 +23,16 @@ typedef struct tally {
 
 struct slr_netlook {
     slr_mem *m;
-    slr_map *modules; /* part and path -> 1 */
+    slr_map *modules; /* part and path -> BARE or KNOWN */
+    int64_t bare;     /* modules of which there is a diff_b alone */
     tally algorithms, dialects, naming, parts, ranks, alphas;
-    const char *algorithm; /* of the first module that is not of whole weights */
+    const char *algorithm; /* of the first module that is more than whole weights */
     int64_t context;       /* inputs of the first cross-attention's keys */
     int proj_rank;         /* dimensions of the first proj_in's factor */
     bool dora, second;     /* second: a text encoder that SDXL alone has */
 };
 
-static void count(tally *t, const char *what)
+static void count_all(tally *t, const char *what, int64_t more)
 {
     size_t i = 0, n = strlen(what);
     while (i < t->n && strcmp(t->row[i].what, what) != 0)
@@ -39,7 +41,12 @@ static void count(tally *t, const char *what)
         return; /* more kinds than anyone reads */
     if (i == t->n)
         memcpy(t->row[t->n++].what, what, n + 1);
-    t->row[i].n++;
+    t->row[i].n += more;
+}
+
+static void count(tally *t, const char *what)
+{
+    count_all(t, what, 1);
 }
 
 static void count_real(tally *t, double v)
@@ -150,21 +157,43 @@ static void see_rank(slr_netlook *l, const slr_key *k, const slr_tensor *t)
         l->proj_rank = t->rank;
 }
 
+/* Algorithms that stand beside others: weights as they are. */
+static bool is_whole(const char *algorithm)
+{
+    static const char *const whole[] = {"full", "set", "norm"};
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        if (!strcmp(whole[i], algorithm))
+            return true;
+    return false;
+}
+
+static void see_algorithm(slr_netlook *l, const char *algorithm)
+{
+    count(&l->algorithms, algorithm);
+    if (!l->algorithm || (is_whole(l->algorithm) && !is_whole(algorithm)))
+        l->algorithm = algorithm;
+}
+
+/* algorithm: NULL of a diff_b, which may be all that a module has, or stand beside any. */
 static int see_module(slr_netlook *l, const slr_key *k, const char *algorithm)
 {
     char id[SLR_LAYER_KEY];
-    int64_t known;
+    int64_t known = 0;
     const char *part = part_of(k), *naming = naming_of(k->module);
-    if (!slr_layer_key(id, (int)k->parts, k->module) || slr_map_get(l->modules, id, &known))
+    if (!slr_layer_key(id, (int)k->parts, k->module))
         return SDLORA_OK;
-    count(&l->algorithms, algorithm);
-    count(&l->parts, part);
-    if (naming && !strcmp(part, "UNet"))
-        count(&l->naming, naming);
-    l->second = l->second || k->parts == 1u << SLR_PART_TE2;
-    if (!l->algorithm || !strcmp(l->algorithm, "full"))
-        l->algorithm = algorithm;
-    return slr_map_set(l->modules, id, 1);
+    if (slr_map_get(l->modules, id, &known) && (known == KNOWN || !algorithm))
+        return SDLORA_OK;
+    l->bare += algorithm ? -(known == BARE) : 1;
+    if (algorithm)
+        see_algorithm(l, algorithm);
+    if (!known) {
+        count(&l->parts, part);
+        if (naming && !strcmp(part, "UNet"))
+            count(&l->naming, naming);
+        l->second = l->second || k->parts == 1u << SLR_PART_TE2;
+    }
+    return slr_map_set(l->modules, id, algorithm ? KNOWN : BARE);
 }
 
 int slr_netlook_tensor(slr_netlook *l, const char *name, const slr_tensor *t)
@@ -179,7 +208,7 @@ int slr_netlook_tensor(slr_netlook *l, const char *name, const slr_tensor *t)
     if (!strcmp(k.leaf, "alpha") && slr_tensor_count(t) == 1 && t->data &&
         slr_tensor_to_f32(t, &alpha) >= 0)
         count_real(&l->alphas, alpha);
-    if (!algorithm)
+    if (!algorithm && strcmp(k.leaf, "diff_b") != 0)
         return SDLORA_OK;
     count(&l->dialects, slr_dialect_name(k.dialect));
     see_rank(l, &k, t);
@@ -233,14 +262,18 @@ static const char *most(const tally *t)
 
 void slr_netlook_put(const slr_netlook *l, slr_buf *b)
 {
-    slr_buf_printf(
-        b, "    \"algorithm\": \"%s%s\",\n    \"modules\": %zu,\n    \"dialect\": \"%s\"",
-        l->dora ? "dora+" : "", l->algorithm, slr_netlook_modules(l), most(&l->dialects));
+    tally algorithms = l->algorithms;
+    if (l->bare > 0)
+        count_all(&algorithms, slr_kind_full.name, l->bare);
+    slr_buf_printf(b,
+                   "    \"algorithm\": \"%s%s\",\n    \"modules\": %zu,\n    \"dialect\": \"%s\"",
+                   l->dora ? "dora+" : "", l->algorithm ? l->algorithm : slr_kind_full.name,
+                   slr_netlook_modules(l), most(&l->dialects));
     if (l->dialects.n > 1)
         put_tally(b, "dialects", &l->dialects);
     if (l->naming.n)
         slr_buf_printf(b, ",\n    \"naming\": \"%s\"", most(&l->naming));
-    put_tally(b, "algorithms", &l->algorithms);
+    put_tally(b, "algorithms", &algorithms);
     put_tally(b, "parts", &l->parts);
     put_tally(b, "ranks", &l->ranks);
     put_tally(b, "alphas", &l->alphas);

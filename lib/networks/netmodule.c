@@ -27,12 +27,8 @@ static bool is_real(uint32_t dtype)
 /* The leaf's number in a kind; -1: it has no such. */
 static int leaf_index(const slr_kind *kind, const char *leaf)
 {
-    for (int i = 0; i < SLR_KIND_LEAVES; i++) {
-        const char *name = i == SLR_LEAF_SCALAR ? NULL : slr_kind_leaf(kind, i);
-        if (name && !strcmp(name, leaf))
-            return i;
-    }
-    return -1;
+    int i = slr_kind_find(kind, leaf);
+    return i == SLR_LEAF_SCALAR ? -1 : i; /* which files have folded */
 }
 
 static bool proves(const slr_kind *kind, const slr_group *g)
@@ -306,7 +302,8 @@ static int leave_out(slr_reading *r, const slr_group *g)
 int slr_group_add(slr_reading *r, slr_group *g)
 {
     slr_form form;
-    slr_tensor tensor[SLR_KIND_LEAVES];
+    slr_tensor tensor[SLR_KIND_LEAVES] = {0};
+    slr_group_drop_empty(g);
     g->kind = kind_of(g);
     if (!g->kind)
         return leave_out(r, g);

@@ -53,6 +53,8 @@ int slr_reading_number(const slr_reading *r, const char *key, const slr_tensor *
 /* --- netextra.c --- */
 
 bool slr_group_has(const slr_group *g, const char *leaf);
+/* A residual of no values is none. */
+void slr_group_drop_empty(slr_group *g);
 /* The group's tensor i as the places of a residual, and as its size. */
 int slr_group_places(slr_reading *r, slr_group *g, size_t i);
 int slr_group_size(const slr_reading *r, const slr_group *g, size_t i);

@@ -103,7 +103,7 @@ static loss lost_by(const double *s, int64_t n, int64_t k)
 
 /* --- modules --- */
 
-/* A module that is no matrix, or changes a bias too, which LoRA cannot. */
+/* A module that is no matrix, or of whole weights, which has no rank to be made less. */
 static bool stays(const slr_module *mod)
 {
     return mod->target.norm || mod->kind->bias;

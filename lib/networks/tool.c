@@ -149,8 +149,7 @@ static int refuse_hollow(const slr_module *mod)
     return slr_fail(SDLORA_ENOTSUP, __func__,
                     "%s is %s%s, which changes a layer by its weights: this takes the checkpoint "
                     "that it is for",
-                    mod->target.name, mod->kind->name,
-                    slr_module_has(mod, SLR_LEAF_DORA) ? " with DoRA" : "");
+                    mod->target.name, mod->kind->name, slr_module_beside(mod));
 }
 
 /* The weight that the formula reads, if it reads one. */
@@ -267,14 +266,6 @@ static size_t leaf_count(const slr_form *form, int leaf)
     return count;
 }
 
-static int leaf_of(const slr_kind *kind, const char *name)
-{
-    for (int i = 0; i < SLR_KIND_OWN; i++)
-        if (kind->leaf[i] && !strcmp(kind->leaf[i], name))
-            return i;
-    return -1;
-}
-
 static int take_leaves(slr_made *made, slr_mem *m)
 {
     for (int i = 0; i < SLR_KIND_LEAVES; i++) {
@@ -300,12 +291,12 @@ int slr_made_lora(slr_made *made, slr_mem *m, const slr_target *target, int64_t 
 
 float *slr_made_down(const slr_made *made)
 {
-    return made->leaf[leaf_of(made->kind, "lora_down.weight")];
+    return made->leaf[slr_kind_find(made->kind, "lora_down.weight")];
 }
 
 float *slr_made_up(const slr_made *made)
 {
-    return made->leaf[leaf_of(made->kind, "lora_up.weight")];
+    return made->leaf[slr_kind_find(made->kind, "lora_up.weight")];
 }
 
 int slr_made_bias(slr_made *made, slr_mem *m, const slr_network *n, const slr_module *mod,
