@@ -45,8 +45,9 @@ static int prepare(slr_loader *l)
     l->weight = slr_calloc(l->m, n, sizeof *l->weight);
     l->sizes = slr_calloc(l->m, n, SLR_SAMPLE_SIZES * sizeof *l->sizes);
     l->items = slr_calloc(l->m, n, sizeof *l->items);
-    return l->encoder_id && l->captions && l->weight && l->sizes && l->items ? SDLORA_OK
-                                                                             : SDLORA_ENOMEM;
+    l->fresh = slr_calloc(l->m, n, sizeof *l->fresh);
+    bool room = l->captions && l->weight && l->sizes && l->items && l->fresh;
+    return l->encoder_id && room ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
 int slr_loader_make(slr_loader **out, slr_dataset *d, const slr_loader_config *config)
@@ -100,6 +101,7 @@ void slr_loader_free(slr_loader *l)
     slr_free(m, l->weight);
     slr_free(m, l->sizes);
     slr_free(m, l->items);
+    slr_free(m, l->fresh);
     slr_free(m, l->data);
     slr_free(m, l->extra_data);
     slr_free(m, l->pixels);

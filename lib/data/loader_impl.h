@@ -28,13 +28,13 @@ struct slr_loader {
     slr_arena *texts;      /* captions of the batch */
     const char **captions; /* [batch size], as the next three */
     float *weight;
-    float *sizes; /* [batch size,SLR_SAMPLE_SIZES] */
-    size_t *items;
-    float *data;       /* latents of the batch */
-    float *extra_data; /* the same beside them: [n, lh, lw, 1 + channels] */
-    float *pixels;     /* [n,h,w,3] */
-    uint8_t *mask;     /* [h,w] of one sample */
-    float *dark;       /* latents of its masked picture */
+    float *sizes;          /* [batch size,SLR_SAMPLE_SIZES] */
+    size_t *items, *fresh; /* fresh: those whose masks are not kept */
+    float *data;           /* latents of the batch */
+    float *extra_data;     /* the same beside them: [n, lh, lw, 1 + channels] */
+    float *pixels;         /* [n,h,w,3] */
+    uint8_t *mask;         /* [h,w] of one sample */
+    float *dark;           /* latents of its masked picture */
     size_t data_cap, extra_cap, pixels_cap, mask_cap, dark_cap;
     int64_t n_bad; /* cache files that were not usable */
     char *first_bad;

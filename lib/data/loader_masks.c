@@ -6,6 +6,7 @@
 
 #include "base/map.h"
 #include "base/status.h"
+#include "data/ahead.h"
 #include "data/loader_impl.h"
 #include "data/masks.h"
 
@@ -149,16 +150,22 @@ static int fresh_mask(slr_loader *l, const slr_entry *e, const slr_window *at)
     return SDLORA_OK;
 }
 
-/* The sample's pixels are read again where its latents came from the cache. */
-static int make_fresh(slr_loader *l, const slr_entry *e, float *image, float *extra)
+static bool is_kept(const slr_loader *l, const slr_entry *e)
+{
+    return l->extra && l->extra[e->item];
+}
+
+/* `again`: the sample's picture, read once more because its latents came from the cache. */
+static int make_fresh(slr_loader *l, const slr_entry *e, slr_ahead *again, float *image,
+                      float *extra)
 {
     const slr_item *item = slr_dataset_item(l->d, e->item);
     const slr_bucket *b = slr_dataset_bucket(l->d, item->bucket);
     slr_window at = slr_loader_window(l, l->batch.epoch, e);
     SLR_TRY(make_room(l, item));
-    if (!l->random_crop) {
+    if (again) {
         slr_pixels p;
-        SLR_TRY(slr_picture_read(&l->picture, l->m, item, &p));
+        SLR_TRY(slr_ahead_next(again, &p));
         slr_picture_floats(&p, at.left, at.top, b->width, b->height, at.flip, image);
         slr_free(l->m, p.data);
     }
@@ -166,20 +173,38 @@ static int make_fresh(slr_loader *l, const slr_entry *e, float *image, float *ex
     return encode_one(l, item, image, extra);
 }
 
-int slr_loader_fill_extra(slr_loader *l, const slr_entry *e)
+static int fill_extra(slr_loader *l, const slr_entry *e, slr_ahead *again)
 {
     slr_batch *b = &l->batch;
     size_t size = slr_loader_extra_size(l, slr_dataset_item(l->d, e->item));
-    size_t pixels = (size_t)(b->w * b->h * 3), n = (size_t)b->n;
-    SLR_TRY(slr_grow(l->m, &l->extra_data, &l->extra_cap, size * n, sizeof *l->extra_data));
-    SLR_TRY(slr_grow(l->m, &l->pixels, &l->pixels_cap, pixels * n, sizeof *l->pixels));
-    for (size_t i = 0; i < n; i++) {
+    size_t pixels = again ? 0 : (size_t)(b->w * b->h * 3); /* one after the other in one place */
+    SLR_TRY(
+        slr_grow(l->m, &l->extra_data, &l->extra_cap, size * (size_t)b->n, sizeof *l->extra_data));
+    for (size_t i = 0; i < (size_t)b->n; i++) {
         float *to = l->extra_data + i * size;
-        if (l->extra && l->extra[e[i].item])
+        if (is_kept(l, &e[i]))
             from_cache(l, &e[i], to);
         else
-            SLR_TRY(make_fresh(l, &e[i], l->pixels + i * pixels, to));
+            SLR_TRY(make_fresh(l, &e[i], again, l->pixels + i * pixels, to));
     }
     b->extra = l->extra_data;
     return SDLORA_OK;
+}
+
+int slr_loader_fill_extra(slr_loader *l, const slr_entry *e)
+{
+    const slr_batch *b = &l->batch;
+    slr_ahead *again = NULL;
+    size_t n = 0;
+    for (int64_t i = 0; !l->random_crop && i < b->n; i++)
+        if (!is_kept(l, &e[i]))
+            l->fresh[n++] = e[i].item;
+    if (n) {
+        SLR_TRY(slr_grow(l->m, &l->pixels, &l->pixels_cap, (size_t)(b->w * b->h * 3),
+                         sizeof *l->pixels));
+        SLR_TRY(slr_ahead_new(&again, l->m, &l->picture, l->d, l->fresh, n));
+    }
+    int rc = fill_extra(l, e, again);
+    slr_ahead_free(again);
+    return rc;
 }

@@ -268,6 +268,30 @@ static void kept_masks_take_turns(void **state)
     slr_dataset_unref(d);
 }
 
+/* Room for latents: of pixels there is one picture's, from before the first batch. */
+static void batches_take_little(void **state)
+{
+    (void)state;
+    slr_dataset *d = open_set("little", false, NULL);
+    for (int64_t masks = 0; masks < 3; masks += 2) {
+        fake f = {0};
+        slr_mem *m;
+        slr_loader *l;
+        assert_ok(slr_mem_new(&m, NULL, 0));
+        slr_loader_config c = config_of(&f, masks, 1);
+        c.mem = m;
+        assert_ok(slr_loader_new(&l, d, &c));
+        uint64_t before = slr_mem_used(m), latents = (LATENTS * LATENTS * 4 + EACH) * sizeof(float);
+        epoch_digest(l, d, 0, false);
+        uint64_t taken = slr_mem_used(m) - before;
+        if (taken > 4 * latents + 16384) /* 4 samples, captions, a mask; a picture is 49152 */
+            fail_msg("%d masks: %llu bytes", (int)masks, (unsigned long long)taken);
+        slr_loader_free(l);
+        slr_mem_unref(m);
+    }
+    slr_dataset_unref(d);
+}
+
 /* No mask is encoded that no epoch uses, and the first ones stay the same. */
 static void as_many_masks_as_are_used(void **state)
 {
@@ -523,6 +547,7 @@ int main(void)
         cmocka_unit_test(draws_are_functions_of_their_address),
         cmocka_unit_test(batches_do_not_depend_on_calls),
         cmocka_unit_test(kept_masks_take_turns),
+        cmocka_unit_test(batches_take_little),
         cmocka_unit_test(as_many_masks_as_are_used),
         cmocka_unit_test(own_masks_are_mirrored_with_the_picture),
         cmocka_unit_test(masked_latents_are_kept_on_disk),
