@@ -210,6 +210,24 @@ static int unknown(const char *label)
                     "there is no axis called '%.100s'; the nearest is '%s'", label, near);
 }
 
+/* An option's own name: it takes any value, and of the axis over the same option what there is to
+ * choose from and how dear that is. */
+static void name_option(slr_grid_axis *own, const slr_option_row *row)
+{
+    *own = (slr_grid_axis){.label = row->name,
+                           .option = row->name,
+                           .type = type_of(row),
+                           .seed = !strcmp(row->name, "seed"),
+                           .apply = row->type == SLR_OPT_BOOL ? apply_bool : apply_option};
+    for (size_t i = 0; i < N_ROWS; i++)
+        if (rows[i].option && !strcmp(rows[i].option, row->name)) {
+            own->choice = rows[i].choice;
+            own->files = rows[i].files;
+            own->path = rows[i].path;
+            own->cost = rows[i].cost;
+        }
+}
+
 const slr_grid_axis *slr_grid_axis_find(const char *label, slr_grid_axis *own)
 {
     const slr_option_row *row;
@@ -222,11 +240,7 @@ const slr_grid_axis *slr_grid_axis_find(const char *label, slr_grid_axis *own)
         unknown(label);
         return NULL;
     }
-    *own = (slr_grid_axis){.label = row->name,
-                           .option = row->name,
-                           .type = type_of(row),
-                           .seed = !strcmp(row->name, "seed"),
-                           .apply = row->type == SLR_OPT_BOOL ? apply_bool : apply_option};
+    name_option(own, row);
     return own;
 }
 

@@ -133,6 +133,19 @@ static void a_model_is_changed_less_often_than_its_refiner(void **state)
     sdlora_grid_unref(grid);
 }
 
+static void names_of_options_are_as_dear(void **state)
+{
+    sdlora_grid *grid = grid_of("refiner_checkpoint", "None, m2.safetensors", "Seed", "1, 2");
+
+    (void)state;
+    ok(sdlora_generator_add_ckpt_dir(gen, dir));
+    ok(sdlora_grid_step(grid));
+    ok(sdlora_grid_step(grid));
+    assert_non_null(sdlora_grid_cell(grid, 0, 0, 1));
+    assert_null(sdlora_grid_cell(grid, 1, 0, 0));
+    sdlora_grid_unref(grid);
+}
+
 static char asked_for[64];
 
 static int refuse(sdlora_generator **out, const char *name, void *user)
@@ -212,6 +225,7 @@ static void a_star_finds_files(void **state)
     ok(sdlora_generator_add_upscaler_dir(gen, dir));
     ok(sdlora_generator_add_ckpt_dir(gen, dir));
     check_star("Hires upscaler", upscalers, sizeof upscalers / sizeof *upscalers);
+    check_star("hr_upscaler", upscalers, sizeof upscalers / sizeof *upscalers);
     check_star("Refiner checkpoint", models, sizeof models / sizeof *models);
     check_star("Hires checkpoint", models, sizeof models / sizeof *models);
     check_star("Checkpoint name", models + 1, sizeof models / sizeof *models - 1);
@@ -256,6 +270,7 @@ int main(void)
         cmocka_unit_test(one_model_is_packed_at_a_time),
         cmocka_unit_test(a_model_is_changed_less_often_than_its_refiner),
         cmocka_unit_test(a_star_finds_files),
+        cmocka_unit_test(names_of_options_are_as_dear),
         cmocka_unit_test(names_of_files_become_paths),
         cmocka_unit_test(axes_that_change_nothing_are_refused),
     };
