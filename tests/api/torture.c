@@ -122,7 +122,7 @@ static int failed(world *w, int rc, const char *call)
     } while (0)
 
 /* Options from "name", "value", ..., NULL.  They take no memory of a context. */
-static const sdlora_options *options(world *w, const char *kind, ...)
+static sdlora_options *options(world *w, const char *kind, ...)
 {
     sdlora_options *o;
     const char *name;
@@ -415,8 +415,6 @@ static int generating(world *w)
     return add_image(w, w->img[0]);
 }
 
-/* `first` and `more` are sizes of the sample: what takes longer gets fewer, and begins with what
- * the others did. */
 static int take_json(world *w)
 {
     int rc = add_text(w, w->json);
@@ -424,6 +422,31 @@ static int take_json(world *w)
     sdlora_text_free(w->ctx, w->json);
     w->json = NULL;
     return rc;
+}
+
+/* A text's checkpoint that goes by another name here makes the second pass, and one that has
+ * another hash is a refiner. */
+static int matching(world *w)
+{
+    static const char key[] = "\"sha256\": \"";
+    sdlora_options *o =
+        options(w, "generate", "prompt", "a cat", "steps", "1", "width", "64", "height", "64",
+                "seed", "9", "enable_hr", "true", "hr_scale", "1", NULL);
+    char text[256], *hash;
+
+    TRY(open_model(w));
+    DO(w, sdlora_generator_new(&w->g, w->ckpt, NULL));
+    DO(w, sdlora_generator_add_ckpt_dir(w->g, torture_in(w->dir, "models")));
+    DO(w, sdlora_file_hash(w->ctx, CKPT, NULL, NULL, &w->json));
+    hash = strstr(w->json, key);
+    snprintf(text, sizeof text,
+             "a cat\nSteps: 1, Seed: 9, Hires checkpoint: gone [%.10s], "
+             "Refiner: second [0123456789]",
+             hash ? hash + sizeof key - 1 : "");
+    TRY(take_json(w));
+    DO(w, sdlora_generator_match(w->g, o, text, &w->json));
+    DO(w, sdlora_generator_run(w->g, o, w->img, 1));
+    return add_image(w, w->img[0]);
 }
 
 /* Files made of files: each result is there whole or not at all, so the same call may come again.
@@ -454,6 +477,8 @@ static int tools(world *w)
     return take_json(w);
 }
 
+/* `first` and `more` are sizes of the sample: what takes longer gets fewer, and begins with what
+ * the others did. */
 typedef struct scenario {
     const char *name;
     int (*run)(world *w);
@@ -467,6 +492,7 @@ static const scenario scenarios[] = {
     {"networks", networks, 300, 150}, {"training", training, 20, 100},
     {"resuming", resuming, 20, 100},  {"evaluating", evaluating, 20, 60},
     {"planning", planning, 2, 4},     {"generating", generating, 50, 150},
+    {"matching", matching, 20, 100},
 };
 
 /* --- the torture --- */

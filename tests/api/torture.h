@@ -8,8 +8,8 @@
 
 void torture_die(const char *what); /* ends the process with the library's last sentence */
 const char *torture_in(const char *dir, const char *name); /* valid for three calls more */
-/* Makes the folder with pictures/, single/ (one picture), loras/ and out/, and CKPT if it is not
- * there yet. */
+/* Makes the folder with pictures/, single/ (one picture), loras/, models/ (CKPT by another name) and
+ * out/, and CKPT if it is not there yet. */
 void torture_files(const char *dir);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <sdlora/sdlora.h>
 
@@ -121,9 +122,12 @@ void torture_files(const char *dir)
     make_dir(torture_in(dir, "pictures/1_ramp"));
     make_dir(torture_in(dir, "single"));
     make_dir(torture_in(dir, "loras"));
+    make_dir(torture_in(dir, "models"));
     make_dir(torture_in(dir, "out"));
     if (stat(CKPT, &st))
         make_model(dir, CKPT);
+    if (symlink("../../" CKPT, torture_in(dir, "models/second.safetensors")) && errno != EEXIST)
+        torture_die("link");
     if (sdlora_context_new(&ctx, NULL, NULL) < 0)
         torture_die("context");
     for (int k = 0; k < 3; k++) {
