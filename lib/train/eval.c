@@ -47,6 +47,7 @@ static int prepare(evaluation *e, const slr_trainer_config *c, const slr_stack_i
 {
     slr_opt train = {NULL, "train"}, o = {c->opts, "eval"};
     int n_chunks;
+    SLR_TRY(slr_step_check(c->base)); /* before pictures are encoded */
     SLR_TRY(slr_captions_chunks(o, &n_chunks));
     SLR_TRY(slr_precision_read(&e->precision, o, c->devices));
     SLR_TRY(slr_noise_init(&e->noise, train, slr_checkpoint_predict(c->base)));

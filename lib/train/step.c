@@ -240,6 +240,13 @@ static int read_shapes(building *b)
     return SDLORA_OK;
 }
 
+int slr_step_check(slr_checkpoint *base)
+{
+    const slr_step_config config = {.base = base};
+    building b = {.c = &config};
+    return read_shapes(&b);
+}
+
 static int build(slr_step *s, building *b)
 {
     const slr_step_config *c = b->c;

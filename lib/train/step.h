@@ -28,6 +28,8 @@ typedef struct slr_step_config {
 } slr_step_config;
 
 int slr_step_new(slr_step **out, const slr_step_config *config);
+/* Whether there can be steps on a model: what slr_step_new() would say of its shapes. */
+int slr_step_check(slr_checkpoint *base);
 /* Which slots of config->network a step reads, whatever its size: not those of layers behind the
  * one that a text encoder's states are taken from.  live: one for each slot. */
 int slr_step_live(const slr_step_config *config, bool *live);

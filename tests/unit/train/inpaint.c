@@ -457,6 +457,35 @@ static void what_does_not_fit_is_refused(void **state)
     use(inpaint);
 }
 
+static int count_calls(void *user, const char *phase, int64_t done, int64_t total)
+{
+    (void)phase, (void)done, (void)total;
+    ++*(int *)user;
+    return 0;
+}
+
+static void an_evaluation_is_refused_before_pictures(void **state)
+{
+    double loss;
+    int calls = 0;
+    slr_dataset *set = open_folder(pictures_dir(), NULL);
+    slr_trainer_config config = {.devices = devices,
+                                 .base = edit,
+                                 .data = set,
+                                 .bpe = bpe,
+                                 .mem = slr_checkpoint_mem(edit),
+                                 .phase = count_calls,
+                                 .phase_user = &calls};
+    (void)state;
+    assert_int_equal(slr_eval_loss(&loss, &config, NULL, 0, 0), SDLORA_ENOTSUP);
+    assert_says("takes 8 channels and gives 4");
+    assert_int_equal(calls, 0);
+    config.base = plain;
+    assert_ok(slr_eval_loss(&loss, &config, NULL, 0, 0));
+    assert_true(calls > 5);
+    slr_dataset_unref(set);
+}
+
 static void count_hints(int level, const char *text, void *user)
 {
     *(int *)user += level == SLR_LOG_WARN && strstr(text, "max_timestep 200 fits it") != NULL;
@@ -541,6 +570,7 @@ int main(void)
         cmocka_unit_test(settings_are_taken_back),
         cmocka_unit_test(every_kind_is_trained),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(an_evaluation_is_refused_before_pictures),
         cmocka_unit_test(a_refiner_works_at_early_timesteps),
         cmocka_unit_test(a_plan_counts_masks),
     };
