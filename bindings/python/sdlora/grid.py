@@ -17,8 +17,9 @@ from .options import Options
 
 class Grid(Handle):
     """`axes` are options of kind "grid" (x_type="Seed", x_values="1-4" ...), the rest those of the
-    pictures.  models(name) gives the generator for the axis "Checkpoint name"; progress(now) is
-    called after each sampling step, on a helper thread; a true result stops the run."""
+    pictures.  models(name) gives the generator for the axis "Checkpoint name"; names of files in
+    the directories of generator.add_ckpt_dir() have become paths.  progress(now) is called after
+    each sampling step, on a helper thread; a true result stops the run."""
 
     _kind = "grid"
 
