@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Latents of one picture, or the states of its caption, in a file beside it. */
+/* Latents of one picture, those of what masks leave of it, or the states of its caption, in a file
+ * beside it. */
 #ifndef SLR_DATA_CACHE_H
 #define SLR_DATA_CACHE_H
 
@@ -7,10 +8,11 @@
 
 /* All that the numbers depend on, apart from what item->content_hash tells. */
 typedef struct slr_cache_key {
-    const char *what; /* "latents" or "text": part of the file's name, and the tensor's */
+    const char
+        *what; /* "latents", "inpaint" or "text": part of the file's name, and the tensor's */
     const char *encoder_id;
     int64_t h, w, c;   /* of the latent */
-    int64_t variants;  /* 1, or 2: as it is and mirrored */
+    int64_t variants;  /* 1, or 2: as it is and mirrored; of "inpaint" so often each mask */
     uint64_t settings; /* a hash of how the picture is read and resized */
 } slr_cache_key;
 

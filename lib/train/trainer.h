@@ -46,7 +46,8 @@ int slr_trainer_save(
 int slr_trainer_save_state(slr_trainer *t,
                            const char *path); /* NULL: <output_name>-state in output_dir */
 int slr_trainer_resume(slr_trainer *t, const char *path);
-/* Mean eps error on a dataset at t = 50, 150 ... 950 with noise fixed by seed, deterministic. */
+/* The held-out loss: mean error on a dataset at the ten timesteps of validate.h, with noise and
+ * masks that are the same in all runs. */
 int slr_trainer_validate(slr_trainer *t, double *loss);
 /* The run as it is now; loss, rates and norm are those of the last step that was applied. */
 void slr_trainer_now(const slr_trainer *t, slr_progress *now);
