@@ -8,8 +8,8 @@
 
 /* All that the numbers depend on, apart from what item->content_hash tells. */
 typedef struct slr_cache_key {
-    const char
-        *what; /* "latents", "inpaint" or "text": part of the file's name, and the tensor's */
+    /* "latents", "inpaint" or "text": part of the file's name, and the tensor's */
+    const char *what;
     const char *encoder_id;
     int64_t h, w, c;   /* of the latent */
     int64_t variants;  /* 1, or 2: as it is and mirrored; of "inpaint" so often each mask */
