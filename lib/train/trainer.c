@@ -79,6 +79,12 @@ static void fill_masks(const slr_trainer *t, const slr_step_io *io, int64_t n)
                                   io->masks + (size_t)i * width);
 }
 
+static void add_share(float *restrict sum, const float *restrict grad, size_t n, float share)
+{
+    for (size_t i = 0; i < n; i++)
+        sum[i] += share * grad[i];
+}
+
 int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
 {
     slr_step *step;
@@ -107,10 +113,8 @@ int slr_trainer_batch(slr_trainer *t, const slr_batch *b, double *loss)
 
     if (io->ranks)
         slr_network_mask_ranks(t->c.network, io->ranks, t->grad, slr_optim_ranks(t->optim));
-    float share = 1.0f / (float)t->accumulation;
-    float *sum = slr_optim_grad(t->optim);
-    for (size_t i = 0; i < slr_network_param_count(t->c.network); i++)
-        sum[i] += share * io->grad[i];
+    add_share(slr_optim_grad(t->optim), io->grad, slr_network_param_count(t->c.network),
+              1.0f / (float)t->accumulation);
     return SDLORA_OK;
 }
 
