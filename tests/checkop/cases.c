@@ -151,6 +151,10 @@ const check_case check_cases[] = {
     {OP(MATMUL), "33x13 33x17 - 13x17:bf16", "13x17:bf16", {1, 0}, {2}, {4}},
     {OP(MATMUL), "2x900x40:bf16 2x900x50:bf16", "40x50", {1, 0}, {1}},
     {OP(MATMUL), "300x700:bf16 700x720:f16! - 300x720:bf16", "300x720:bf16", {0, 0}, {1}, {4}},
+    /* two and four pieces for a few threads; rows that are no multiple of a block */
+    {OP(MATMUL), "4x77x64:bf16 64x64! 64! 4x77x64:bf16", "4x77x64:bf16", {0, 1}, {1}, {4}},
+    {OP(MATMUL), "301x64:bf16 230x64! 230! -", "301x230:bf16", {0, 1}, {1}},
+    {OP(MATMUL), "301x64:bf16 60x64 - -", "301x60:bf16", {0, 1}, {1}},
     {OP(BMM), "3x70x500:bf16 3x500x90", "3x70x90:bf16", {0, 0}, {1}},
     {OP(BMM), "3x500x70 3x500x90:bf16", "3x70x90", {1, 0}, {0.5}},
     {OP(MATMUL), "4096x320 320x320! 320! 4096x320", "4096x320", {0, 1}, {1}, .big = true},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Sums over rows of thin bf16 factors by the oneDNN plugin against sums in double precision, on
- * either side of the product, and the same bytes for 1 and 3 threads.  Argument: the plugin's
+ * either side of the product, and the same bytes for 1 and 3 threads; and which small products it
+ * leaves to the core.  Argument: the plugin's
  * directory; 77 where it can not run. */
 #include "unit/backend/kernel.h"
 
@@ -73,12 +74,19 @@ static void check(slr_devices *one, slr_devices *three, int64_t rows, int64_t m,
 static void test_sums(void **state)
 {
     static const int64_t shapes[][3] = {
-        {1, 1, 1},     {2, 3, 5},
-        {7, 4, 33},    {64, 8, 100},
-        {65, 16, 64},  {129, 70, 17},
-        {77, 16, 320}, {200, 100, 5},
-        {63, 31, 257}, {1030, 16, 48}, /* chunks */
-        {1537, 48, 8}, {513, 640, 16} /* panels */,
+        {1, 1, 1},
+        {2, 3, 5},
+        {7, 4, 33},
+        {64, 8, 100},
+        {65, 16, 64},
+        {129, 70, 17},
+        {77, 16, 320},
+        {200, 100, 5},
+        {63, 31, 257},
+        {1030, 16, 48}, /* chunks */
+        {1537, 48, 8},
+        {513, 640, 16}, /* panels */
+        {400, 16, 300} /* panels for a few threads */,
     };
     slr_devices *one = open_plugin(1), *three = open_plugin(3);
     (void)state;
@@ -88,9 +96,49 @@ static void test_sums(void **state)
     slr_devices_unref(three);
 }
 
+/* Small products by a b that changes are the core's from some shape on; frozen ones are not. */
+static void test_who_takes_it(void **state)
+{
+    static const struct {
+        int64_t m, k, n;
+        bool frozen, core;
+    } rows[] = {
+        {64, 32, 32, false, true},   {65, 32, 32, false, false},   {64, 32, 32, true, false},
+        {77, 256, 16, false, true},  {77, 255, 16, false, false},  {77, 256, 16, true, false},
+        {976, 256, 16, false, true}, {977, 256, 16, false, false}, {4096, 320, 16, false, false},
+    };
+    static uint16_t weights[320 * 32];
+    slr_devices *d = open_plugin(1);
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        test_op t = {.op = SDLORA_OP_MATMUL,
+                     .n_in = 2,
+                     .n_out = 1,
+                     .n_int = 2,
+                     .n_real = 1,
+                     .desc = {F32_(rows[i].m, rows[i].k), F32_(rows[i].k, rows[i].n),
+                              F32_(rows[i].m, rows[i].n)},
+                     .reals = {1}};
+        for (int x = 0; x < 3; x++)
+            t.desc[x].dtype = SDLORA_BF16;
+        if (rows[i].frozen)
+            t.consts[1] = (sdlora_const){weights, i + 1};
+        const sdlora_opdesc op = opdesc_of(&t);
+        size_t which = 0;
+        sdlora_kernel *k = NULL;
+        uint64_t bytes = 0;
+        assert_int_equal(slr_devices_prepare(d, &op, &which, &k, &bytes), SDLORA_OK);
+        const sdlora_backend *b = slr_devices_backend(d, which);
+        assert_string_equal(b->name, rows[i].core ? "cpu" : "onednn");
+        b->kernel_free(k);
+    }
+    slr_devices_unref(d);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sums)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sums),
+                                       cmocka_unit_test(test_who_takes_it)};
     if (argc != 2)
         return 2;
     plugin_dir = argv[1];

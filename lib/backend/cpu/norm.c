@@ -189,7 +189,7 @@ static void bx_apply_body(void *arg, int64_t lo, int64_t hi)
 /* Blocks per piece: small tensors stay on one thread. */
 static int64_t block_grain(const group_kernel *k)
 {
-    int64_t grain = SLR_CPU_GRAIN / (k->block_rows * k->c);
+    int64_t grain = SLR_CPU_GRAIN / 4 / (k->block_rows * k->c);
     return grain > 0 ? grain : 1;
 }
 
@@ -434,9 +434,10 @@ static void layer_bx_body(void *arg, int64_t lo, int64_t hi)
     }
 }
 
+/* Rows per piece; each is passed over several times. */
 static int64_t row_grain(int64_t c)
 {
-    return c < SLR_CPU_GRAIN ? SLR_CPU_GRAIN / c : 1;
+    return c < SLR_CPU_GRAIN / 4 ? SLR_CPU_GRAIN / 4 / c : 1;
 }
 
 static int layer_launch(sdlora_kernel *kernel, const slr_cpu_env *env, void *const *ptr,

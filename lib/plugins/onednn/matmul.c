@@ -331,8 +331,8 @@ int dn_product_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
 {
     uint32_t type;
     DN_TRY(dn_choose_type(&type, dev, op));
-    const double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k;
-    if (flops == 0 || p->alpha == 0 || (type == SDLORA_F32 && flops < DN_SMALL_F32))
+    const bool frozen = dn_frozen(op, IN_B);
+    if (p->m * p->n * p->k == 0 || p->alpha == 0 || dn_product_small(p, type, frozen))
         return dn_fail(dev, SDLORA_ENOTSUP,
                        "the core is faster at a product of [%lld,%lld] by [%lld,%lld]",
                        (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n);
@@ -340,7 +340,6 @@ int dn_product_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
     if (!g)
         return SDLORA_ENOMEM;
     *out = &g->head;
-    const bool frozen = dn_frozen(op, IN_B);
     g->p = *p;
     g->type = type;
     g->a_type = op->in[IN_A].dtype;

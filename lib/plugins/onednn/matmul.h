@@ -13,6 +13,11 @@ typedef struct dn_product {
     float alpha;
 } dn_product;
 
+/* Is the core faster?  It calls no library, and a b that changes it lays out while it multiplies,
+ * where oneDNN does so before: with few rows to share that, or much to lay out, this takes as long
+ * as the product. */
+bool dn_product_small(const dn_product *p, uint32_t type, bool frozen);
+
 int dn_product_prepare(sdlora_kernel **out, uint64_t *scratch, sdlora_dev *dev,
                        const sdlora_opdesc *op, const dn_product *p);
 

@@ -3,11 +3,15 @@
 #include "operands.h"
 
 #include "convert.h"
+#include "matmul.h"
 
 /* Handing out a piece and calling the library for it takes about a microsecond.  So a few threads
  * are worth pieces of 5 us, while more than that want pieces as large as they can be. */
 enum { FEW_PIECES = 4, MAX_PIECES = 32 };
 #define FEW_FLOPS 1e6
+
+/* Where the core is faster in bf16: rows, or elements of a b that changes. */
+enum { FEW_ROWS = 64, MANY_WEIGHTS = 4096 };
 
 static bool is_float(uint32_t dtype)
 {
@@ -54,6 +58,15 @@ int dn_bias_get(float **out, sdlora_dev *dev, const sdlora_opdesc *op, uint32_t 
         bias[x] *= scale;
     *out = bias;
     return SDLORA_OK;
+}
+
+bool dn_product_small(const dn_product *p, uint32_t type, bool frozen)
+{
+    const double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k;
+    if (type == SDLORA_F32)
+        return flops < DN_SMALL_F32;
+    return !frozen && !p->ta && flops < DN_PIECE_FLOPS &&
+           (p->m <= FEW_ROWS || p->k * p->n >= MANY_WEIGHTS);
 }
 
 int64_t dn_wished_pieces(double flops)

@@ -10,7 +10,7 @@ enum { IN_A = 0, IN_B = 1, IN_BIAS = 2, IN_ADD = 3 }; /* inputs; of a convolutio
 
 /* Floating-point operations that a piece should have: 40 us of one core without AMX. */
 #define DN_PIECE_FLOPS 8e6
-/* Below this many the core's own f32 product has the result before oneDNN has begun. */
+/* Below this many the core has the result in f32 before oneDNN has begun. */
 #define DN_SMALL_F32 5e5
 
 /* What the operands of a product or convolution say about arithmetic: factors are rounded to bf16
