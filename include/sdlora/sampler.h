@@ -47,8 +47,9 @@ SDLORA_API int sdlora_generator_set_network(sdlora_generator *g, sdlora_network 
 
 /**
  * Lets another checkpoint finish pictures: it takes over at `refiner_switch_at`, with texts of its
- * own; networks go along where they fit it.  What it finishes its VAE decodes.  The option
- * `refiner_checkpoint` has no say then.
+ * own; networks go along where they fit it.  What it finishes its VAE decodes.  The model's own
+ * file, taken for the same prediction, never takes over.  The option `refiner_checkpoint` has no
+ * say then.
  * @param refiner  Nullable: none, or what that option names.  Errors: SDLORA_EINVAL when its
  * latents differ.
  */

@@ -80,12 +80,23 @@ static void forget(sdlora_generator *g, slr_api_other *c)
     c->path = NULL;
 }
 
+/* The model's own file is the model as it was opened. */
+static int open_other(sdlora_checkpoint **out, const sdlora_generator *g, const char *path)
+{
+    SLR_TRY(sdlora_checkpoint_open(out, g->ckpt->ctx, path, NULL));
+    if (!slr_checkpoint_same((*out)->base, g->ckpt->base))
+        return SDLORA_OK;
+    sdlora_checkpoint_unref(*out);
+    *out = sdlora_checkpoint_ref(g->ckpt);
+    return SDLORA_OK;
+}
+
 /* Takes the path over. */
 static int use_file(sdlora_generator *g, int role, char *path)
 {
     slr_api_other *c = &g->start.other[role];
     sdlora_checkpoint *ckpt = NULL;
-    int rc = sdlora_checkpoint_open(&ckpt, g->ckpt->ctx, path, NULL);
+    int rc = open_other(&ckpt, g, path);
 
     if (rc >= 0)
         rc = use(g, role, ckpt);

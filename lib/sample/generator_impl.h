@@ -90,7 +90,7 @@ int slr_run_picture(slr_run *s, slr_picture *out);
 
 /* --- record.c --- */
 
-/* The parameters text; NULL: error. */
-char *slr_record(slr_run *s);
+/* The parameters text; the caller frees it. */
+int slr_record(slr_run *s, char **text);
 
 #endif

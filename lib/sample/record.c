@@ -490,24 +490,29 @@ static int begin(writing *w, slr_buf *prompt)
     return slr_buf_ok(prompt);
 }
 
-char *slr_record(slr_run *s)
+int slr_record(slr_run *s, char **text)
 {
     writing w = {.s = s, .set = &s->set};
     slr_buf loras, words, prompt;
-    char *text = NULL;
+    *text = NULL;
     slr_buf_init(&loras, s->g->m);
     slr_buf_init(&words, s->g->m);
     slr_buf_init(&prompt, s->g->m);
-    if (begin(&w, &prompt) >= 0 && lora_hashes(s, &loras) >= 0 &&
-        embedding_hashes(s, &words) >= 0) {
+    int rc = begin(&w, &prompt);
+    if (rc >= 0)
+        rc = lora_hashes(s, &loras);
+    if (rc >= 0)
+        rc = embedding_hashes(s, &words);
+    if (rc >= 0) {
         slr_infotext_init(&w.t, s->g->m, prompt.data, s->words.negative);
-        if (add_all(&w, loras.len ? loras.data : NULL, words.len ? words.data : NULL) >= 0)
-            text = slr_infotext_take(&w.t);
-        else
+        rc = add_all(&w, loras.len ? loras.data : NULL, words.len ? words.data : NULL);
+        if (rc >= 0 && !(*text = slr_infotext_take(&w.t)))
+            rc = slr_fail(SDLORA_ENOMEM, __func__, "no memory for the parameters text");
+        if (rc < 0)
             slr_buf_free(&w.t.text);
     }
     slr_buf_free(&loras);
     slr_buf_free(&words);
     slr_buf_free(&prompt);
-    return text;
+    return rc;
 }

@@ -61,11 +61,12 @@ static int after_step(void *user, int step, int steps, const float *x0)
 int slr_run_noise(const slr_run *s, int64_t h, int64_t w, slr_noise **out)
 {
     const slr_settings *set = &s->set;
+    const slr_unet_shape *shape = slr_denoiser_shape(s->g->model[SLR_ROLE_BASE]->denoiser);
     slr_noise_config c = {.source = set->rng,
                           .seed = (uint64_t)s->seed,
                           .subseed = (uint64_t)s->subseed,
                           .strength = set->subseed_strength,
-                          .c = slr_denoiser_shape(s->g->model[SLR_ROLE_BASE]->denoiser)->out_channels,
+                          .c = shape->out_channels,
                           .h = h,
                           .w = w,
                           .ensd = set->ensd};
@@ -87,10 +88,16 @@ int slr_run_coder(const slr_run *s, slr_model *model, slr_vae_runner **out)
     return slr_model_coder(model->vae ? model : s->g->model[SLR_ROLE_BASE], out);
 }
 
+/* One file taken for two kinds of prediction is two models. */
+static bool is_same_model(const slr_model *a, const slr_model *b)
+{
+    return a == b || (slr_checkpoint_same(a->base, b->base) && slr_model_v(a) == slr_model_v(b));
+}
+
 static bool refines(const slr_run *s)
 {
     const slr_model *refiner = s->g->model[SLR_ROLE_REFINER];
-    if (!refiner || slr_checkpoint_same(refiner->base, slr_run_model(s, s->pass)->base))
+    if (!refiner || is_same_model(refiner, slr_run_model(s, s->pass)))
         return false;
     return s->n_passes == 1 || s->set.hr_refine == SLR_HR_REFINE_BOTH ||
            (s->set.hr_refine == SLR_HR_REFINE_FIRST) == (s->pass == 0);
@@ -182,8 +189,7 @@ static int make_picture(slr_run *s, int k, slr_picture *out)
     s->n_passes = 1;
     SLR_TRY(slr_run_picture(s, out));
     out->seed = s->seed;
-    out->infotext = slr_record(s);
-    return out->infotext ? SDLORA_OK : sdlora_last_error()->code;
+    return slr_record(s, &out->infotext);
 }
 
 int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures)

@@ -126,7 +126,9 @@ void torture_files(const char *dir)
     make_dir(torture_in(dir, "out"));
     if (stat(CKPT, &st))
         make_model(dir, CKPT);
-    if (symlink("../../" CKPT, torture_in(dir, "models/second.safetensors")) && errno != EEXIST)
+    if (stat(SECOND, &st))
+        make_model(dir, SECOND);
+    if (symlink("../../" SECOND, torture_in(dir, "models/second.safetensors")) && errno != EEXIST)
         torture_die("link");
     if (sdlora_context_new(&ctx, NULL, NULL) < 0)
         torture_die("context");

@@ -301,6 +301,34 @@ static void one_file_in_every_way(void **state)
     assert_int_equal(unlink(in_dir("vae/link.safetensors")), 0);
 }
 
+/* The option's file is opened as the model was, if it is the model's. */
+static void the_model_by_name(void **state)
+{
+    (void)state;
+    sdlora_checkpoint *v;
+    sdlora_options *taken;
+    sdlora_generator *g;
+    ok(sdlora_options_new(&taken, "checkpoint"));
+    ok(sdlora_options_set_text(taken, "prediction_type", "v"));
+    ok(sdlora_checkpoint_open(&v, ctx, in_dir("a/other.safetensors"), taken));
+    ok(sdlora_generator_new(&g, v, NULL));
+    ok(sdlora_generator_add_ckpt_dir(g, in_dir("a")));
+    sdlora_options *o = options(NULL, NULL);
+    sdlora_image *alone = draw(g, o);
+    ok(sdlora_options_set_text(o, "refiner_checkpoint", "other"));
+    ok(sdlora_options_set_text(o, "hr_checkpoint_name", "other"));
+    sdlora_image *named = draw(g, o);
+    assert_true(same_pixels(named, alone));
+    assert_non_null(strstr(sdlora_image_text(named), "Hires checkpoint: other ["));
+    assert_null(strstr(sdlora_image_text(named), "Refiner"));
+    sdlora_image_unref(named);
+    sdlora_image_unref(alone);
+    sdlora_options_unref(o);
+    sdlora_options_unref(taken);
+    sdlora_generator_unref(g);
+    sdlora_checkpoint_unref(v);
+}
+
 /* --- from a text --- */
 
 static void found_for_a_text(void **state)
@@ -447,10 +475,10 @@ static void what_it_was_made_of_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_in_every_way),         cmocka_unit_test(with_a_vae_of_its_own),
-        cmocka_unit_test(with_one_vae_for_all),       cmocka_unit_test(one_file_in_every_way),
-        cmocka_unit_test(found_for_a_text),           cmocka_unit_test(of_another_hash),
-        cmocka_unit_test(the_model_itself),           cmocka_unit_test(a_text_names_no_path),
-        cmocka_unit_test(what_it_was_made_of_is_told)};
+        cmocka_unit_test(named_in_every_way),   cmocka_unit_test(with_a_vae_of_its_own),
+        cmocka_unit_test(with_one_vae_for_all), cmocka_unit_test(one_file_in_every_way),
+        cmocka_unit_test(the_model_by_name),    cmocka_unit_test(found_for_a_text),
+        cmocka_unit_test(of_another_hash),      cmocka_unit_test(the_model_itself),
+        cmocka_unit_test(a_text_names_no_path), cmocka_unit_test(what_it_was_made_of_is_told)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
