@@ -352,11 +352,6 @@ void slr_dataset_unref(slr_dataset *d)
 
 /* --- reading --- */
 
-size_t slr_dataset_subsets(const slr_dataset *d)
-{
-    return d->n_subset;
-}
-
 const slr_subset *slr_dataset_subset(const slr_dataset *d, size_t i)
 {
     return i < d->n_subset ? &d->subset[i] : NULL;

@@ -24,7 +24,6 @@ typedef struct slr_subset {
     int64_t repeats, images;
     bool is_reg;
 } slr_subset;
-size_t slr_dataset_subsets(const slr_dataset *d);
 const slr_subset *slr_dataset_subset(const slr_dataset *d, size_t i);
 
 typedef struct slr_item {

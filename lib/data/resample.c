@@ -174,7 +174,7 @@ static int both(slr_mem *m, const slr_pixels *src, const axis *ax, const axis *a
     return SDLORA_OK;
 }
 
-int slr_resize_windowed(slr_mem *m, const slr_pixels *src, int filter, slr_pixels *dst)
+static int resize_windowed(slr_mem *m, const slr_pixels *src, int filter, slr_pixels *dst)
 {
     axis ax = {0}, ay = {0};
     int32_t wide = src->width > dst->width ? src->width : dst->width;
@@ -250,7 +250,7 @@ int slr_resize(slr_mem *m, const slr_pixels *src, int32_t w, int32_t h, int filt
     else if (filter == SLR_RESIZE_AREA)
         rc = slr_resize_area(m, src, out);
     else
-        rc = slr_resize_windowed(m, src, filter, out);
+        rc = resize_windowed(m, src, filter, out);
     if (rc < 0) {
         slr_free(m, out->data);
         out->data = NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Inside the room: the two families of resampling behind slr_resize(). */
+/* Inside the room: the other family of resampling behind slr_resize(). */
 #ifndef SLR_DATA_RESAMPLE_IMPL_H
 #define SLR_DATA_RESAMPLE_IMPL_H
 
@@ -7,6 +7,5 @@
 
 /* dst->data stands, sized dst->height x dst->width x src->channels. */
 int slr_resize_area(slr_mem *m, const slr_pixels *src, slr_pixels *dst);
-int slr_resize_windowed(slr_mem *m, const slr_pixels *src, int filter, slr_pixels *dst);
 
 #endif

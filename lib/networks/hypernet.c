@@ -30,11 +30,6 @@ bool slr_network_is_hyper(const slr_network *n)
     return n->hyper != NULL;
 }
 
-const slr_hyper *slr_network_hyper(const slr_network *n)
-{
-    return n->hyper;
-}
-
 /* --- structure --- */
 
 /* torch's names in lower case, and AUTOMATIC1111's own "swish". */
@@ -121,7 +116,8 @@ int slr_hyper_check(slr_hyper *h, const char *label)
     return find_activation(h, label);
 }
 
-bool slr_hyper_active(const slr_hyper *h, int i)
+/* Whether an activation follows layer i. */
+static bool active(const slr_hyper *h, int i)
 {
     return h->act != SDLORA_ACT_NONE && (i < h->layers - 1 || h->activate_output);
 }
@@ -136,9 +132,9 @@ void slr_hyper_key(const slr_hyper *h, int width, bool value, int i, int leaf, c
     bool norm = leaf >= SLR_HYPER_NORM_WEIGHT;
     int at = 0; /* in torch's Sequential, where linear, activation, norm and dropout count alike */
     for (int k = 0; k < i; k++)
-        at += 1 + slr_hyper_active(h, k) + h->is_layer_norm + (h->dropout[k + 1] > 0);
+        at += 1 + active(h, k) + h->is_layer_norm + (h->dropout[k + 1] > 0);
     if (norm)
-        at += 1 + slr_hyper_active(h, i);
+        at += 1 + active(h, i);
     snprintf(key, 96, "%lld.%d.linear.%d.%s", (long long)h->width[width], (int)value, at,
              leaf == SLR_HYPER_WEIGHT || leaf == SLR_HYPER_NORM_WEIGHT ? "weight" : "bias");
 }
@@ -251,7 +247,7 @@ static slr_val layer(const slr_hyper_use *u, size_t index, int i, slr_val x)
     const slr_module *mod = &n->module[index];
     slr_graph *g = u->g;
     x = slr_linear(g, x, leaf(u, mod, SLR_HYPER_WEIGHT), leaf(u, mod, SLR_HYPER_BIAS), SLR_NONE);
-    if (slr_hyper_active(n->hyper, i))
+    if (active(n->hyper, i))
         x = slr_act(g, x, n->hyper->act);
     if (n->hyper->is_layer_norm)
         x = slr_layer_norm(g, x, leaf(u, mod, SLR_HYPER_NORM_WEIGHT),

@@ -73,14 +73,11 @@ enum { SLR_HYPER_WEIGHT = 0, SLR_HYPER_BIAS, SLR_HYPER_NORM_WEIGHT, SLR_HYPER_NO
 int slr_hyper_check(slr_hyper *h, const char *label);
 /* Dropout as AUTOMATIC1111 derives it of use_dropout and last_layer_dropout. */
 void slr_hyper_derive_dropout(slr_hyper *h);
-/* Whether an activation follows layer i. */
-bool slr_hyper_active(const slr_hyper *h, int i);
 /* outputs of layer i - 1, inputs of layer i */
 int64_t slr_hyper_width(const slr_hyper *h, int64_t width, int i);
 /* A network without values; h is copied into it. */
 int slr_hyper_new(slr_network **out, slr_mem *m, const slr_checkpoint *base, const slr_hyper *h,
                   const char *label);
-const slr_hyper *slr_network_hyper(const slr_network *n);
 /* The module of a width's MLP (value: for values) and its layer i. */
 size_t slr_hyper_module(const slr_hyper *h, int width, bool value, int i);
 /* "768.1.linear.2.weight": a leaf's name in files, where a norm counts as a module of its own. */

@@ -112,7 +112,7 @@ static int group_of(slr_reading *r, const slr_target *target, slr_group **out)
     return SDLORA_OK;
 }
 
-int slr_reading_number(const slr_reading *r, const char *key, const slr_tensor *t, double *number)
+static int read_number(const slr_reading *r, const char *key, const slr_tensor *t, double *number)
 {
     float value;
     if (slr_tensor_count(t) != 1)
@@ -136,7 +136,7 @@ static int take_number(const slr_reading *r, const char **seen, const char *key,
     if (*seen)
         return twice(r, *seen, key);
     *seen = key;
-    return slr_reading_number(r, key, t, number);
+    return read_number(r, key, t, number);
 }
 
 static int take_leaf(slr_reading *r, slr_group *g, const slr_key *k, const char *key,

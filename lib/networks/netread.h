@@ -48,7 +48,6 @@ int slr_reading_strange(slr_reading *r, const char *key);
 int slr_reading_check(const slr_reading *r);
 /* ENOTSUP, if the leaf is one of an algorithm that has no kind here. */
 int slr_reading_known(const slr_reading *r, const char *key, const char *leaf);
-int slr_reading_number(const slr_reading *r, const char *key, const slr_tensor *t, double *number);
 
 /* --- netextra.c --- */
 

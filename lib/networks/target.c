@@ -19,7 +19,6 @@ struct slr_targets {
     slr_arena *names;
     slr_target *item;
     size_t n, cap;
-    slr_map *by_name;
     slr_map *by_spelling; /* "<part>:<path with '_'>" in any naming */
     int part;             /* whose layers are listed */
     bool two;             /* SDXL: a pair of text encoders, and kohya's UNet has LDM names */
@@ -70,7 +69,6 @@ static int add_layer(void *user, const slr_layer *layer)
     target.path = slr_arena_strdup(t->names, layer->path);
     if (!target.path)
         return SDLORA_ENOMEM;
-    SLR_TRY(slr_map_set(t->by_name, target.name, (int64_t)t->n));
     t->item[t->n++] = target;
     return SDLORA_OK;
 }
@@ -149,8 +147,6 @@ int slr_targets_new(slr_targets **out, slr_mem *m, const slr_checkpoint *base)
     t->m = m;
     int rc = slr_arena_new(&t->names, m);
     if (rc >= 0)
-        rc = slr_map_new(&t->by_name, m);
-    if (rc >= 0)
         rc = slr_map_new(&t->by_spelling, m);
     if (rc >= 0)
         rc = collect(t, base);
@@ -168,7 +164,6 @@ void slr_targets_free(slr_targets *t)
 {
     if (!t)
         return;
-    slr_map_free(t->by_name);
     slr_map_free(t->by_spelling);
     slr_arena_free(t->names);
     slr_free(t->m, t->item);
@@ -183,12 +178,6 @@ size_t slr_targets_count(const slr_targets *t)
 const slr_target *slr_targets_at(const slr_targets *t, size_t i)
 {
     return &t->item[i];
-}
-
-const slr_target *slr_targets_find(const slr_targets *t, const char *name, size_t n)
-{
-    int64_t i;
-    return slr_map_getn(t->by_name, name, n, &i) ? &t->item[i] : NULL;
 }
 
 const slr_target *slr_targets_spelled(const slr_targets *t, int part, const char *path)

@@ -15,8 +15,6 @@ void slr_targets_free(slr_targets *t);
 size_t slr_targets_count(const slr_targets *t);
 /* Text encoders first, then the UNet; in each part in execution order. */
 const slr_target *slr_targets_at(const slr_targets *t, size_t i);
-const slr_target *slr_targets_find(const slr_targets *t, const char *name,
-                                   size_t n); /* NULL: none */
 
 /* A module path with '_' for '.' in any naming that is known: diffusers', LDM's, OpenCLIP's.  NULL:
  * none. */

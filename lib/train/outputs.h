@@ -20,7 +20,8 @@ typedef struct slr_outputs {
 
 /* epochs: planned, for save_n_epoch_ratio.  Makes no folder. */
 int slr_outputs_init(slr_outputs *o, slr_mem *m, slr_opt opts, int64_t epochs);
-int slr_outputs_begin(const slr_outputs *o); /* makes output_dir with its parents */
+/* Makes output_dir with its parents, and removes what killed runs were writing there. */
+int slr_outputs_begin(const slr_outputs *o);
 void slr_outputs_free(slr_outputs *o);
 
 enum { SLR_SAVE_FINAL, SLR_SAVE_EPOCH, SLR_SAVE_STEP };

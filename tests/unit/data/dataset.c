@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "data/augment.h"
+#include "data/dataset_impl.h"
 
 /* --- metadata --- */
 
@@ -202,7 +203,7 @@ static void leaf_and_plain_folders(void **state)
     const char *pairs[] = {option_of("train_data_dir", in_scratch("lay/top")), "resolution=64",
                            NULL, NULL};
     assert_ok(open_dataset(&d, pairs));
-    assert_int_equal(slr_dataset_subsets(d), 1);
+    assert_int_equal(d->n_subset, 1);
     assert_string_equal(slr_dataset_subset(d, 0)->class_tokens, "my cat");
     assert_string_equal(slr_dataset_item(d, 0)->caption, "my cat");
     assert_true(notes_say(d, "notes: its name is not REPEATS_name"));

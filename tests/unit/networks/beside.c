@@ -38,7 +38,7 @@ typedef struct file {
 
 static const slr_target *target_of(const char *module, slr_targets *t)
 {
-    const slr_target *x = slr_targets_find(t, module, strlen(module));
+    const slr_target *x = target_named(t, module, strlen(module));
     assert_non_null(x);
     return x;
 }

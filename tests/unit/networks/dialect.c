@@ -103,7 +103,7 @@ static void sdxl_group(const slr_targets *t, json_t *names, json_t *others, size
     json_object_foreach(names, name, shapes)
     {
         char key[320];
-        const slr_target *x = slr_targets_find(t, name, strlen(name));
+        const slr_target *x = target_named(t, name, strlen(name));
         if (!x)
             fail_msg("%s is not a name here", name);
         json_t *down = json_array_get(shapes, 0), *up = json_array_get(shapes, 1);

@@ -335,7 +335,7 @@ static void bundles(void **state)
     slr_targets *targets;
     slr_st_entry e[4] = {{0}};
     ok(slr_targets_new(&targets, NULL, base));
-    t = slr_targets_find(targets, keys[0], strcspn(keys[0], "."));
+    t = target_named(targets, keys[0], strcspn(keys[0], "."));
     assert_non_null(t);
     for (int i = 0; i < 4; i++)
         e[i] = (slr_st_entry){keys[i], {.dtype = SDLORA_F32, .rank = 2, .data = zeros}};

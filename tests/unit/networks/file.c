@@ -98,7 +98,7 @@ static void counts(void **state)
         for (size_t k = 0; k < slr_targets_count(t); k++) {
             const slr_target *x = slr_targets_at(t, k);
             int rule = slr_target_rule(x);
-            assert_ptr_equal(slr_targets_find(t, x->name, strlen(x->name)), x);
+            assert_ptr_equal(target_named(t, x->name, strlen(x->name)), x);
             n[rule]++;
             te += x->part == SLR_PART_TE && rule == SLR_TARGET_LINEAR;
             if (rule == SLR_TARGET_LINEAR)

@@ -112,7 +112,7 @@ static void write_bent(const slr_target *x, const bend *b)
 
 static const slr_target *target(slr_targets *t, const char *name)
 {
-    const slr_target *x = slr_targets_find(t, name, strlen(name));
+    const slr_target *x = target_named(t, name, strlen(name));
     assert_non_null(x);
     return x;
 }

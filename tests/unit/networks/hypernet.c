@@ -6,6 +6,7 @@
 #include "failing.h"
 #include "network_test.h"
 #include "networks/hypernet.h"
+#include "networks/kind.h"
 
 #define GOLDEN TEST_ROOT "/golden/hypernet.safetensors"
 #define FILES  TEST_ROOT "/golden/hypernet/"
@@ -48,7 +49,7 @@ static void reads_settings(void **state)
 {
     (void)state;
     slr_network *n = open_file(FILES "deep.pt");
-    const slr_hyper *h = slr_network_hyper(n);
+    const slr_hyper *h = n->hyper;
     assert_int_equal(slr_network_modules(n), 2 * 3);
     assert_int_equal(h->layers, 3);
     assert_true(h->structure[1] == 2 && h->structure[2] == 1.5);
@@ -64,7 +65,7 @@ static void reads_settings(void **state)
     slr_network_unref(n);
 
     n = open_file(FILES "nai.pt"); /* says nothing but its structure */
-    h = slr_network_hyper(n);
+    h = n->hyper;
     assert_true(!h->activation && h->activate_output && !h->use_dropout && !h->is_layer_norm);
     assert_int_equal(h->widths, 1);
     assert_false(slr_network_has_dropout(n));
@@ -290,7 +291,7 @@ static void writes_what_it_reads(void **state)
         ok(slr_meta_new(&meta, NULL));
         ok(slr_netfile_save(a, path, SDLORA_F16, meta)); /* the values are f16 numbers */
         slr_network *b = open_file(path);
-        const slr_hyper *x = slr_network_hyper(a), *y = slr_network_hyper(b);
+        const slr_hyper *x = a->hyper, *y = b->hyper;
         assert_int_equal(slr_network_slots(a), slr_network_slots(b));
         assert_memory_equal(slr_network_params(a), slr_network_params(b),
                             slr_network_param_count(a) * sizeof(float));
@@ -396,7 +397,7 @@ static void options_are_checked(void **state)
                                      "last_layer_dropout=False\nenable_sizes=64",
                                      NULL},
                1));
-    const slr_hyper *h = slr_network_hyper(n);
+    const slr_hyper *h = n->hyper;
     assert_true(h->layers == 3 && h->widths == 1 && h->dropout[1] == 0.3 && h->dropout[2] == 0);
     assert_true(slr_network_has_dropout(n));
     slr_network_unref(n);

@@ -75,6 +75,15 @@ static inline slr_network *make(const slr_checkpoint *base, const char *const *p
     return n;
 }
 
+/* The layer of that name in kohya's spelling, whose first n bytes count; NULL: none. */
+static inline const slr_target *target_named(const slr_targets *t, const char *name, size_t n)
+{
+    for (size_t i = 0; i < slr_targets_count(t); i++)
+        if (strlen(slr_targets_at(t, i)->name) == n && !memcmp(slr_targets_at(t, i)->name, name, n))
+            return slr_targets_at(t, i);
+    return NULL;
+}
+
 static inline const char *temp_file(char path[64])
 {
     strcpy(path, "/tmp/sdlora-test-XXXXXX.safetensors");

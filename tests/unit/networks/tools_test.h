@@ -63,7 +63,7 @@ static inline slr_network *with_dora(void)
     slr_form form = {.rank = 2, .alpha = 2, .scale = 1};
     ok(slr_targets_new(&targets, NULL, base));
     const char *name = "lora_te_text_model_encoder_layers_0_mlp_fc1";
-    const slr_target *t = slr_targets_find(targets, name, strlen(name));
+    const slr_target *t = target_named(targets, name, strlen(name));
     ok(slr_kind_lora.make(&set, t, &form));
     slr_form_add(&form, SLR_LEAF_DORA, 2, (int64_t[]){t->out, 1});
     ok(slr_network_new(&n, NULL, base));

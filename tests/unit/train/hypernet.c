@@ -4,6 +4,7 @@
  * and 20 steps of AdamW. */
 #include "golden_step.h"
 #include "networks/hypernet.h"
+#include "networks/kind.h"
 
 #define GOLDEN TEST_ROOT "/golden/hypernet.safetensors"
 #define INPUTS TEST_ROOT "/golden/lora_tinysd.safetensors"
@@ -91,7 +92,8 @@ static void outputs(void **state)
     stacked((slr_stack_item[]){{r, 9, 1, 0, {0}}}, 1, relu, at);
     stacked((slr_stack_item[]){{d, 9, 1, 0, {0}}}, 1, deep, at);
     stacked((slr_stack_item[]){{o, 9, 1, 0, {0}}}, 1, nai, at);
-    stacked((slr_stack_item[]){{d, 9, 0.8, 0, {0}}, {r, 9, 0.5, 0, {0}}, {o, 9, 0.7, 0, {0}}}, 3, chain, at);
+    stacked((slr_stack_item[]){{d, 9, 0.8, 0, {0}}, {r, 9, 0.5, 0, {0}}, {o, 9, 0.7, 0, {0}}}, 3,
+            chain, at);
     slr_network_unref(r);
     slr_network_unref(d);
     slr_network_unref(o);
@@ -101,7 +103,7 @@ static void outputs(void **state)
 static float *kept(const slr_network *n, const slr_network_slot *slot, const char *what,
                    size_t *count, size_t *stride)
 {
-    const slr_hyper *h = slr_network_hyper(n);
+    const slr_hyper *h = n->hyper;
     size_t mlp = slot->module / (size_t)h->layers;
     char key[96], name[160];
     slr_tensor t;
@@ -132,7 +134,7 @@ static double error_of(const float *have, const float *want, size_t n, size_t st
 /* The last shift of an MLP for keys. */
 static bool moves_all_keys_alike(const slr_network *n, const slr_network_slot *slot)
 {
-    size_t layers = (size_t)slr_network_hyper(n)->layers;
+    size_t layers = (size_t)n->hyper->layers;
     return slot->module / layers % 2 == 0 && slot->module % layers == layers - 1 &&
            slot->leaf == SLR_HYPER_NORM_BIAS;
 }

@@ -108,6 +108,23 @@ static void names_are_those_of_kohya(void **state)
     slr_outputs_free(&o);
 }
 
+/* What a killed run was writing goes when the next one begins; what a living one writes stays. */
+static void leftovers_go(void **state)
+{
+    (void)state;
+    char dir[128], dead[192], alive[192];
+    snprintf(dir, sizeof dir, "%s", in_scratch("left"));
+    snprintf(dead, sizeof dead, "%s/.last.safetensors.tmp.2147483647.1f", dir);
+    snprintf(alive, sizeof alive, "%s/.last.safetensors.tmp.%ld.1f", dir, (long)getpid());
+    assert_int_equal(slr_dir_make(dir), 0);
+    put_text(dead, "half");
+    put_text(alive, "half");
+    slr_outputs o = outputs_of((const char *const[]){"output_dir", dir, NULL}, 9);
+    assert_false(slr_file_exists(dead));
+    assert_true(slr_file_exists(alive));
+    slr_outputs_free(&o);
+}
+
 static void epochs_are_pruned_by_count(void **state)
 {
     (void)state;
@@ -261,6 +278,7 @@ int main(void)
         cmocka_unit_test(factors_are_those_of_transformers),
         cmocka_unit_test(factors_stay_low_after_the_end),
         cmocka_unit_test(names_are_those_of_kohya),
+        cmocka_unit_test(leftovers_go),
         cmocka_unit_test(epochs_are_pruned_by_count),
         cmocka_unit_test(steps_are_pruned_by_steps),
         cmocka_unit_test(ratio_spreads_saves_over_the_epochs),
