@@ -51,5 +51,6 @@ lycoris dylora 1e-3 5e-4 dylora block_size=4
 lycoris glora 1e-3 5e-4 glora
 lycoris diag-oft 1e-3 5e-4 diag-oft
 lycoris boft 1e-3 5e-4 boft
+lycoris tlora 1e-3 5e-4 tlora
 lycoris full 1e-4 5e-5 full
 lycoris norm 1e-3 5e-4 locon train_norm=True
