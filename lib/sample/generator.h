@@ -93,11 +93,12 @@ typedef struct slr_picture {
     slr_pixels pixels;
     char *infotext; /* A1111's parameters text */
     int64_t seed;
-    float *latents; /* [h/8,w/8,4] final, scaled */
+    float *latents;  /* [h,w,c], final, scaled */
+    int64_t h, w, c; /* of those */
 } slr_picture;
 
-/* What a run of it would be refused for, as far as it can be told without a model at work: settings,
- * styles and networks that there are not. */
+/* What a run of it would be refused for, as far as it can be told without a model at work:
+ * settings, styles and networks that there are not. */
 int slr_generator_check(slr_generator *g, const slr_request *r);
 /* pictures: array of set.count, filled; free each with slr_picture_free. */
 int slr_generator_run(slr_generator *g, const slr_request *r, slr_picture *pictures);

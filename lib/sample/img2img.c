@@ -19,11 +19,6 @@ static void to_floats(const slr_pixels *rgb, float *out)
         out[i] = (float)rgb->data[i] / 255.0f * 2.0f - 1.0f;
 }
 
-static float *floats(slr_mem *m, int64_t h, int64_t w, int64_t c)
-{
-    return slr_calloc(m, (size_t)h * (size_t)w, (size_t)c * sizeof(float));
-}
-
 int slr_encode_picture(const slr_encoder *e, const slr_pixels *rgb, float **latents, int64_t *h,
                        int64_t *w)
 {
@@ -36,8 +31,8 @@ int slr_encode_picture(const slr_encoder *e, const slr_pixels *rgb, float **late
                         rgb->width, rgb->height);
     int64_t height = *h << e->factor, width = *w << e->factor;
     SLR_TRY(slr_picture_crop(&cut, e->m, rgb, 0, 0, (int32_t)width, (int32_t)height));
-    float *image = floats(e->m, height, width, 3);
-    *latents = floats(e->m, *h, *w, e->c);
+    float *image = slr_latent_new(e->m, height, width, 3);
+    *latents = slr_latent_new(e->m, *h, *w, e->c);
     int rc = image && *latents ? SDLORA_OK : SDLORA_ENOMEM;
     if (rc >= 0) {
         to_floats(&cut, image);
@@ -58,7 +53,8 @@ int slr_inpaint_extra(const slr_encoder *e, const float *image, int64_t image_h,
                       const slr_pixels *mask, bool sharp, double weight, float *extra)
 {
     int64_t h = image_h >> e->factor, w = image_w >> e->factor, stride = 1 + e->c;
-    float *dark = floats(e->m, image_h, image_w, 3), *latents = floats(e->m, h, w, e->c);
+    float *dark = slr_latent_new(e->m, image_h, image_w, 3),
+          *latents = slr_latent_new(e->m, h, w, e->c);
     int rc = dark && latents ? SDLORA_OK : SDLORA_ENOMEM;
     slr_require(!mask || (mask->height == image_h && mask->width == image_w));
     for (int64_t i = 0; rc >= 0 && i < image_h * image_w; i++) {
@@ -93,7 +89,7 @@ int slr_edit_extra(const slr_encoder *e, const float *image, int64_t image_h, in
 
 int slr_plain_extra(const slr_encoder *e, int64_t h, int64_t w, float *extra)
 {
-    float *grey = floats(e->m, h << e->factor, w << e->factor, 3);
+    float *grey = slr_latent_new(e->m, h << e->factor, w << e->factor, 3);
     if (!grey)
         return SDLORA_ENOMEM;
     int rc = slr_inpaint_extra(e, grey, h << e->factor, w << e->factor, NULL, true, 1, extra);
@@ -113,7 +109,7 @@ static int make_init(slr_start *s, const slr_encoder *e, const slr_canvas *canva
         s->init = latents;
         return SDLORA_OK;
     }
-    s->init = floats(s->m, s->h, s->w, s->c);
+    s->init = slr_latent_new(s->m, s->h, s->w, s->c);
     int rc = s->init ? slr_latent_resize(slr_latent_find("Latent"), s->m, latents, h, w, s->c, s->h,
                                          s->w, s->init)
                      : SDLORA_ENOMEM;
@@ -127,8 +123,8 @@ static int make_extra(slr_start *s, const slr_encoder *e, const slr_canvas *canv
     const slr_pixels *p = &canvas->image, *mask = canvas->mask.data ? &canvas->mask : NULL;
     bool edit = config->extra == SLR_EXTRA_EDIT;
     s->n_extra = edit ? s->c : 1 + s->c;
-    s->extra = floats(s->m, s->h, s->w, s->n_extra);
-    float *image = floats(s->m, p->height, p->width, 3);
+    s->extra = slr_latent_new(s->m, s->h, s->w, s->n_extra);
+    float *image = slr_latent_new(s->m, p->height, p->width, 3);
     int rc = s->extra && image ? SDLORA_OK : SDLORA_ENOMEM;
     if (rc >= 0 && (p->height != s->h << e->factor || p->width != s->w << e->factor))
         rc = slr_fail(SDLORA_ENOTSUP, __func__,
@@ -152,7 +148,7 @@ int slr_start_new(slr_start *out, const slr_encoder *e, const slr_canvas *canvas
         .m = e->m, .h = config->h, .w = config->w, .c = e->c, .content = config->content};
     SLR_TRY(make_init(out, e, canvas));
     if (canvas->mask.data) {
-        out->repaint = floats(e->m, out->h, out->w, 1);
+        out->repaint = slr_latent_new(e->m, out->h, out->w, 1);
         if (!out->repaint)
             return SDLORA_ENOMEM;
         SLR_TRY(slr_mask_latent(&canvas->mask, e->m, out->h, out->w, config->sharp, out->repaint));

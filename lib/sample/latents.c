@@ -173,6 +173,11 @@ int slr_latent_resize(const slr_latent_row *row, slr_mem *m, const float *x, int
     return rc;
 }
 
+float *slr_latent_new(slr_mem *m, int64_t h, int64_t w, int64_t c)
+{
+    return slr_calloc(m, (size_t)h * (size_t)w, (size_t)c * sizeof(float));
+}
+
 void slr_latent_crop(const float *x, int64_t h, int64_t w, int64_t c, int64_t to_h, int64_t to_w,
                      float *out)
 {

@@ -16,6 +16,8 @@ typedef struct slr_latent_row {
 const slr_latent_row *slr_latent_upscalers(size_t *n);
 const slr_latent_row *slr_latent_find(const char *name); /* case-insensitive; NULL: no such name */
 
+/* Zeros [h,w,c], for latents and for pictures; NULL: no memory. */
+float *slr_latent_new(slr_mem *m, int64_t h, int64_t w, int64_t c);
 /* x [h,w,c] -> out [to_h,to_w,c] */
 int slr_latent_resize(const slr_latent_row *row, slr_mem *m, const float *x, int64_t h, int64_t w,
                       int64_t c, int64_t to_h, int64_t to_w, float *out);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "sample/latents.h"
 #include "sample/modes.h"
 
 /* [-1,1] to bytes: clamp((x + 1) / 2) * 255, truncated. */
@@ -14,11 +15,6 @@ static void to_bytes(const float *image, uint8_t *out, size_t n)
         v = v < 0.0f ? 0.0f : v > 1.0f ? 1.0f : v;
         out[i] = (uint8_t)(v * 255.0f);
     }
-}
-
-static float *floats(const slr_run *s, int64_t h, int64_t w, int64_t c)
-{
-    return slr_calloc(s->g->m, (size_t)(h * w), (size_t)c * sizeof(float));
 }
 
 static int64_t channels(const slr_run *s)
@@ -41,7 +37,7 @@ static int decode(slr_run *s, const float *x, int64_t h, int64_t w, slr_pixels *
     size_t bytes = (size_t)(height * width) * 3;
     SLR_TRY(slr_run_tell(s, SLR_RUN_DECODE));
     SLR_TRY(slr_run_coder(s, maker(s), &vae));
-    float *image = floats(s, height, width, 3);
+    float *image = slr_latent_new(s->g->m, height, width, 3);
     *out = (slr_pixels){(int)width, (int)height, 3, slr_alloc(m, bytes)};
     int rc = image && out->data ? SDLORA_OK : SDLORA_ENOMEM;
     if (rc >= 0)
@@ -94,7 +90,7 @@ static int content_noise(slr_run *s, const slr_start *start, float *out)
 static int from_picture(slr_run *s, float *x)
 {
     const slr_start *start = &s->modes->start;
-    float *init = floats(s, start->h, start->w, start->c), *noise = NULL;
+    float *init = slr_latent_new(s->g->m, start->h, start->w, start->c), *noise = NULL;
     int rc = init ? SDLORA_OK : SDLORA_ENOMEM;
     slr_pass p = {.set = &s->set,
                   .h = start->h,
@@ -109,7 +105,7 @@ static int from_picture(slr_run *s, float *x)
                   .merge = slr_settings_merge(&s->set, true, false),
                   .edit = slr_checkpoint_edit(slr_run_model(s, 0)->base)};
     if (rc >= 0 && start->content == SLR_CONTENT_NOISE && start->repaint) {
-        noise = floats(s, start->h, start->w, start->c);
+        noise = slr_latent_new(s->g->m, start->h, start->w, start->c);
         rc = noise ? content_noise(s, start, noise) : SDLORA_ENOMEM;
     }
     if (rc >= 0) {
@@ -158,7 +154,7 @@ static int latent_extra(slr_run *s, enlarged *e)
                         slr_checkpoint_path(e->model->base));
     if (whole)
         return slr_plain_extra(&e->encoder, e->h, e->w, e->extra);
-    float *image = floats(s, e->h << s->factor, e->w << s->factor, 3);
+    float *image = slr_latent_new(s->g->m, e->h << s->factor, e->w << s->factor, 3);
     int rc = image ? slr_vae_decode(e->encoder.vae, e->x, 1, e->h, e->w, image, s->r->cancel)
                    : SDLORA_ENOMEM;
     if (rc >= 0)
@@ -173,7 +169,7 @@ static int enlarge_latents(slr_run *s, const float *x, int64_t h, int64_t w, enl
     int64_t c = channels(s);
     e->h = m->size.up_h >> s->factor;
     e->w = m->size.up_w >> s->factor;
-    e->x = floats(s, e->h, e->w, c);
+    e->x = slr_latent_new(s->g->m, e->h, e->w, c);
     if (!e->x)
         return SDLORA_ENOMEM;
     SLR_TRY(slr_latent_resize(m->latent, s->g->m, x, h, w, c, e->h, e->w, e->x));
@@ -185,7 +181,7 @@ static int enlarge_latents(slr_run *s, const float *x, int64_t h, int64_t w, enl
 static int bytes_extra(slr_run *s, const slr_pixels *p, enlarged *e)
 {
     int64_t h = e->h << s->factor, w = e->w << s->factor;
-    float *image = floats(s, h, w, 3);
+    float *image = slr_latent_new(s->g->m, h, w, 3);
     if (!image)
         return SDLORA_ENOMEM;
     for (int64_t y = 0; y < h; y++)
@@ -219,7 +215,7 @@ static int crop(const slr_run *s, float **x, const enlarged *e, int64_t c)
     const slr_hires_size *size = &s->modes->size;
     if (!*x || (size->h == e->h && size->w == e->w))
         return SDLORA_OK;
-    float *cut = floats(s, size->h, size->w, c);
+    float *cut = slr_latent_new(s->g->m, size->h, size->w, c);
     if (!cut)
         return SDLORA_ENOMEM;
     slr_latent_crop(*x, e->h, e->w, c, size->h, size->w, cut);
@@ -237,7 +233,8 @@ static int begin_second(slr_run *s, enlarged *e)
     SLR_TRY(slr_modes_encoder(s, e->model, &e->encoder));
     if (e->n_extra <= 0)
         return SDLORA_OK;
-    e->extra = floats(s, size->up_h >> s->factor, size->up_w >> s->factor, e->n_extra);
+    e->extra =
+        slr_latent_new(s->g->m, size->up_h >> s->factor, size->up_w >> s->factor, e->n_extra);
     return e->extra ? SDLORA_OK : SDLORA_ENOMEM;
 }
 
@@ -280,7 +277,7 @@ static int draw(slr_run *s, float **out, int64_t *h, int64_t *w)
     slr_modes *m = s->modes;
     *h = s->set.height >> s->factor;
     *w = s->set.width >> s->factor;
-    float *x = floats(s, *h, *w, channels(s));
+    float *x = slr_latent_new(s->g->m, *h, *w, channels(s));
     *out = x;
     if (!x)
         return SDLORA_ENOMEM;
@@ -293,7 +290,7 @@ static int draw(slr_run *s, float **out, int64_t *h, int64_t *w)
     SLR_TRY(from_noise(s, *h, *w, x));
     s->done = s->set.steps;
     s->later = 0;
-    float *large = floats(s, m->size.h, m->size.w, channels(s));
+    float *large = slr_latent_new(s->g->m, m->size.h, m->size.w, channels(s));
     int rc = large ? second_pass(s, x, *h, *w, large) : SDLORA_ENOMEM;
     slr_free(s->g->m, x);
     *out = large;
@@ -304,8 +301,8 @@ static int draw(slr_run *s, float **out, int64_t *h, int64_t *w)
 
 int slr_run_picture(slr_run *s, slr_picture *out)
 {
-    int64_t h, w;
-    SLR_TRY(draw(s, &out->latents, &h, &w));
-    SLR_TRY(decode(s, out->latents, h, w, &out->pixels));
+    out->c = channels(s);
+    SLR_TRY(draw(s, &out->latents, &out->h, &out->w));
+    SLR_TRY(decode(s, out->latents, out->h, out->w, &out->pixels));
     return s->modes->from_picture ? slr_canvas_finish(&s->modes->canvas, &out->pixels) : SDLORA_OK;
 }

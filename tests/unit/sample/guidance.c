@@ -138,6 +138,7 @@ static double error_of(const golden *g, const char *name, json_t *common, json_t
     ok(slr_generator_run(m->gen, &r, &p));
     snprintf(key, sizeof key, "%s.latents", name);
     float *want = golden_nhwc(g, key, &t);
+    assert_int_equal(p.h * p.w * p.c, slr_tensor_count(&t));
     golden_error e = golden_compare(p.latents, want, (size_t)slr_tensor_count(&t));
     slr_free(NULL, want);
     slr_picture_free(NULL, &p);

@@ -141,6 +141,7 @@ static inline void check(const golden *g, const char *kind, const char *name,
     slr_pixels want;
     snprintf(key, sizeof key, "%s.%s.latents", kind, name);
     float *latents = golden_nhwc(g, key, &t);
+    assert_int_equal(got->h * got->w * got->c, slr_tensor_count(&t));
     golden_error e = golden_compare(got->latents, latents, (size_t)slr_tensor_count(&t));
     slr_free(NULL, latents);
     snprintf(key, sizeof key, "%s.%s.image", kind, name);
