@@ -102,14 +102,6 @@ int sdlora_generator_add_ckpt_dir(sdlora_generator *g, const char *dir)
     return slr_folders_add(&g->start.ckpts, dir);
 }
 
-static bool is_same(const char *a, const char *b)
-{
-    slr_file_id ia, ib;
-
-    return !strcmp(a, b) ||
-           (slr_path_identify(a, &ia) && slr_path_identify(b, &ib) && slr_file_same(&ia, &ib));
-}
-
 /* The VAE of a file, which some role may have already, so that it is packed once. */
 static int open_vae(slr_weights **out, const sdlora_generator *g, const char *path)
 {
@@ -119,7 +111,7 @@ static int open_vae(slr_weights **out, const sdlora_generator *g, const char *pa
     for (int role = 0; role < SLR_ROLES; role++) {
         const char *its;
         slr_weights *vae = slr_generator_vae(g->gen, role, &its);
-        if (vae && its && is_same(its, path)) {
+        if (vae && its && slr_path_same(its, path)) {
             *out = slr_weights_ref(vae);
             return SDLORA_OK;
         }

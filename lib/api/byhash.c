@@ -191,21 +191,12 @@ int slr_byhash_is(slr_byhash *b, const char *path, int of, slr_str digits, bool 
 
 /* --- the walk --- */
 
-static bool is_weights(const char *path)
-{
-    static const char *const ends[] = {".safetensors", ".pt", ".ckpt", ".bin"};
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (slr_ends(path, ends[i]))
-            return true;
-    return false;
-}
-
 static int collect(void *user, const char *path)
 {
     slr_list *files = user;
     if (slr_canceled())
         return slr_fail(SDLORA_ECANCELED, __func__, "canceled");
-    if (!is_weights(path) || !slr_file_exists(path))
+    if (!slr_walk_is_weights(path) || !slr_file_exists(path))
         return 0;
     SLR_TRY(slr_grow(files->m, &files->item, &files->cap, files->n + 1, sizeof *files->item));
     char *copy = slr_strdup(files->m, path);

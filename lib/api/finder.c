@@ -102,16 +102,6 @@ typedef struct search {
     char *alias;                                      /* the file that goes by this name */
 } search;
 
-static bool is_network_file(const char *path)
-{
-    static const char *const ends[] = {".safetensors", ".pt", ".ckpt", ".bin"};
-
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (slr_ends(path, ends[i]))
-            return true;
-    return false;
-}
-
 static bool has_stem(const char *path, const char *name, size_t n_name)
 {
     const char *base = slr_path_base(path);
@@ -152,14 +142,6 @@ static int hashed_matches(search *s, const char *path)
     return !memcmp(full, open + 1, digits) || (digits == 8 && !memcmp(legacy, open + 1, 8));
 }
 
-static bool same_file(const char *a, const char *b)
-{
-    slr_file_id first, second;
-
-    return slr_file_identify(a, &first) && slr_file_identify(b, &second) &&
-           slr_file_same(&first, &second);
-}
-
 /* A name that two files carry is nobody's, as in AUTOMATIC1111, nor is "none".  A file that can't
  * be read is no match; opening it by its stem will say why. */
 static int alias_matches(search *s, const char *path)
@@ -174,7 +156,7 @@ static int alias_matches(search *s, const char *path)
     const char *alias = slr_safetensors_meta(f, "ss_output_name");
     bool same = alias && !strcmp(alias, s->name);
     slr_safetensors_close(f);
-    if (!same || (s->alias && same_file(s->alias, path)))
+    if (!same || (s->alias && slr_path_same(s->alias, path)))
         return 0;
     if (s->alias)
         return slr_fail(SDLORA_ENOTFOUND, __func__,
@@ -188,7 +170,7 @@ static int visit(void *user, const char *path)
 {
     search *s = user;
 
-    if (!is_network_file(path) || !slr_file_exists(path))
+    if (!slr_walk_is_weights(path) || !slr_file_exists(path))
         return 0;
     int rc = s->match(s, path);
     if (rc > 0 && !(s->found = slr_strdup(s->m, path)))

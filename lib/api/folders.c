@@ -89,16 +89,6 @@ int slr_folders_find(const slr_folders *f, slr_folders_fn match, const void *use
 
 /* --- names --- */
 
-static bool is_weights(const char *base)
-{
-    static const char *const ends[] = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"};
-
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (slr_ends(base, ends[i]))
-            return true;
-    return false;
-}
-
 typedef struct naming {
     slr_list *out;
     bool stems;
@@ -109,7 +99,7 @@ static int name_file(void *user, const char *path)
     const naming *k = user;
     const char *base = slr_path_base(path);
 
-    if (!is_weights(base) || !slr_file_exists(path))
+    if (!slr_walk_is_weights(base) || !slr_file_exists(path))
         return 0;
     return append(k->out, base, k->stems ? slr_path_stem(base) : strlen(base));
 }
@@ -162,7 +152,8 @@ bool slr_folders_means(slr_str name, const char *inner)
     const char *base = slr_path_base(inner), *path = folders ? inner : base;
     size_t stem = (size_t)(base - path) + slr_path_stem(base);
 
-    return is_weights(base) && (name.n == stem || name.n == strlen(path)) && begins(path, name);
+    return slr_walk_is_weights(base) && (name.n == stem || name.n == strlen(path)) &&
+           begins(path, name);
 }
 
 static bool is_named(const void *user, const char *inner)
@@ -210,7 +201,7 @@ static bool is_beside(const void *user, const char *inner)
     size_t n = slr_path_stem(base);
     bool vae = n > 4 && !strncmp(base + n - 4, ".vae", 4);
 
-    if (!is_weights(base) || strncmp(base, b->stem, b->n) || (b->vae && !vae))
+    if (!slr_walk_is_weights(base) || strncmp(base, b->stem, b->n) || (b->vae && !vae))
         return false;
     return b->exact ? n - (vae ? 4 : 0) == b->n : base[b->n] == '.';
 }
@@ -260,13 +251,6 @@ static int find_near(const slr_folders *f, const beside *b, const char *ckpt, ch
     return rc;
 }
 
-static bool is_same(const char *a, const char *b)
-{
-    slr_file_id ia, ib;
-
-    return slr_file_identify(a, &ia) && slr_file_identify(b, &ib) && slr_file_same(&ia, &ib);
-}
-
 static int find_beside(const slr_folders *f, const char *ckpt, char **path)
 {
     const char *base = slr_path_base(ckpt);
@@ -278,7 +262,7 @@ static int find_beside(const slr_folders *f, const char *ckpt, char **path)
             return SDLORA_OK;
         b.vae = false;
         SLR_TRY(slr_folders_find(f, is_beside, &b, path));
-        if (*path && is_same(*path, ckpt)) { /* both lie in one directory */
+        if (*path && slr_path_same(*path, ckpt)) { /* both lie in one directory */
             slr_free(f->m, *path);
             *path = NULL;
         }

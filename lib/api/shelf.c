@@ -12,24 +12,25 @@ static bool same(const slr_shelf_key *a, const slr_shelf_key *b)
            a->predict == b->predict && a->ztsnr == b->ztsnr;
 }
 
-static bool folder_of(slr_mem *m, const char *path, slr_file_id *id)
+static char *folder_of(slr_mem *m, const char *path)
 {
     size_t n = strlen(path) - strlen(slr_path_base(path));
-    char *folder = n ? slr_strndup(m, path, n) : slr_strdup(m, ".");
-    bool is = folder && slr_path_identify(folder, id);
 
-    slr_free(m, folder);
-    return is;
+    return n ? slr_strndup(m, path, n) : slr_strdup(m, ".");
 }
 
 /* Whether two paths of one file are spellings of one place.  A link is another: it has a name of
  * its own, and other files beside it. */
 static bool same_place(slr_mem *m, const char *a, const char *b)
 {
-    slr_file_id ia, ib;
+    if (!strcmp(a, b))
+        return true;
+    char *fa = folder_of(m, a), *fb = folder_of(m, b);
+    bool one = fa && fb && slr_path_same(fa, fb) && !strcmp(slr_path_base(a), slr_path_base(b));
 
-    return !strcmp(a, b) || (!strcmp(slr_path_base(a), slr_path_base(b)) && folder_of(m, a, &ia) &&
-                             folder_of(m, b, &ib) && slr_file_same(&ia, &ib));
+    slr_free(m, fa);
+    slr_free(m, fb);
+    return one;
 }
 
 slr_checkpoint *slr_shelf_find(sdlora_context *ctx, const slr_shelf_key *key, const char *path)

@@ -3,9 +3,8 @@
  * parent ends. */
 #include "api/walk.h"
 
-#include <stdbool.h>
-
 #include "base/status.h"
+#include "base/str.h"
 #include "io/file.h"
 
 enum { MAX_DEPTH = 16 };
@@ -66,4 +65,14 @@ int slr_walk(slr_mem *m, const slr_log *log, const char *dir, slr_walk_fn fn, vo
     const walker w = {m, log, fn, user};
 
     return walk(&w, dir, 0);
+}
+
+bool slr_walk_is_weights(const char *path)
+{
+    static const char *const ends[] = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"};
+
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (slr_ends(path, ends[i]))
+            return true;
+    return false;
 }

@@ -3,6 +3,8 @@
 #ifndef SLR_API_WALK_H
 #define SLR_API_WALK_H
 
+#include <stdbool.h>
+
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -13,5 +15,8 @@ typedef int (*slr_walk_fn)(void *user, const char *path);
  * nearer to the top comes first.  A folder that can't be read is skipped with a warning; log NULL:
  * without.  Returns what fn returned last; errors of `dir` itself, ENOMEM. */
 int slr_walk(slr_mem *m, const slr_log *log, const char *dir, slr_walk_fn fn, void *user);
+
+/* Whether a file's name has an ending of weights: of checkpoints, VAEs, upscalers and networks. */
+bool slr_walk_is_weights(const char *path);
 
 #endif

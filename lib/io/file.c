@@ -131,6 +131,12 @@ bool slr_file_same(const slr_file_id *a, const slr_file_id *b)
            a->seconds == b->seconds && a->nanoseconds == b->nanoseconds;
 }
 
+bool slr_path_same(const char *a, const char *b)
+{
+    slr_file_id ia, ib;
+    return slr_path_identify(a, &ia) && slr_path_identify(b, &ib) && slr_file_same(&ia, &ib);
+}
+
 int slr_file_read_at(const char *path, uint64_t offset, void *bytes, size_t n)
 {
     uint64_t size;

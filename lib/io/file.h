@@ -26,6 +26,8 @@ bool slr_file_identify(const char *path, slr_file_id *id);
 /* The same for a folder too, which says nothing of what is in it. */
 bool slr_path_identify(const char *path, slr_file_id *id);
 bool slr_file_same(const slr_file_id *a, const slr_file_id *b);
+/* Whether two paths lead to one file or folder. */
+bool slr_path_same(const char *a, const char *b);
 /* Whole file, refused above `limit`; NUL-terminated. Caller frees. */
 int slr_file_read(slr_mem *m, const char *path, uint64_t limit, void **bytes, size_t *n);
 /* Reads [offset, offset+n); a short read is EIO. */

@@ -146,8 +146,8 @@ static void report(const slr_checkpoint *c, const slr_parts *parts,
     const char *gap = c->part[SLR_PART_UNET] ? slr_detect_gap(c->part[SLR_PART_UNET]) : NULL;
     if (gap)
         slr_logf(&config->log, SLR_LOG_WARN,
-                 "%s: the UNet has no %s, which no pruned form that is known lacks so: the file may "
-                 "be incomplete",
+                 "%s: the UNet has no %s, which no pruned form that is known lacks so: the file "
+                 "may be incomplete",
                  c->path, gap);
     if (config->use_ema && parts->n_ema == 0)
         slr_logf(&config->log, SLR_LOG_WARN, "%s has no EMA weights; its plain ones are used",

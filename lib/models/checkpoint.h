@@ -26,9 +26,9 @@ typedef struct slr_checkpoint_config {
 int slr_checkpoint_open(slr_checkpoint **out, const char *path,
                         const slr_checkpoint_config *config);
 /* Random weights of a named architecture ("sd15", "sd21", "sdxl", and small ones of each family:
- * "tiny", "tiny-sd2", "tiny-sdxl", "tiny-refiner", "tiny-inpaint", "tiny-edit"), made by a counter-based
- * generator: for benchmarks and full-size tests without a file.  dtype: SDLORA_F16 or SDLORA_F32.
- */
+ * "tiny", "tiny-sd2", "tiny-sdxl", "tiny-refiner", "tiny-inpaint", "tiny-edit"), made by a
+ * counter-based generator: for benchmarks and full-size tests without a file.  dtype: SDLORA_F16 or
+ * SDLORA_F32. */
 int slr_checkpoint_synthetic(slr_checkpoint **out, const char *arch, uint32_t dtype, uint64_t seed,
                              const slr_checkpoint_config *config);
 /* The same filled with zeros that take no memory: for lists of layers and estimates of size. */

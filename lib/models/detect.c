@@ -297,7 +297,8 @@ int slr_detect_traits(slr_traits *out, slr_mem *m, const slr_family *family,
         SLR_TRY(from_yaml(&t, m, path));
     if (t.predict < 0)
         from_steps(&t, family, bag);
-    /* of inpainting and editing models only those of noise exist, and only SD 2 was released in both ways */
+    /* of inpainting and editing models only those of noise exist, and only SD 2 was released in
+     * both ways */
     if (t.predict < 0 && (t.inpaint || t.edit || family->id != SLR_FAMILY_SD2)) {
         t.predict = SLR_PREDICT_EPS;
         t.source = "its family";

@@ -38,8 +38,8 @@ int slr_probe_predict(int *out, slr_mem *m, const slr_family *family, const slr_
                       const slr_probe_limits *limits);
 
 /* What a UNet's middle plainly lacks, for a sentence about it; NULL: it is whole, or as a known
- * pruned form has it: one residual block alone (SSD-1B, Segmind-Vega), or none where levels have one
- * residual block each (BK-SDM, KOALA, SDXS). */
+ * pruned form has it: one residual block alone (SSD-1B, Segmind-Vega), or none where levels have
+ * one residual block each (BK-SDM, KOALA, SDXS). */
 const char *slr_detect_gap(const slr_weights *unet);
 
 /* The encoder of a model that has one stands where its family says.  After slr_detect_family(). */

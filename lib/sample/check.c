@@ -5,11 +5,6 @@
 
 #include "base/status.h"
 
-static const char *either(const char *a, const char *b)
-{
-    return a && *a ? a : b;
-}
-
 /* Steps do not matter here: they only say when texts change. */
 static int check_words(slr_run *s, const char *prompt, const char *negative)
 {
@@ -30,8 +25,8 @@ static int check(slr_run *s)
     SLR_TRY(check_words(s, set->prompt, set->negative));
     if (!set->hr)
         return SDLORA_OK;
-    return check_words(s, either(set->hr_prompt, set->prompt),
-                       either(set->hr_negative, set->negative));
+    return check_words(s, slr_settings_either(set->hr_prompt, set->prompt),
+                       slr_settings_either(set->hr_negative, set->negative));
 }
 
 int slr_generator_check(slr_generator *g, const slr_request *r)

@@ -262,7 +262,8 @@ static int evaluate_all(slr_denoiser *d, const slr_guidance *g, const float *x, 
     for (size_t i = 0; i < n; i += width) {
         row rows[BATCH] = {{0}};
         for (width = 0; width < BATCH && i + width < n; width++) {
-            rows[width] = i + width < g->n ? cond_row(g, i + width) : uncond_row(g, i + width > g->n);
+            size_t k = i + width;
+            rows[width] = k < g->n ? cond_row(g, k) : uncond_row(g, k > g->n);
             if (rows[width].tokens != rows[0].tokens)
                 break;
         }

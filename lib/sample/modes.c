@@ -91,30 +91,25 @@ static int wake_upscaler(slr_run *s, const char *name)
     return slr_upscaler_new(&g->upscaler, g->m, g->devices, name, path);
 }
 
-static const char *either(const char *a, const char *b)
-{
-    return a && *a ? a : b;
-}
-
 static int begin_hires(slr_run *s, slr_modes *m, int evaluations)
 {
     const slr_settings *set = &s->set;
-    const char *name = either(set->hr_upscaler, "Latent");
+    const char *name = slr_settings_either(set->hr_upscaler, "Latent");
     slr_steps second = {0};
     m->hires = true;
     m->set = *set;
-    m->set.sampler = either(set->hr_sampler, set->sampler);
-    m->set.scheduler = either(set->hr_scheduler, set->scheduler);
+    m->set.sampler = slr_settings_either(set->hr_sampler, set->sampler);
+    m->set.scheduler = slr_settings_either(set->hr_scheduler, set->scheduler);
     m->set.steps = set->hr_steps ? set->hr_steps : set->steps;
     SLR_TRY(slr_hires_fit(&m->size, set->width, set->height, set->hr_scale, set->hr_width,
                           set->hr_height, s->factor));
     m->latent = slr_latent_find(name);
     if (!m->latent)
         SLR_TRY(wake_upscaler(s, name));
-    SLR_TRY(slr_sampler_choose(either(m->set.sampler, "Euler a"), m->set.scheduler, &second.sampler,
-                               &second.scheduler, &second.automatic));
-    return slr_wording_new(&m->words, s, either(set->hr_prompt, set->prompt),
-                           either(set->hr_negative, set->negative), evaluations,
+    SLR_TRY(slr_sampler_choose(slr_settings_either(m->set.sampler, "Euler a"), m->set.scheduler,
+                               &second.sampler, &second.scheduler, &second.automatic));
+    return slr_wording_new(&m->words, s, slr_settings_either(set->hr_prompt, set->prompt),
+                           slr_settings_either(set->hr_negative, set->negative), evaluations,
                            slr_steps_evaluations(second.sampler, m->set.steps));
 }
 

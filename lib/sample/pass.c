@@ -19,7 +19,6 @@ typedef struct passing {
     slr_steps steps;
     int64_t c, floats;
     int evaluation, evaluations;
-    bool stop; /* step() asked to */
     float *chw, *input, *blended, *uncond;
 } passing;
 

@@ -162,6 +162,11 @@ void slr_settings_read(slr_settings *out, slr_opt o)
 }
 
 /* A1111's: what is 0 leaves it to the plain one. */
+const char *slr_settings_either(const char *text, const char *other)
+{
+    return text && *text ? text : other;
+}
+
 double slr_settings_merge(const slr_settings *set, bool picture, bool second)
 {
     double own = second ? set->merge_second : picture ? set->merge_picture : 0;

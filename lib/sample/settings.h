@@ -72,6 +72,8 @@ typedef struct slr_settings {
 
 /* o.o NULL: all defaults. */
 void slr_settings_read(slr_settings *out, slr_opt o);
+/* A text, or the other one when it is NULL or empty. */
+const char *slr_settings_either(const char *text, const char *other);
 /* The part of tokens that merging takes away: of a run from a picture, of a second pass, or of
  * neither. */
 double slr_settings_merge(const slr_settings *set, bool picture, bool second);
