@@ -66,18 +66,19 @@ static int open_file(slr_network **net, const sdlora_checkpoint *ckpt, const cha
     return slr_network_open_with(net, ckpt->ctx->mem, ckpt->base, path, &config);
 }
 
-/* dim_from_weights: modules and ranks of the file; else those of the options, which must agree. */
-static int start_from_file(slr_network **net, const sdlora_checkpoint *ckpt, slr_opt o,
-                           const char *file, uint64_t seed)
+/* dim_from_weights: modules and ranks of the file; else those of the options, which must agree.
+ * The file is about ckpt; the network is made for base, to which others may have been added. */
+static int start_from_file(slr_network **net, const sdlora_checkpoint *ckpt,
+                           const slr_checkpoint *base, slr_opt o, const char *file, uint64_t seed)
 {
     slr_network *from;
 
     SLR_TRY(open_file(&from, ckpt, file, o));
     int rc;
     if (slr_opt_bool(o, "dim_from_weights")) {
-        rc = slr_network_make_like(net, ckpt->base, o.o, from);
+        rc = slr_network_make_like(net, base, o.o, from);
     } else {
-        rc = slr_network_make(net, ckpt->base, o.o, seed);
+        rc = slr_network_make(net, base, o.o, seed);
         if (rc >= 0)
             rc = slr_network_load_into(*net, from);
         if (rc < 0)
@@ -160,9 +161,9 @@ int sdlora_network_new(sdlora_network **out, sdlora_checkpoint *ckpt, const sdlo
         return slr_fail(SDLORA_EINVAL, __func__, "dim_from_weights needs network_weights");
     sdlora_checkpoint *merged;
     SLR_TRY(merge_base(&merged, ckpt, o));
-    const sdlora_checkpoint *base = merged ? merged : ckpt;
-    int rc = file ? start_from_file(&net, base, o, file, seed)
-                  : slr_network_make(&net, base->base, opts, seed);
+    const slr_checkpoint *base = merged ? merged->base : ckpt->base;
+    int rc = file ? start_from_file(&net, ckpt, base, o, file, seed)
+                  : slr_network_make(&net, base, opts, seed);
     if (rc >= 0)
         rc = slr_api_network(out, merged ? merged : ckpt, net);
     if (rc >= 0)

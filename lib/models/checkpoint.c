@@ -273,6 +273,11 @@ bool slr_checkpoint_same(const slr_checkpoint *a, const slr_checkpoint *b)
     return a == b || (a->on_disk && b->on_disk && slr_file_same(&a->file, &b->file));
 }
 
+bool slr_checkpoint_on_disk(const slr_checkpoint *c)
+{
+    return c->on_disk;
+}
+
 const slr_family *slr_checkpoint_family(const slr_checkpoint *c)
 {
     return c->family;

@@ -41,6 +41,8 @@ slr_mem *slr_checkpoint_mem(const slr_checkpoint *c); /* borrowed */
 const char *slr_checkpoint_path(const slr_checkpoint *c);
 /* Whether both are one file or folder, however it was called and opened. */
 bool slr_checkpoint_same(const slr_checkpoint *a, const slr_checkpoint *b);
+/* Whether its weights are those of a file or folder; not merged, not synthetic. */
+bool slr_checkpoint_on_disk(const slr_checkpoint *c);
 const slr_family *slr_checkpoint_family(const slr_checkpoint *c);
 /* SLR_PREDICT_*.  A model of SD 2 that says nothing of it is asked by a run of its UNet when this
  * is called first; should that fail, a warning and the family's default. */

@@ -91,6 +91,9 @@ static int add_targets(slr_network *n, const slr_targets *targets, const slr_arg
 static int init_params(slr_network *n, const slr_checkpoint *base, uint64_t seed)
 {
     SLR_TRY(slr_network_begin(n, base, seed));
+    /* no file has a merged model's weights: what is taken of them goes into the network's */
+    for (size_t i = 0; i < n->n_modules && !slr_checkpoint_on_disk(base); i++)
+        n->module[i].begins = false;
     for (size_t i = 0; i < n->n_modules; i++) {
         slr_rng rng;
         slr_rng_init(&rng, seed, SLR_STREAM_INIT, (uint32_t)i);
@@ -178,6 +181,7 @@ int slr_network_load_into(slr_network *n, const slr_network *from)
                             "%s has no %s of the size that is trained here",
                             from->path ? from->path : "the network", a->key);
         memcpy(n->params + a->offset, from->params + b->offset, a->count * sizeof(float));
+        n->module[a->module].begins &= from->module[b->module].begins;
     }
     return SDLORA_OK;
 }

@@ -334,6 +334,27 @@ static void new_networks(void **state)
     }
 }
 
+/* What was not the first singular vectors of a file's weight is kept in the network's file. */
+static void begun_elsewhere(void **state)
+{
+    (void)state;
+    slr_network *last = make_args("3", ROWS[3].args), *n = make_args("3", ROWS[0].args);
+    ok(slr_network_load_into(n, last));
+    files(n, &ROWS[3]);
+    slr_network_unref(last);
+    slr_network_unref(n);
+
+    slr_checkpoint *made;
+    ok(slr_checkpoint_synthetic(&made, "tiny", SDLORA_F16, 1, &CONFIG));
+    const char *pairs[] = {"network_module", "lycoris.kohya", "network_dim", "3",
+                           "network_args",   "algo=tlora",    NULL};
+    ok(make_rc(&n, made, pairs, 1));
+    for (size_t k = 0; k < n->n_modules; k++)
+        assert_false(n->module[k].begins);
+    slr_network_unref(n);
+    slr_checkpoint_unref(made);
+}
+
 /* rs_lora is unheard, as in LyCORIS. */
 static void unheard(void **state)
 {
@@ -516,6 +537,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(layers),
                                        cmocka_unit_test(new_networks),
+                                       cmocka_unit_test(begun_elsewhere),
                                        cmocka_unit_test(unheard),
                                        cmocka_unit_test(ranks_of_timesteps),
                                        cmocka_unit_test(bad_arguments),
