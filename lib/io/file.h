@@ -63,8 +63,10 @@ int slr_writer_commit(slr_writer **w);
 void slr_writer_abort(slr_writer **w); /* leaves no trace; NULL-safe */
 int slr_file_write(slr_mem *m, const char *path, const void *bytes, size_t n); /* atomic */
 int slr_file_append_line(const char *path, const char *line); /* one write of line + "\n" */
-/* Removes what killed writers of this machine left in a directory; counts them if asked. */
-int slr_writer_sweep(slr_mem *m, const char *dir, size_t *removed);
+/* Removes what killed writers left in a directory and nobody has written to for `age` seconds;
+ * counts them if asked.  On a shared disk or in a container a living writer may look like a dead
+ * one. */
+int slr_writer_sweep(slr_mem *m, const char *dir, int64_t age, size_t *removed);
 
 /* Names in a directory, sorted by bytes, without "." and "..". Free with slr_list_free. */
 typedef struct slr_list {

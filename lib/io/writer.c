@@ -300,6 +300,12 @@ int slr_file_append_line(const char *path, const char *line)
     return rc;
 }
 
+static bool is_old(int dir, const char *name, int64_t age)
+{
+    struct stat st;
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime + age <= time(NULL);
+}
+
 /* ".name.tmp.PID.hex" of a process that is no more. */
 static bool is_stale(const char *name)
 {
@@ -323,7 +329,7 @@ static bool is_stale(const char *name)
     return kill((pid_t)id, 0) != 0 && errno == ESRCH;
 }
 
-int slr_writer_sweep(slr_mem *m, const char *dir, size_t *removed)
+int slr_writer_sweep(slr_mem *m, const char *dir, int64_t age, size_t *removed)
 {
     slr_list names;
     size_t n = 0;
@@ -331,7 +337,8 @@ int slr_writer_sweep(slr_mem *m, const char *dir, size_t *removed)
     SLR_TRY(slr_dir_list(&names, m, dir));
     fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (size_t i = 0; i < names.n && fd >= 0; i++)
-        if (is_stale(names.item[i]) && unlinkat(fd, names.item[i], 0) == 0)
+        if (is_stale(names.item[i]) && is_old(fd, names.item[i], age) &&
+            unlinkat(fd, names.item[i], 0) == 0)
             n++;
     slr_file_fd_close(fd);
     slr_list_free(&names);

@@ -54,10 +54,11 @@ int slr_outputs_init(slr_outputs *o, slr_mem *m, slr_opt opts, int64_t epochs)
 
 int slr_outputs_begin(const slr_outputs *o)
 {
+    enum { AN_HOUR = 3600 };
     if (!o->dir)
         return SDLORA_OK;
     SLR_TRY(slr_dir_make(o->dir));
-    if (slr_writer_sweep(o->m, o->dir, NULL) < 0)
+    if (slr_writer_sweep(o->m, o->dir, AN_HOUR, NULL) < 0)
         slr_clear(); /* a folder that may be written to and not read */
     return SDLORA_OK;
 }
