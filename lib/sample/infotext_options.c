@@ -222,6 +222,16 @@ static const slr_info_field *field_of(const slr_info *i, const char *key)
     return NULL;
 }
 
+static bool has_any(const slr_info *i, const char *const *keys)
+{
+    for (; *keys; keys++) {
+        const slr_info_field *at = field_of(i, *keys);
+        if (at && !at->implied)
+            return true;
+    }
+    return false;
+}
+
 static int set_texts(filling *f, const char *prompt, const char *negative)
 {
     const slr_info_field first = {.key = "Prompt", .value = prompt},
@@ -230,28 +240,65 @@ static int set_texts(filling *f, const char *prompt, const char *negative)
     return set(f, &second, "negative", negative);
 }
 
+typedef struct styled {
+    char *names, *prompt, *negative;
+} styled;
+
+static size_t count_tags(const char *text)
+{
+    size_t n = 0;
+    for (; (text = strchr(text, '<')); text++)
+        n++;
+    return n;
+}
+
+/* Whether styles give the texts again, and took no networks out of them, which are looked up by
+ * what the texts say. */
+static int is_exact(const slr_styles *styles, const slr_info *info, const styled *s, bool *exact)
+{
+    char *prompt, *negative;
+    SLR_TRY(slr_styles_apply(styles, s->names, s->prompt, s->negative, &prompt, &negative));
+    *exact = !strcmp(prompt, info->prompt) && !strcmp(negative, info->negative) &&
+             count_tags(s->prompt) == count_tags(info->prompt);
+    slr_free(styles->m, prompt);
+    slr_free(styles->m, negative);
+    return SDLORA_OK;
+}
+
+static int set_parts(filling *f, const slr_styles *styles)
+{
+    const slr_info *info = f->info;
+    styled s;
+    bool exact = false;
+    SLR_TRY(
+        slr_styles_extract(styles, info->prompt, info->negative, &s.names, &s.prompt, &s.negative));
+    int rc = is_exact(styles, info, &s, &exact);
+    const slr_info_field field = {.key = "Styles", .value = s.names};
+    if (rc >= 0 && exact && *s.names)
+        rc = set(f, &field, "styles", s.names);
+    if (rc >= 0)
+        rc =
+            exact ? set_texts(f, s.prompt, s.negative) : set_texts(f, info->prompt, info->negative);
+    slr_free(f->m, s.names);
+    slr_free(f->m, s.prompt);
+    slr_free(f->m, s.negative);
+    return rc;
+}
+
 /* Where the caller names files of styles, those in the texts are options again, so that others can
- * take their place. */
+ * take their place.  Texts of a second pass would get them twice. */
 static int set_styled(filling *f)
 {
+    static const char *const second[] = {"Hires prompt", "Hires negative prompt", NULL};
     const char *files = slr_opt_text(f->given, "styles_file");
-    char *names, *prompt, *negative;
     slr_styles styles;
-    if (!files || slr_opt_given(f->given, "prompt") || slr_opt_given(f->given, "negative"))
+    if (!files || slr_opt_given(f->given, "prompt") || slr_opt_given(f->given, "negative") ||
+        has_any(f->info, second))
         return set_texts(f, f->info->prompt, f->info->negative);
     int rc = slr_styles_read_all(&styles, f->m, files);
     if (rc >= 0)
-        rc = slr_styles_extract(&styles, f->info->prompt, f->info->negative, &names, &prompt,
-                                &negative);
+        rc = set_parts(f, &styles);
     slr_styles_free(&styles);
-    SLR_TRY(rc);
-    const slr_info_field field = {.key = "Styles", .value = names};
-    rc = *names ? set(f, &field, "styles", names) : SDLORA_OK;
-    if (rc >= 0)
-        rc = set_texts(f, prompt, negative);
-    slr_free(f->m, names);
-    slr_free(f->m, prompt);
-    slr_free(f->m, negative);
     return rc;
 }
 
@@ -279,16 +326,6 @@ static int set_eta(filling *f)
     if (k && ddim)
         return set(f, k, "eta", sampler && sampler->timesteps ? ddim->value : k->value);
     return SDLORA_OK;
-}
-
-static bool has_any(const slr_info *i, const char *const *keys)
-{
-    for (; *keys; keys++) {
-        const slr_info_field *at = field_of(i, *keys);
-        if (at && !at->implied)
-            return true;
-    }
-    return false;
 }
 
 bool slr_info_masked(const slr_info *i)

@@ -525,7 +525,7 @@ static void styles_are_options_again(void **state)
     char path[] = "/tmp/sdlora-styles-XXXXXX", *notes;
     static const char csv[] =
         "name,prompt,negative_prompt\nfilm,film still,\"grain, {prompt}, red\"\n"
-        "ink,ink,colour\n";
+        "ink,ink,colour\ntagged,film <lora:x:1>,\"grain, {prompt}\"\n";
     int fd = mkstemp(path);
     assert_true(fd >= 0 && write(fd, csv, sizeof csv - 1) == (ssize_t)sizeof csv - 1);
     close(fd);
@@ -546,6 +546,21 @@ static void styles_are_options_again(void **state)
         check_option(o, "styles", rows[k].styles);
         slr_info_free(&i);
         slr_buf_free(&b);
+        slr_options_unref(o);
+    }
+    static const char *const whole[] = {
+        "a <lora:x:1>, film <lora:x:1>\nNegative prompt: grain, old, red",
+        "a cat,film still\nNegative prompt: grain, old, red",
+        "a cat, film still\nNegative prompt: grain, old, red",
+    };
+    for (size_t k = 0; k < sizeof whole / sizeof *whole; k++) {
+        char text[256];
+        snprintf(text, sizeof text, "%s\nSteps: 4, Seed: 7, Size: 64x64%s", whole[k],
+                 k == 2 ? ", Hires prompt: \"b, film still\"" : "");
+        sdlora_options *o = options_of(text, "styles_file", path, &notes);
+        check_option(o, "styles", NULL);
+        check_option(o, "negative", "grain, old, red");
+        slr_free(NULL, notes);
         slr_options_unref(o);
     }
     unlink(path);
