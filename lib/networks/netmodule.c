@@ -291,7 +291,7 @@ static int leave_out(slr_reading *r, const slr_group *g)
         SLR_TRY(slr_reading_known(r, g->at[i].key, g->at[i].leaf));
         SLR_TRY(slr_reading_strange(r, g->at[i].key));
     }
-    if (g->n)
+    if (g->n || (!g->alpha_key && !g->scale_key))
         return SDLORA_OK;
     if (r->skip)
         return slr_reading_strange(r, g->alpha_key ? g->alpha_key : g->scale_key);
