@@ -26,7 +26,9 @@ static int by_name(slr_matching *k, slr_str name, char **path)
 {
     const char *base = slr_checkpoint_path(k->g->ckpt->base);
     slr_str last = without_folders(name);
-    bool itself = slr_folders_means(last, slr_path_base(base));
+    /* a folder's name has no ending */
+    bool itself =
+        slr_folders_means(last, slr_path_base(base)) || slr_str_eq(last, slr_path_base(base));
     int rc = SDLORA_OK;
     *path = NULL;
     if (!itself || last.n < name.n)
