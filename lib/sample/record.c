@@ -116,10 +116,13 @@ static int tag_hashes(const slr_run *s, const slr_wording *w, slr_buf *b)
     for (size_t i = 0; i < w->tags.n; i++) {
         slr_network *n = NULL;
         const slr_prompt_tag *tag = &w->tags.tag[i];
-        if (tag->bad || !strcmp(tag->kind, "hypernet") || !s->g->find ||
-            s->g->find(s->g->find_user, "lora", tag->name, &n) < 0)
+        if (tag->bad || !strcmp(tag->kind, "hypernet") || !s->g->find)
             continue;
-        int rc = put_hash(b, s, n, tag->name);
+        int rc = s->g->find(s->g->find_user, "lora", tag->name, &n);
+        if (rc < 0 && rc != SDLORA_ENOMEM)
+            continue; /* told already */
+        if (rc >= 0)
+            rc = put_hash(b, s, n, tag->name);
         slr_network_unref(n);
         SLR_TRY(rc);
     }
